@@ -1,0 +1,1 @@
+"""What runs: the connectors and the SDK they are written with."""

@@ -1,0 +1,1 @@
+"""The wire: what publishers, workers and connectors agree on."""

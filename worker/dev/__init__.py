@@ -1,0 +1,1 @@
+"""Private infrastructure for development, demo and tests."""

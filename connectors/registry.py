@@ -1,0 +1,100 @@
+"""Finding connectors: entry points in the group `connectors`, ours by the same door as everybody's."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Final
+
+from connectors.sdk.connector import Connector
+
+#: The entry point group.
+GROUP: Final = "connectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A connector that some installed distribution offers."""
+
+    name: str
+    #: As people write it: `acme-crm 1.2`.
+    distribution: str
+    version: str
+    connector: Connector | None = None
+    #: Why it cannot run; None where it can.
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The connectors of this process, loaded once."""
+
+    installed: Mapping[str, Installed] = field(default_factory=dict)
+
+    @property
+    def connectors(self) -> Mapping[str, Connector]:
+        """Those that loaded, by name."""
+        return MappingProxyType(
+            {name: entry.connector for name, entry in self.installed.items() if entry.connector}
+        )
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Those that did not, by name, with the reason in one line."""
+        return MappingProxyType({name: entry.fault for name, entry in self.installed.items() if entry.fault})
+
+    @classmethod
+    def of(cls, *connectors: Connector) -> "Registry":
+        """Build one by hand, as tests do."""
+        return cls({each.name: Installed(each.name, "(given)", "", each) for each in connectors})
+
+
+def load(names: Collection[str] | None = None) -> Registry:
+    """Load the connectors named, or every one that is installed.
+
+    Only what is named is imported. One that fails to import, or a name that two distributions
+    claim, is kept with its fault; the others run.
+    """
+    offers: defaultdict[str, list[EntryPoint]] = defaultdict(list)
+    for offer in _distinct(entry_points(group=GROUP)):
+        offers[offer.name].append(offer)
+    chosen = sorted(offers) if names is None else [name for name in names if name in offers]
+    return Registry({name: _load_one(name, offers[name]) for name in chosen})
+
+
+def installed_names() -> frozenset[str]:
+    """Name every connector that is installed, loading none."""
+    return frozenset(offer.name for offer in entry_points(group=GROUP))
+
+
+def _distinct(offers: Iterable[EntryPoint]) -> list[EntryPoint]:
+    # One distribution seen twice on sys.path (an editable install beside its wheel) is no rivalry.
+    return list({(offer.name, offer.value, _origin(offer)): offer for offer in offers}.values())
+
+
+def _origin(offer: EntryPoint) -> tuple[str, str]:
+    return (offer.dist.name, offer.dist.version) if offer.dist else ("(unknown)", "")
+
+
+def _load_one(name: str, offers: list[EntryPoint]) -> Installed:
+    origins = [" ".join(_origin(offer)).strip() for offer in offers]
+    distribution, version = _origin(offers[0])
+    if len(offers) > 1:
+        fault = f"connector {name!r} is registered twice: {' and '.join(origins)}; uninstall one"
+        return Installed(name, ", ".join(origins), "", fault=fault)
+    try:
+        loaded = offers[0].load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise anything, SystemExit too
+        reason = " ".join(str(error).split())[:200]
+        fault = f"connector {name!r} of {origins[0]} fails to import: {type(error).__name__}: {reason}"
+        return Installed(name, distribution, version, fault=fault)
+    if not isinstance(loaded, Connector):
+        fault = f"connector {name!r} of {origins[0]}: {offers[0].value} is no Connector"
+        return Installed(name, distribution, version, fault=fault)
+    if loaded.name != name:
+        fault = f"connector {name!r} of {origins[0]} calls itself {loaded.name!r}; the names must agree"
+        return Installed(name, distribution, version, fault=fault)
+    return Installed(name, distribution, version, loaded)

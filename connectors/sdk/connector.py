@@ -1,0 +1,238 @@
+"""A connector and its actions: what an author declares, what the worker runs."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_origin, get_type_hints, overload
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from connectors.sdk.context import Context
+from connectors.sdk.effects import Effect
+from connectors.sdk.errors import ConnectorError, CredentialInvalid
+from connectors.sdk.params import Signature
+from schemas.error import Code
+from schemas.job import NAME_PATTERN, describe
+
+#: Seconds an action gets unless it declares otherwise. A caller on the line will not wait longer.
+DEFAULT_TIMEOUT_S: Final = 30.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: An effect that depends on the job: `(params, credential) -> Effect`.
+EffectOf = Callable[[Any, Any], Effect]
+
+
+class Action(Generic[P, R]):
+    """One thing a connector can do.
+
+    Made by `@connector.action`; calling it calls the function, as in a unit test.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, Any],
+        *,
+        connector: str,
+        name: str,
+        effect: Effect | EffectOf,
+        timeout_s: float,
+        errors: Sequence[Code],
+    ) -> None:
+        self.function = function
+        self.connector = connector
+        self.name = name
+        self.effect = effect
+        self.timeout_s = timeout_s
+        self.errors = tuple(errors)
+        self.description = inspect.getdoc(function) or ""
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = Signature(function)
+        self._reconcile: tuple[Callable[..., Any], Signature] | None = None
+        self._undo: tuple[Callable[..., Any], dict[str, Any]] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function itself, as a unit test does."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<action {self.connector}.{self.name}>"
+
+    def effect_of(self, params: BaseModel, credential: Any) -> Effect:
+        """Say what running this job does to the world."""
+        return self.effect if isinstance(self.effect, Effect) else self.effect(params, credential)
+
+    def reconcile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare how to find out whether an uncertain run happened.
+
+        The function takes what the action takes and returns the action's result where the effect
+        is there, None where it surely is not; it raises where it cannot tell.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{self!r}: its reconcile must be an async function")
+        signature = Signature(function)
+        if signature.model.model_fields.keys() != self.signature.model.model_fields.keys():
+            raise TypeError(f"{self!r}: its reconcile must take the same parameters as the action")
+        self._reconcile = (function, signature)
+        return function
+
+    def undo(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare how to take the effect back.
+
+        The function may take `result` (what the run returned, or None), `params` (the model of the
+        job's parameters, or None where the undo came without) and a Context; undoing what is not
+        there any more is a success.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{self!r}: its undo must be an async function")
+        hints = get_type_hints(function)
+        unknown = [name for name, hint in hints.items() if not _is_context(hint)]
+        if surplus := set(unknown) - {"params", "result", "return"}:
+            raise TypeError(f"{self!r}: its undo takes params, result and a Context, not {sorted(surplus)}")
+        self._undo = (function, hints)
+        return function
+
+    @property
+    def can_reconcile(self) -> bool:
+        """Whether an uncertain run can be looked up."""
+        return self._reconcile is not None
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether an effect can be taken back."""
+        return self._undo is not None
+
+    def call(self, params: BaseModel, context: Context[Any]) -> Any:
+        """Call the function; a coroutine where it is asynchronous."""
+        return self.function(**self.signature.arguments(params, context))  # type: ignore[call-arg]
+
+    async def call_reconcile(self, params: BaseModel, context: Context[Any]) -> Any:
+        """Look up whether the effect is there: the result, or None."""
+        assert self._reconcile is not None
+        function, signature = self._reconcile
+        return await function(**signature.arguments(params, context))
+
+    async def call_undo(self, context: Context[Any], *, params: BaseModel | None, result: Any) -> None:
+        """Take the effect back."""
+        assert self._undo is not None
+        function, hints = self._undo
+        known = {"params": params, "result": result}
+        await function(
+            **{
+                name: context if _is_context(hint) else known[name]
+                for name, hint in hints.items()
+                if name != "return"
+            }
+        )
+
+    def dump(self, value: Any) -> Any:
+        """Turn a returned value into JSON's types.
+
+        Raises:
+            ConnectorError: the function returned what it does not declare.
+        """
+        try:
+            return self.signature.returns.dump_python(value, mode="json", warnings="error")
+        except (PydanticSerializationError, ValueError, RecursionError):
+            raise ConnectorError(
+                f"{self.connector}.{self.name} returned a {type(value).__name__}, not what it declares"
+            ) from None
+
+
+class Connector:
+    """A named set of actions on one kind of system.
+
+    Args:
+        name: as jobs name it, `[a-z][a-z0-9_]{0,62}`.
+        title: as people read it.
+        credential: the pydantic model of the secret's document; None where no secret is needed.
+    """
+
+    def __init__(self, name: str, *, title: str = "", credential: type[BaseModel] | None = None) -> None:
+        if not re.fullmatch(NAME_PATTERN[1:-1], name):
+            raise ValueError(f"connector {name!r}: a name is {NAME_PATTERN[1:-1]}")
+        self.name = name
+        self.title = title or name.replace("_", " ").title()
+        self.credential = credential
+        self._actions: dict[str, Action[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"<connector {self.name}>"
+
+    @property
+    def actions(self) -> Mapping[str, Action[..., Any]]:
+        """The actions by name."""
+        return MappingProxyType(self._actions)
+
+    @overload
+    def action(self, function: Callable[P, R], /) -> Action[P, R]: ...
+
+    @overload
+    def action(
+        self,
+        /,
+        *,
+        effect: Effect | EffectOf = ...,
+        timeout_s: float = ...,
+        name: str | None = ...,
+        errors: Sequence[Code] = ...,
+    ) -> Callable[[Callable[P, R]], Action[P, R]]: ...
+
+    def action(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        effect: Effect | EffectOf = Effect.WRITE,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        name: str | None = None,
+        errors: Sequence[Code] = (),
+    ) -> Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]:
+        """Register a function, asynchronous or not, as an action.
+
+        Args:
+            effect: what running it twice does; unsaid, it is a WRITE and never repeated blindly.
+            timeout_s: seconds until the call is given up.
+            errors: the codes it may fail with beyond the common ones, for the catalogue.
+        """
+
+        def register(function: Callable[P, R]) -> Action[P, R]:
+            action_name = name or function.__name__
+            if not re.fullmatch(NAME_PATTERN[1:-1], action_name):
+                raise ValueError(f"action {self.name}.{action_name!r}: a name is {NAME_PATTERN[1:-1]}")
+            if action_name in self._actions:
+                raise ValueError(f"action {self.name}.{action_name} is declared twice")
+            action = Action(
+                function,
+                connector=self.name,
+                name=action_name,
+                effect=effect,
+                timeout_s=timeout_s,
+                errors=errors,
+            )
+            self._actions[action_name] = action
+            return action
+
+        return register if function is None else register(function)
+
+    def read_credential(self, document: Mapping[str, Any]) -> Any:
+        """Check a secret's document against the connector's model.
+
+        Raises:
+            CredentialInvalid: names the fields that are wrong, never their values.
+        """
+        if self.credential is None:
+            return None
+        try:
+            return self.credential.model_validate(dict(document))
+        except ValidationError as error:
+            details = describe(error)
+            wrong = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
+            raise CredentialInvalid(f"the credential is malformed: {wrong}", details=details) from None
+
+
+def _is_context(hint: Any) -> bool:
+    return hint is Context or get_origin(hint) is Context

@@ -1,0 +1,63 @@
+"""What an action is told about its job, and handed to do its work."""
+
+import logging
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
+
+if TYPE_CHECKING:
+    from connectors.sdk.http import HttpClient
+
+CredentialT = TypeVar("CredentialT", default=Any)
+
+
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines bear the job; fields are keyword arguments: `log.info("found", count=2)`."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the job's fields and the call's own beside the message."""
+        passed = {name: kwargs[name] for name in ("exc_info", "stack_info", "stacklevel") if name in kwargs}
+        fields = {name: value for name, value in kwargs.items() if name not in passed}
+        return msg, {**passed, "extra": {"fields": {**(self.extra or {}), **fields}}}
+
+
+def _ignore(message: str) -> None:
+    """Drop a progress note: the job asked for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[CredentialT]):
+    """One run of one action, as its author sees it.
+
+    `Context[MyCredential]` types the credential. Everything here belongs to this job alone.
+    """
+
+    job_id: str
+    tenant: str
+    connector: str
+    action: str
+    #: Same key: the same effect, once. Hand it to a provider that knows such keys.
+    idempotency_key: str
+    #: The checked credential of this tenant; None where the connector declares none.
+    credential: CredentialT
+    #: The shared HTTP client: limits, deadline, masking and errors are its business.
+    http: "HttpClient"
+    #: 1 on the first try.
+    attempt: int = 1
+    #: No call may start after this.
+    deadline: datetime | None = None
+    #: BCP 47.
+    locale: str = "en"
+    log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
+    _note: Callable[[str], None] = _ignore
+
+    def progress(self, message: str) -> None:
+        """Tell a caller who asked for progress how far the job is; best effort, never waits."""
+        self._note(message)
+
+    def remaining_s(self) -> float | None:
+        """Count the seconds left until the deadline; None without one."""
+        return None if self.deadline is None else (self.deadline - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,148 @@
+"""What an action may raise, and what each class means for the job.
+
+    ConnectorError
+    ├── InvalidParams         the job's parameters make no sense             told to the caller
+    ├── CredentialNotFound    ┐
+    ├── CredentialInvalid     ├ the secret is missing, refused, forbidden    told to the caller
+    ├── CredentialDenied      ┘
+    ├── PermissionDenied      ┐
+    ├── NotFound              ├ the provider said no                         told to the caller
+    ├── Conflict              │
+    ├── Rejected              ┘
+    ├── RateLimited           ┐
+    ├── Unavailable           ├ the provider cannot now                      run again by the worker
+    ├── Timeout               ┘
+    └── OutcomeUnknown        nobody can tell whether it happened            parked, never repeated
+
+Anything else that leaves an action is a bug of the connector: CONNECTOR_ERROR.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from schemas.error import Code, Detail
+
+
+class Sent(StrEnum):
+    """How far a request had come when it failed."""
+
+    #: It surely never left: safe to repeat, whatever it does.
+    NO = "no"
+    #: It surely was answered: the provider's word counts.
+    ANSWERED = "answered"
+    #: It may have been processed: a write must not be repeated blindly.
+    UNCERTAIN = "uncertain"
+
+
+class ConnectorError(Exception):
+    """Fail the job with a code of the closed list.
+
+    Args:
+        message: for the developer who sent the job; our own words, never a secret, never a third
+            party's raw text.
+        code: only to raise a code that has no class of its own.
+        retry_after_s: seconds the provider asks to wait.
+        details: the fields that are wrong.
+        data: what a program can use (JSON types only).
+        sent: how far the request had come; UNCERTAIN makes a WRITE OUTCOME_UNKNOWN.
+    """
+
+    code: ClassVar[Code] = Code.CONNECTOR_ERROR
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: Code | None = None,
+        retry_after_s: float | None = None,
+        details: Sequence[Detail] = (),
+        data: Mapping[str, Any] | None = None,
+        sent: Sent = Sent.ANSWERED,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # one instance's word over its class's
+        self.retry_after_s = retry_after_s
+        self.details = tuple(details)
+        self.data = None if data is None else dict(data)
+        self.sent = sent
+
+
+class InvalidParams(ConnectorError):
+    """The job's parameters make no sense together, though each fits its type."""
+
+    code = Code.INVALID_PARAMS
+
+
+class CredentialNotFound(ConnectorError):
+    """There is no such credential."""
+
+    code = Code.CREDENTIAL_NOT_FOUND
+
+
+class CredentialInvalid(ConnectorError):
+    """The credential is malformed, or the provider refuses it (401, invalid_grant)."""
+
+    code = Code.CREDENTIAL_INVALID
+
+
+class CredentialDenied(ConnectorError):
+    """The vault's policy forbids reading the credential."""
+
+    code = Code.CREDENTIAL_DENIED
+
+
+class PermissionDenied(ConnectorError):
+    """The provider knows the account and does not let it do this (403)."""
+
+    code = Code.PERMISSION_DENIED
+
+
+class NotFound(ConnectorError):
+    """The provider does not know what the job names (404, 410)."""
+
+    code = Code.NOT_FOUND
+
+
+class Conflict(ConnectorError):
+    """It collides with what is there already (409, 412)."""
+
+    code = Code.CONFLICT
+
+
+class Rejected(ConnectorError):
+    """The provider's own validation refuses it (other 4xx)."""
+
+    code = Code.REJECTED
+
+
+class RateLimited(ConnectorError):
+    """The provider asks to slow down (429); tried again, not before `retry_after_s`."""
+
+    code = Code.RATE_LIMITED
+
+
+class Unavailable(ConnectorError):
+    """The provider cannot be reached or is failing (408, 5xx); tried again."""
+
+    code = Code.UNAVAILABLE
+
+
+class Timeout(ConnectorError):
+    """No answer in time; tried again where that is safe."""
+
+    code = Code.TIMEOUT
+
+    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
+        super().__init__(message, sent=sent, **facts)
+
+
+class OutcomeUnknown(ConnectorError):
+    """A write may or may not have happened; parked, never repeated."""
+
+    code = Code.OUTCOME_UNKNOWN
+
+    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
+        super().__init__(message, sent=sent, **facts)
