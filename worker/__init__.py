@@ -1,0 +1,1 @@
+"""How it runs: jobs from RabbitMQ, run by connectors, answered."""

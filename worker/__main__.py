@@ -1,0 +1,5 @@
+"""`python -m worker …` is `connectors …`."""
+
+from worker.cli import main
+
+main()

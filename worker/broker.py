@@ -1,0 +1,552 @@
+"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aio-pika named.
+
+Everything above speaks `Delivery`, `Properties` and `Link`; another client library would be another
+version of this file.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import aio_pika
+import aiormq
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from yarl import URL
+
+from worker.topology import Exchange, Queue
+
+#: Seconds between heartbeats. A dead peer is noticed after three, and one more each: about 33 s.
+HEARTBEAT_S: Final = 10
+#: Seconds for opening a connection, its handshake included.
+CONNECT_TIMEOUT_S: Final = 10.0
+#: Seconds for a declaration, a consume, a cancel.
+RPC_TIMEOUT_S: Final = 10.0
+#: Seconds for a publish until the broker's confirm.
+CONFIRM_TIMEOUT_S: Final = 10.0
+
+PERSISTENT: Final = 2
+
+
+class BrokerError(Exception):
+    """The broker, or the way to it, failed; the message says how."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker will not have us: wrong password, virtual host or permission. Trying again is idle."""
+
+
+class TopologyMismatch(BrokerError):
+    """A queue or exchange exists with other arguments."""
+
+
+class PublishUncertain(BrokerError):
+    """No confirm came: the message may or may not be stored. Publish it again."""
+
+
+class PublishRefused(BrokerError):
+    """The broker said no: a full queue (nack), no permission, no such exchange.
+
+    Args:
+        channel_died: the refusal closed the channel, and with it hit what was published beside it.
+    """
+
+    def __init__(self, message: str, *, channel_died: bool = False) -> None:
+        super().__init__(message)
+        self.channel_died = channel_died
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """The AMQP properties that we read and write."""
+
+    message_id: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    type: str | None = None
+    user_id: str | None = None
+    timestamp: datetime | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message from a queue, to be settled once on the channel that brought it."""
+
+    body: bytes
+    routing_key: str
+    properties: Properties
+    redelivered: bool
+    #: How often it came back before, by the queue's own count.
+    returns: int
+    _tag: int
+    _channel: aiormq.abc.AbstractChannel
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its channel is gone; the message then comes again."""
+        return self._channel.is_closed
+
+    async def ack(self) -> bool:
+        """Tell the broker that the message is done with.
+
+        Returns False where its channel is gone; the message then comes again. True proves nothing:
+        AMQP 0-9-1 does not confirm an ack.
+        """
+        return await self._settle(lambda: self._channel.basic_ack(self._tag, wait=False))
+
+    async def requeue(self) -> bool:
+        """Give the message back to its queue, untouched."""
+        return await self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True, wait=False))
+
+    async def _settle(self, send: Callable[[], Awaitable[None]]) -> bool:
+        # Delivery tags start again on a new channel: a late ack must be dropped, never sent elsewhere.
+        if self._channel.is_closed:
+            return False
+        try:
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                await send()
+        except (aiormq.AMQPError, RuntimeError, OSError, TimeoutError):
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a connection ended."""
+
+    reason: str
+    #: A frame that the client library cannot decode: a message no code of ours will ever see.
+    undecodable: bool = False
+
+
+class Connection:
+    """One connection to the broker, from open to closed; it does not come back by itself."""
+
+    def __init__(
+        self, transport: aiormq.abc.AbstractConnection, owner: aio_pika.abc.AbstractConnection
+    ) -> None:
+        self._transport = transport
+        self._owner = owner
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, tls: ssl.SSLContext | None = None) -> "Connection":
+        """Connect and log in.
+
+        Raises:
+            BrokerRefused: wrong user, password or virtual host.
+            BrokerError: nobody there, or no answer in CONNECT_TIMEOUT_S.
+        """
+        target = URL(url).update_query(heartbeat=str(HEARTBEAT_S))
+        where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
+        try:
+            owner = await aio_pika.connect(
+                target,
+                timeout=CONNECT_TIMEOUT_S,
+                ssl_context=tls,
+                client_properties={"connection_name": name},
+            )
+        except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
+            raise BrokerRefused(
+                f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
+            ) from None
+        except (aiormq.exceptions.ConnectionNotAllowed, aiormq.exceptions.ConnectionClosed) as error:
+            text = str(error)
+            if "530" in text or "NOT_ALLOWED" in text or "vhost" in text:
+                vhost = target.path.removeprefix("/") or "/"
+                raise BrokerRefused(
+                    f"RabbitMQ at {where} has no virtual host {vhost!r} for user {target.user or 'guest'!r}"
+                ) from None
+            raise BrokerError(f"RabbitMQ at {where} closed the connection: {_brief(error)}") from None
+        except ssl.SSLError as error:
+            raise BrokerError(f"RabbitMQ at {where}: TLS failed: {error.reason or 'unknown'}") from None
+        except (aiormq.AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise BrokerError(f"RabbitMQ at {where} cannot be reached: {_brief(error)}") from None
+        except asyncio.CancelledError:
+            if _is_ours():
+                raise
+            raise BrokerError(f"RabbitMQ at {where} broke off the handshake") from None
+        assert owner.transport is not None
+        return cls(owner.transport.connection, owner)
+
+    async def closed(self) -> Closed:
+        """Wait for the end, and say why it came."""
+        closing = self._transport.closing
+        await asyncio.wait({closing})
+        error = None if closing.cancelled() else closing.exception()
+        known = (aiormq.AMQPError, OSError, EOFError, asyncio.CancelledError, type(None))
+        return Closed(_brief(error) if error else "closed", undecodable=not isinstance(error, known))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return self._transport.is_opened
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker stopped taking our publishes: a memory or disk alarm."""
+        waiting = self._transport.ready()
+        try:
+            waiting.send(None)  # it ends at once unless blocked
+        except StopIteration:
+            return False
+        waiting.close()
+        return True
+
+    async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
+        """Open a channel."""
+        async with _rpc("opening a channel"):
+            return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
+
+    async def close(self) -> None:
+        """Close it; what was not acked comes again."""
+        with suppress(Exception):
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                await self._owner.close()
+
+
+class Consumer:
+    """One queue consumed on one channel, from opening to the channel's end."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel: aiormq.abc.AbstractChannel,
+        queue: str,
+        take: Callable[[Delivery], None],
+    ) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._queue = queue
+        self._take = take
+        self._tag: str | None = None
+        self._cancelled = asyncio.Event()
+        channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
+
+    @classmethod
+    async def open(cls, connection: Connection, queue: str, take: Callable[[Delivery], None]) -> "Consumer":
+        """Open the channel. `take` is called for each delivery and must only hand it over.
+
+        What runs inside the client's callback is cancelled when the channel dies (measured), so a
+        job never runs there.
+        """
+        return cls(connection, await connection.channel(), queue, take)
+
+    async def declare_reply_queue(self, exchange: str = "") -> str:
+        """Declare a queue for replies that lives as long as the connection, and say its name."""
+        async with _rpc("declaring a reply queue"):
+            declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
+            name = self._queue = declared.queue or ""
+            if exchange:
+                await self._channel.queue_bind(name, exchange=exchange, routing_key=name)
+        return name
+
+    async def consume(self, prefetch: int, *, no_ack: bool = False) -> None:
+        """Begin, or begin again, with at most so many unsettled deliveries."""
+
+        async def receive(message: DeliveredMessage) -> None:
+            self._take(_delivery(message, self._channel))
+
+        async with _rpc(f"consuming {self._queue}"):
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            consuming = await self._channel.basic_consume(self._queue, receive, no_ack=no_ack)
+        self._tag = consuming.consumer_tag
+
+    async def ended(self) -> str:
+        """Wait until the consumer gets nothing more, and say why."""
+        closing = self._channel.closing
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        try:
+            await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+        if self._cancelled.is_set():
+            return f"the broker cancelled the consumer of {self._queue}: the queue is gone"
+        error = None if closing.cancelled() else closing.exception()
+        return _brief(error) if error else "the channel was closed"
+
+    async def count(self) -> int:
+        """Count the consumers that the broker sees on this queue."""
+        channel = await self._connection.channel()
+        try:
+            async with _rpc(f"looking at {self._queue}"):
+                found = await channel.queue_declare(self._queue, passive=True)
+        finally:
+            await _close(channel)
+        return found.consumer_count or 0
+
+    async def cancel(self) -> None:
+        """Take nothing more; what was taken can still be settled."""
+        if self._tag is None or self._channel.is_closed:
+            return
+        with suppress(BrokerError):
+            async with _rpc(f"cancelling the consumer of {self._queue}"):
+                await self._channel.basic_cancel(self._tag)
+        self._tag = None
+
+
+class PublishChannel:
+    """A channel with confirms."""
+
+    def __init__(self, channel: aiormq.Channel) -> None:
+        self._channel = channel
+
+    @classmethod
+    async def open(cls, connection: Connection) -> "PublishChannel":
+        """Open one on a connection that nothing is consumed on."""
+        channel = await connection.channel(confirms=True)
+        assert isinstance(channel, aiormq.Channel)
+        return cls(channel)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return not self._channel.is_closed
+
+    async def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Properties,
+        *,
+        mandatory: bool = True,
+        timeout_s: float = CONFIRM_TIMEOUT_S,
+    ) -> bool:
+        """Publish persistently and wait for the confirm.
+
+        Returns False where the message was returned: no queue is bound there.
+
+        Raises:
+            PublishUncertain: no confirm in time, or the connection broke.
+            PublishRefused: the broker said no.
+        """
+        try:
+            confirmed = await self._channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=_pamqp(properties),
+                mandatory=mandatory,
+                timeout=timeout_s,
+                wait=False,
+            )
+        except aiormq.exceptions.DeliveryError:
+            raise PublishRefused(
+                f"the broker refused a message to {exchange or routing_key!r}: full?"
+            ) from None
+        except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity) as error:
+            raise PublishRefused(_brief(error), channel_died=True) from None
+        except (aiormq.AMQPError, RuntimeError, OSError, TimeoutError) as error:
+            raise PublishUncertain(_brief(error)) from None
+        except asyncio.CancelledError:
+            # On a dead connection the client cancels its waiters, though the message may be stored.
+            if _is_ours():
+                raise
+            raise PublishUncertain("the connection broke before the confirm") from None
+        return isinstance(confirmed, Basic.Ack)
+
+
+async def declare(
+    connection: Connection, exchanges: list[Exchange], queues: list[Queue], *, reply_exchange: str = ""
+) -> None:
+    """Declare what is needed; where the user may not configure, check that it is there.
+
+    Raises:
+        TopologyMismatch: something exists with other arguments; names the difference.
+        BrokerRefused: the user may not configure, and something is missing.
+    """
+    declarer = _Declarer(connection)
+    try:
+        for exchange in exchanges:
+            await declarer.exchange(exchange)
+        for queue in queues:
+            await declarer.queue(queue)
+        if reply_exchange:
+            await declarer.check_reply_exchange(reply_exchange)
+    finally:
+        await declarer.close()
+
+
+class _Declarer:
+    """Declares on one channel, and on a new one after each refusal: that closes a channel."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: aiormq.abc.AbstractChannel | None = None
+
+    async def exchange(self, exchange: Exchange) -> None:
+        await self._declare(
+            f"exchange {exchange.name!r}",
+            lambda channel, passive: channel.exchange_declare(
+                exchange.name,
+                exchange_type=exchange.kind,
+                durable=True,
+                passive=passive,
+                arguments=exchange.arguments,
+            ),
+        )
+
+    async def queue(self, queue: Queue) -> None:
+        declared = await self._declare(
+            f"queue {queue.name!r}",
+            lambda channel, passive: channel.queue_declare(
+                queue.name, durable=True, passive=passive, arguments=queue.arguments
+            ),
+        )
+        if declared:
+            channel = await self._open()
+            async with _rpc(f"binding the queue {queue.name!r}"):
+                await channel.queue_bind(queue.name, exchange=queue.exchange, routing_key=queue.binding_key)
+
+    async def check_reply_exchange(self, name: str) -> None:
+        channel = await self._open()
+        try:
+            async with _rpc(f"looking for the exchange {name!r}"):
+                await channel.exchange_declare(name, passive=True)
+        except _NotFound:
+            raise BrokerRefused(
+                f"CONNECTORS_REPLY_EXCHANGE={name!r}: there is no such exchange; declare it first"
+            ) from None
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await _close(self._channel)
+
+    async def _open(self) -> aiormq.abc.AbstractChannel:
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self._connection.channel()
+        return self._channel
+
+    async def _declare(
+        self, what: str, send: Callable[[aiormq.abc.AbstractChannel, bool], Awaitable[Any]]
+    ) -> bool:
+        """Declare, or check where declaring is forbidden; say whether it was declared."""
+        try:
+            async with _rpc(f"declaring the {what}"):
+                await send(await self._open(), False)
+            return True
+        except _Forbidden:
+            pass
+        try:
+            async with _rpc(f"looking for the {what}"):
+                await send(await self._open(), True)
+        except _Forbidden:
+            raise BrokerRefused(
+                f"the {what} can neither be declared nor seen: the broker user lacks permission"
+            ) from None
+        except _NotFound:
+            raise BrokerRefused(
+                f"the {what} is missing and the broker user may not declare it; "
+                "run a worker once with a user that may configure, or grant it"
+            ) from None
+        return False
+
+
+class _NotFound(BrokerError):
+    """No such queue or exchange."""
+
+
+class _Forbidden(BrokerError):
+    """The user's permissions do not allow it."""
+
+
+class _rpc:  # noqa: N801  # reads as a verb at its uses
+    """Bound a call to the broker in time, and translate its errors."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._timeout = asyncio.timeout(RPC_TIMEOUT_S)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise BrokerError(f"{self._doing}: no answer in {RPC_TIMEOUT_S:g} s") from None
+        if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
+            raise TopologyMismatch(f"{self._doing}: {_difference(error)}") from None
+        if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+            raise _NotFound(f"{self._doing}: {_brief(error)}") from None
+        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+            raise _Forbidden(f"{self._doing}: {_brief(error)}") from None
+        if isinstance(error, aiormq.AMQPError | RuntimeError | OSError):
+            raise BrokerError(f"{self._doing}: {_brief(error)}") from None
+        if isinstance(error, asyncio.CancelledError) and not _is_ours():
+            raise BrokerError(f"{self._doing}: the connection broke") from None
+        return False
+
+
+async def _close(channel: aiormq.abc.AbstractChannel) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(RPC_TIMEOUT_S):
+            if not channel.is_closed:
+                await channel.close()
+
+
+def _is_ours() -> bool:
+    """Tell a cancellation of ours from one that the client library raises by itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> Delivery:
+    came = message.header.properties
+    headers = came.headers or {}
+    returns = headers.get("x-delivery-count", 0)
+    return Delivery(
+        body=message.body,
+        routing_key=message.routing_key or "",
+        properties=Properties(
+            message_id=came.message_id or None,
+            correlation_id=came.correlation_id or None,
+            reply_to=came.reply_to or None,
+            content_type=came.content_type or None,
+            content_encoding=came.content_encoding or None,
+            type=came.message_type or None,
+            user_id=came.user_id or None,
+            timestamp=came.timestamp,
+            headers=headers,
+        ),
+        redelivered=bool(message.redelivered),
+        returns=returns if isinstance(returns, int) else 0,
+        _tag=message.delivery_tag or 0,
+        _channel=channel,
+    )
+
+
+def _pamqp(properties: Properties) -> Basic.Properties:
+    return Basic.Properties(
+        message_id=properties.message_id,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        message_type=properties.type,
+        user_id=properties.user_id,
+        timestamp=properties.timestamp or datetime.now(UTC),
+        headers=dict(properties.headers) or None,
+        delivery_mode=PERSISTENT,
+    )
+
+
+def _brief(error: BaseException) -> str:
+    """Say an error of the client library in one short line."""
+    text = " ".join(str(error).split())
+    return (text or type(error).__name__)[:300]
+
+
+def _difference(error: BaseException) -> str:
+    """Keep of a 406 what differs: `inequivalent arg 'x' …: received … but current is …`."""
+    text = _brief(error)
+    start = text.find("inequivalent")
+    said = text[start:] if start >= 0 else text
+    return f"it exists with other arguments: {said}; delete it, or set another CONNECTORS_PREFIX"

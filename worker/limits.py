@@ -1,0 +1,49 @@
+"""Who may run how much at once: the slots of a lane, and the share of bulk work in them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+
+class Slots:
+    """The slots of one connector's lane, shared by its jobs and its bulk jobs.
+
+    Bulk work holds a quarter at most, so that whoever waits on the line finds the rest. Waiters
+    are served in order.
+    """
+
+    def __init__(self, total: int, on_change: Callable[[int, int], None] | None = None) -> None:
+        self.total = total
+        self.bulk_total = max(1, total // 4)
+        self._free = asyncio.Semaphore(total)
+        self._bulk_free = asyncio.Semaphore(self.bulk_total)
+        self._used = 0
+        self._on_change = on_change
+
+    @property
+    def used(self) -> int:
+        """Slots that are held."""
+        return self._used
+
+    @asynccontextmanager
+    async def hold(self, *, bulk: bool = False) -> AsyncIterator[None]:
+        """Hold a slot, waiting for one where all are taken."""
+        if bulk:
+            async with self._bulk_free, self._free:
+                self._count(1)
+                try:
+                    yield
+                finally:
+                    self._count(-1)
+        else:
+            async with self._free:
+                self._count(1)
+                try:
+                    yield
+                finally:
+                    self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._used += change
+        if self._on_change is not None:
+            self._on_change(self._used, self.total - self._used)

@@ -1,0 +1,185 @@
+"""A publishing connection that comes back by itself, and publishes until it is confirmed."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
+from enum import StrEnum
+from typing import Final
+
+from loguru import logger
+
+from worker.broker import (
+    BrokerError,
+    Connection,
+    Properties,
+    PublishChannel,
+    PublishRefused,
+    PublishUncertain,
+)
+
+#: Seconds between tries to connect: doubling, with jitter, so that a fleet does not come back at once.
+RECONNECT_S: Final = (0.2, 5.0)
+#: Seconds between looks whether the broker stopped taking publishes.
+ALARM_CHECK_S: Final = 0.5
+
+Connect = Callable[[], Awaitable[Connection]]
+
+
+class Sending(StrEnum):
+    """How a publish ended."""
+
+    DELIVERED = "delivered"
+    #: No queue is bound there.
+    RETURNED = "returned"
+    #: The broker will not take it: a full queue, no permission, a forged address.
+    REFUSED = "refused"
+
+
+def reconnect_delay_s(tries: int) -> float:
+    """Draw how long to wait after so many failed tries."""
+    first, most = RECONNECT_S
+    return random.uniform(0.5, 1.0) * min(most, first * 2**tries)  # noqa: S311  # jitter, not a secret
+
+
+class Outbox:
+    """Publishes with confirms on a connection of its own.
+
+    An uncertain publish is repeated: whoever reads it must bear a second copy. Started by the
+    service (`run` in a task), or by the first publish where it is `lazy`.
+    """
+
+    def __init__(self, connect: Connect, *, name: str) -> None:
+        self._connect = connect
+        self._name = name
+        self._channel: PublishChannel | None = None
+        self._connection: Connection | None = None
+        self._open = asyncio.Event()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._solo = asyncio.Lock()
+        self._reopening = asyncio.Lock()
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can publish just now."""
+        return self._open.is_set()
+
+    @property
+    def flowing(self) -> asyncio.Event:
+        """Set while the broker takes publishes; cleared by its memory or disk alarm."""
+        return self._flowing
+
+    def start(self) -> None:
+        """Connect, and stay connected, in the background."""
+        if self._supervisor is None:
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"{self._name}-outbox")
+
+    async def close(self) -> None:
+        """Stop; what is not confirmed stays uncertain."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._supervisor
+            self._supervisor = None
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Properties,
+        *,
+        mandatory: bool = True,
+        refusals: int | None = None,
+        must_route: bool = False,
+    ) -> Sending:
+        """Publish until the broker confirms, returns or refuses it.
+
+        Waits as long as the broker is away: what happened to a job is never dropped.
+
+        Args:
+            refusals: how many are taken before it is given up; None for never, which is right for
+                what has nowhere else to go.
+            must_route: a return is no answer either: the queue will be declared again.
+        """
+        self.start()
+        tries = 0
+        refused = 0
+        alone = False
+        while True:
+            try:
+                async with self._solo if alone else nullcontext():
+                    channel = await self._ready()
+                    routed = await channel.publish(
+                        exchange, routing_key, body, properties, mandatory=mandatory
+                    )
+                if routed or not must_route:
+                    return Sending.DELIVERED if routed else Sending.RETURNED
+                if tries == 0:
+                    logger.error("our own queue is missing", exchange=exchange, routing_key=routing_key)
+            except PublishUncertain:
+                # A forged direct reply-to kills the connection and looks like this. Alone, it is found out.
+                refused += alone and mandatory is False
+                alone = alone or mandatory is False
+            except PublishRefused as refusal:
+                refused += alone or not refusal.channel_died
+                alone = alone or refusal.channel_died
+            if refusals is not None and refused >= refusals:
+                return Sending.REFUSED
+            tries += 1
+            await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
+
+    async def _ready(self) -> PublishChannel:
+        while True:
+            await self._open.wait()
+            channel, connection = self._channel, self._connection
+            if channel is not None and channel.is_open:
+                return channel
+            if connection is not None and connection.is_open:
+                # The channel died of somebody's refusal; its connection lives.
+                async with self._reopening:
+                    if self._channel is channel:
+                        with suppress(BrokerError):
+                            self._channel = await PublishChannel.open(connection)
+            else:
+                self._open.clear()
+
+    async def _supervise(self) -> None:
+        tries = 0
+        while True:
+            try:
+                self._connection = connection = await self._connect()
+                self._channel = await PublishChannel.open(connection)
+            except BrokerError as error:
+                if tries == 0:
+                    logger.warning("broker unreachable", link=self._name, reason=str(error))
+                await asyncio.sleep(reconnect_delay_s(tries))
+                tries += 1
+                continue
+            tries = 0
+            self._open.set()
+            logger.debug("broker link open", link=self._name)
+            watch = asyncio.create_task(self._watch_alarm(connection))
+            try:
+                closed = await connection.closed()
+            finally:
+                watch.cancel()
+                self._open.clear()
+                self._flowing.set()
+            logger.warning("broker link lost", link=self._name, reason=closed.reason)
+            await connection.close()
+
+    async def _watch_alarm(self, connection: Connection) -> None:
+        while True:
+            blocked = connection.is_blocked
+            if blocked and self._flowing.is_set():
+                logger.warning("broker takes no publishes", link=self._name, reason="memory or disk alarm")
+                self._flowing.clear()
+            elif not blocked and not self._flowing.is_set():
+                logger.info("broker takes publishes again", link=self._name)
+                self._flowing.set()
+            await asyncio.sleep(ALARM_CHECK_S)

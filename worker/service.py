@@ -1,0 +1,244 @@
+"""The composition root: builds the parts, starts and stops them in order, drains on a signal."""
+
+import asyncio
+import signal
+import ssl
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+from loguru import logger
+
+from connectors.registry import Registry
+from connectors.sdk.http import HttpPolicy, HttpPool
+from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare
+from worker.consumer import Consumer
+from worker.credentials import CredentialSource, NoVault
+from worker.executor import Executor
+from worker.lane import Lane
+from worker.limits import Slots
+from worker.masking import Redactor
+from worker.metrics import Metrics
+from worker.outbox import Outbox
+from worker.publisher import Publisher
+from worker.settings import SettingError, Settings
+from worker.sidecar import PortTaken, Sidecar
+from worker.status import WorkerStatus
+from worker.topology import Queue, Topology
+from worker.vault_credentials import VaultCredentials, vault_config_of
+
+#: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
+UNROUTED_SLOTS: Final = 20
+#: Seconds that closing connections may take after the drain.
+CLOSE_TIMEOUT_S: Final = 5.0
+
+
+class Worker:
+    """One worker process.
+
+    Start: sidecar, vault, publishing links, lanes. Stop: lanes take nothing more, what is in hand
+    is finished and answered, then everything is closed in the other order.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.topology = Topology(settings.prefix)
+        self.metrics = Metrics(version=version("connectors-service"))
+        self._tls = _tls_context(settings)
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._failure: Exception | None = None
+        self.credentials: CredentialSource = (
+            NoVault(self.metrics.credential_fetched)
+            if settings.vault_url is None
+            else VaultCredentials(
+                vault_config_of(settings),
+                on_fetch=self.metrics.credential_fetched,
+                on_secret=redactor.register,
+            )
+        )
+        self._http = HttpPool(
+            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file)
+        )
+        self._outbox = Outbox(partial(self._connect, "publish"), name="publish")
+        self._direct = Outbox(partial(self._connect, "direct"), name="direct")
+        self._executor = Executor(registry, self.credentials, self._http, publishers=settings.publishers)
+        publisher = Publisher(
+            self._outbox,
+            self._direct,
+            self.topology,
+            user=settings.broker_user,
+            reply_exchange=settings.reply_exchange,
+            reply_to_pattern=settings.reply_to_pattern,
+        )
+        self._consumer = Consumer(
+            self._executor,
+            publisher,
+            registry,
+            self.metrics,
+            trusted_users=_trusted_users(settings),
+            max_attempts=settings.max_attempts,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self.lanes = list(self._make_lanes())
+        self.status = WorkerStatus(self)
+        self._sidecar = Sidecar(
+            settings.metrics_host,
+            settings.metrics_port,
+            metrics=self.metrics,
+            checks=self.status.checks(),
+            status=self.status,
+        )
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal came."""
+        return self._stop.is_set()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether jobs can come in and answers go out."""
+        return self._outbox.is_open
+
+    def stop(self) -> None:
+        """Drain and end; called a second time, end at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            SettingError: what cannot work as it is set: the broker's refusal, a queue with other
+                arguments, a taken port, a vault that refuses the login.
+        """
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        try:
+            await self._sidecar.start()
+        except PortTaken as taken:
+            raise SettingError(str(taken)) from None
+        logger.info(
+            "worker starting",
+            version=version("connectors-service"),
+            connectors=sorted(self.registry.connectors),
+            metrics=f"http://{self.settings.metrics_host}:{self._sidecar.port}/",
+        )
+        for fault in self.registry.broken.values():
+            logger.error("connector not loaded", reason=fault)
+        try:
+            await self.credentials.start()
+            self._outbox.start()
+            consuming = [asyncio.create_task(lane.run(self._consumer.take)) for lane in self.lanes]
+            try:
+                await self._until_stopped(consuming)
+                await self._drain()
+            finally:
+                for task in consuming:
+                    task.cancel()
+                await asyncio.gather(*consuming, return_exceptions=True)
+        finally:
+            await self._close()
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+        logger.info("worker stopped")
+
+    async def _until_stopped(self, consuming: "list[asyncio.Task[None]]") -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait({stop, *consuming}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        for task in done - {stop}:
+            error = task.exception()
+            if isinstance(error, TopologyMismatch | BrokerRefused):
+                raise SettingError(str(error)) from None
+            if error is not None:
+                raise error
+
+    async def _drain(self) -> None:
+        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        seconds = self.settings.drain_seconds
+        logger.info("worker draining", in_hand=self._consumer.in_hand, seconds=seconds)
+        await asyncio.gather(*(lane.stop() for lane in self.lanes))
+        draining = asyncio.create_task(self._consumer.drain(seconds))
+        at_once = asyncio.create_task(self._stop_now.wait())
+        await asyncio.wait({draining, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        at_once.cancel()
+        if draining.done():
+            left = draining.result()
+        else:
+            draining.cancel()
+            left = await self._consumer.abandon()
+        if left:
+            logger.warning("jobs left unfinished", count=left, next="the broker delivers them again")
+
+    async def _close(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                # Lanes last of the broker's links: their connections carried the acks.
+                await self._outbox.close()
+                await self._direct.close()
+                await asyncio.gather(*(lane.close() for lane in self.lanes))
+                self._executor.close()
+                await self._http.close()
+                await self.credentials.close()
+        await self._sidecar.stop()
+
+    async def _connect(self, purpose: str) -> Connection:
+        return await Connection.open(
+            self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
+        )
+
+    def _make_lanes(self) -> Iterable[Lane]:
+        names = list(self.registry.connectors)
+        for name in names:
+            lane = self.topology.lane(name)
+            slots = Slots(self.settings.concurrency, partial(self.metrics.slots, lane))
+            self.metrics.add_connector(name, self.registry.connectors[name].actions)
+            self.metrics.add_lane(lane, self.settings.concurrency)
+            self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
+            for bulk in (False, True):
+                yield Lane(
+                    self.topology.lane(name, bulk=bulk),
+                    connector=name,
+                    slots=slots,
+                    prefetch=slots.bulk_total if bulk else slots.total,
+                    connect=partial(self._connect, self.topology.lane(name, bulk=bulk)),
+                    declare=partial(self._declare, [self.topology.lane_queue(name, bulk=bulk)]),
+                    flowing=self._outbox.flowing,
+                    bulk=bulk,
+                )
+        yield Lane(
+            self.topology.unrouted,
+            connector=None,
+            slots=Slots(UNROUTED_SLOTS),
+            prefetch=UNROUTED_SLOTS,
+            connect=partial(self._connect, self.topology.unrouted),
+            declare=partial(self._declare, list(self.topology.queues())),
+            flowing=self._outbox.flowing,
+        )
+
+    async def _declare(self, queues: list[Queue], connection: Connection) -> None:
+        exchanges = list(self.topology.exchanges())
+        await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
+
+
+def _trusted_users(settings: Settings) -> set[str]:
+    """Name the broker users whose headers of ours count: our own, and the operators'."""
+    operators = {user for user, tenants in (settings.publishers or {}).items() if "*" in tenants}
+    return {settings.broker_user, *operators}
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.rabbitmq_url.get_secret_value().startswith("amqps:"):
+        return None
+    context = ssl.create_default_context()
+    if settings.ca_file is not None:
+        context.load_verify_locations(settings.ca_file)
+    return context

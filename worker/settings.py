@@ -1,0 +1,290 @@
+"""The settings: the only reader of the environment."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_data_path
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
+
+PREFIX: Final = "CONNECTORS_"
+#: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
+EXIT_CONFIG: Final = 78
+#: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
+OWN_CONNECTORS: Final = ("dummy", "http")
+
+
+class SettingError(Exception):
+    """A setting is wrong; the message is one line that names it and says what to do."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [part for part in (piece.strip() for piece in value.split(",")) if part]
+    return value
+
+
+def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must be {' or '.join(f'{scheme}://host' for scheme in schemes)}")
+    return url
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """What an operator can set, by its name in the environment less the prefix CONNECTORS_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    rabbitmq_url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        validation_alias=AliasChoices("CONNECTORS_RABBITMQ_URL", "RABBITMQ_URL"),
+    )
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "connectors"
+    enabled: Names = OWN_CONNECTORS
+    concurrency: Annotated[int, Field(ge=1, le=65535)] = 100
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_body_bytes: Annotated[int, Field(ge=1)] = MAX_BODY_BYTES
+    drain_seconds: NonNegativeFloat = 30.0
+    reply_exchange: str = ""
+    reply_to_pattern: str | None = None
+    publishers: dict[str, tuple[str, ...]] | None = None
+    data_dir: Path = Field(default_factory=lambda: user_data_path("connectors-service", appauthor=False))
+
+    vault_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("CONNECTORS_VAULT_URL", "VAULT_ADDR")
+    )
+    vault_auth: Literal["approle", "kubernetes", "token"] | None = None
+    vault_role_id: str | None = None
+    vault_secret_id: SecretStr | None = None
+    vault_secret_id_file: Path | None = None
+    vault_token: SecretStr | None = None
+    vault_token_file: Path | None = None
+    vault_mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "secret"
+    vault_namespace: str | None = None
+
+    database_url: SecretStr | None = None
+    ledger_ttl_hours: Annotated[float, Field(gt=0)] = 720.0
+    tenant_concurrency: Annotated[int, Field(ge=1)] | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 17012
+
+    google_calendar_api_url: str = "https://www.googleapis.com/calendar/v3"
+    ca_file: Path | None = None
+    plaintext_hosts: Hosts = frozenset()
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _amqp(cls, value: SecretStr) -> SecretStr:
+        url = _without_scheme_fault(value.get_secret_value(), ("amqp", "amqps"))
+        if "no_verify_ssl" in url:
+            raise ValueError("no_verify_ssl is refused; name your authority in CONNECTORS_CA_FILE")
+        return value
+
+    @field_validator("vault_url", "google_calendar_api_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        return value if value is None else _without_scheme_fault(value, ("https", "http")).rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"(sqlite:///|postgresql://).", value.get_secret_value()):
+            raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
+        return value
+
+    @field_validator("enabled")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("names no connector")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("reply_to_pattern")
+    @classmethod
+    def _regex(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"is not a regular expression: {error}") from None
+        return value
+
+    @field_validator("publishers")
+    @classmethod
+    def _tenants(cls, value: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+        for user, tenants in (value or {}).items():
+            for tenant in tenants:
+                if tenant != "*" and not re.fullmatch(SCOPE_PATTERN[1:-1], tenant):
+                    raise ValueError(f"user {user!r}: {tenant!r} is not a tenant's name")
+        return value
+
+    @field_validator("ca_file", "vault_secret_id_file", "vault_token_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value, os.R_OK):
+            raise ValueError(f"{value} cannot be read")
+        return value
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        for name, url, plain in (
+            ("rabbitmq_url", self.rabbitmq_url.get_secret_value(), "amqp"),
+            ("vault_url", self.vault_url or "", "http"),
+            ("google_calendar_api_url", self.google_calendar_api_url, "http"),
+        ):
+            parts = urlsplit(url)
+            if parts.scheme == plain and not self.allows_plaintext(parts.hostname or ""):
+                raise ValueError(
+                    f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
+                    f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _vault_login(self) -> Self:
+        if self.vault_url is None:
+            return self
+        ways = {
+            "approle": self.vault_role_id and (self.vault_secret_id or self.vault_secret_id_file),
+            "kubernetes": self.vault_role_id,
+            "token": self.vault_token or self.vault_token_file,
+        }
+        wanted = {
+            "approle": "VAULT_ROLE_ID and VAULT_SECRET_ID_FILE",
+            "kubernetes": "VAULT_ROLE_ID",
+            "token": "VAULT_TOKEN_FILE",
+        }
+        if self.vault_auth is None:
+            if not (ways["approle"] or ways["token"]):
+                raise ValueError(
+                    f"{PREFIX}VAULT_URL is set without a way to log in; set {PREFIX}VAULT_AUTH, and for "
+                    f"approle {PREFIX}VAULT_ROLE_ID and {PREFIX}VAULT_SECRET_ID_FILE"
+                )
+        elif not ways[self.vault_auth]:
+            raise ValueError(f"{PREFIX}VAULT_AUTH={self.vault_auth} needs {PREFIX}{wanted[self.vault_auth]}")
+        return self
+
+    @property
+    def vault_login(self) -> Literal["approle", "kubernetes", "token"]:
+        """The way to log in: as set, else what the other settings allow."""
+        return self.vault_auth or ("approle" if self.vault_role_id else "token")
+
+    @property
+    def tenant_slots(self) -> int:
+        """Slots that one tenant may hold in a lane."""
+        return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's database, SQLite in the data directory by default."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'ledger.db'}"
+
+    @property
+    def broker_user(self) -> str:
+        """The broker user we log in as."""
+        return unquote(urlsplit(self.rabbitmq_url.get_secret_value()).username or "guest")
+
+    def allows_plaintext(self, host: str) -> bool:
+        """Say whether an unencrypted connection to this host is accepted."""
+        return host in self.plaintext_hosts or is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, by its name or its address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings from the environment and `.env`; what is given goes before.
+
+    Raises:
+        SettingError: one line that names the setting.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        issue = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise SettingError(issue) from None
+        field = str(first["loc"][0])
+        name = field if field.isupper() else f"{PREFIX}{field.upper()}"
+        where = ".".join(map(str, first["loc"][1:]))
+        raise SettingError(f"{name}{_shown(field)}{f' ({where})' if where else ''}: {issue}") from None
+    except ValueError as error:  # a value that should have been JSON
+        raise SettingError(" ".join(str(error).split())[:300]) from None
+
+
+def _shown(field: str) -> str:
+    """Repeat a wrong value where it is no secret."""
+    name = field.lower().removeprefix(PREFIX.lower())
+    model_field = Settings.model_fields.get(name)
+    if model_field is None or "SecretStr" in str(model_field.annotation):
+        return ""
+    value = os.environ.get(f"{PREFIX}{name.upper()}")
+    return "" if value is None else f"={value[:80]!r}"
+
+
+def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """List variables that bear our prefix and are no settings: a slip of the pen, most likely."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Show the settings in force with every secret masked, by their names in the environment."""
+    shown = settings.model_dump(mode="json")
+    for name in shown:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            shown[name] = _masked_url(value.get_secret_value()) if name.endswith("_url") else "******"
+    shown["database_url"] = _masked_url(settings.ledger_url)
+    return {f"{PREFIX}{name.upper()}": value for name, value in shown.items()}
+
+
+def _masked_url(url: str) -> str:
+    return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:******@", url)
