@@ -374,6 +374,22 @@ async def declare(
         await declarer.close()
 
 
+async def mark_ledger(connection: Connection, name: str, ledger_id: str) -> None:
+    """Leave a mark, for as long as this connection lives, of the ledger that this worker keeps.
+
+    An exchange that goes with its last binding, its alternate-exchange argument naming the ledger:
+    declared with another argument, the broker refuses it.
+
+    Raises:
+        BrokerRefused: a worker with another ledger is at work on this broker.
+    """
+    declarer = _Declarer(connection)
+    try:
+        await declarer.mark(name, ledger_id)
+    finally:
+        await declarer.close()
+
+
 class _Declarer:
     """Declares on one channel, and on a new one after each refusal: that closes a channel."""
 
@@ -414,6 +430,41 @@ class _Declarer:
             raise BrokerRefused(
                 f"CONNECTORS_REPLY_EXCHANGE={name!r}: there is no such exchange; declare it first"
             ) from None
+
+    async def mark(self, name: str, value: str) -> None:
+        if not await self._mark(name, value) and not await self._remove_stale(name):
+            raise BrokerRefused(
+                "another worker on this broker keeps another ledger, so one effect could happen twice; "
+                "set CONNECTORS_DATABASE_URL to one PostgreSQL for all of them"
+            )
+
+    async def _mark(self, name: str, value: str) -> bool:
+        channel = await self._open()
+        try:
+            async with _rpc(f"declaring the exchange {name!r}"):
+                await channel.exchange_declare(
+                    name,
+                    exchange_type="fanout",
+                    auto_delete=True,
+                    arguments={"alternate-exchange": f"{name}.{value}"},
+                )
+                held = await channel.queue_declare("", exclusive=True)
+                await channel.queue_bind(held.queue or "", exchange=name)
+        except TopologyMismatch:
+            return False
+        except _Forbidden:
+            pass  # least privilege: nobody can leave the mark, so nobody is misled by it
+        return True
+
+    async def _remove_stale(self, name: str) -> bool:
+        """Remove a mark that nobody holds any more: its worker died before binding to it."""
+        channel = await self._open()
+        try:
+            async with _rpc(f"deleting the exchange {name!r}"):
+                await channel.exchange_delete(name, if_unused=True)
+        except BrokerError:
+            return False
+        return True
 
     async def close(self) -> None:
         if self._channel is not None:

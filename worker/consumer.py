@@ -15,11 +15,12 @@ from connectors.sdk.errors import ConnectorError, Sent
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job
 from worker.broker import Delivery
-from worker.executor import Attempt, Executor, Note, NotNow, Outcome, deadline_exceeded, no_note
+from worker.executor import Executor
 from worker.history import History
 from worker.lane import Lane
 from worker.metrics import Metrics
 from worker.outbox import Sending
+from worker.outcome import Attempt, Note, NotNow, Outcome, deadline_exceeded, no_note
 from worker.publisher import Publisher, refused_outcome, result_of
 from worker.retry import IN_HAND_S, Retry, decide
 from worker.topology import DELIVERY_LIMIT
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
 #: Seconds until a job that could not run comes back, by how often that happened.
-_HOP_S: Final = (1.0, 5.0, 30.0)
+_HOP_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -179,14 +180,15 @@ class Consumer:
         if history.failures == 0 and history.hops == 0:
             self._metrics.job_waited(lane.queue, _wait_s(delivery, history, started_at))
         try:
-            attempt = Attempt(history.publisher, history.starts, deadline, note)
-            outcome = await self._executor.execute(job, attempt)
+            with lane.slots.admit(job.tenant) as admitted:
+                if not (admitted or (deadline is not None and deadline <= started_at)):
+                    raise NotNow("its tenant holds as many slots as one may")
+                attempt = Attempt(history.publisher, history.starts, deadline, note)
+                outcome = await self._executor.execute(job, attempt)
         except NotNow as reason:
             if self._executor.is_stopping:
                 return False
-            _log(job).info("job postponed", reason=str(reason))
-            pause = timedelta(seconds=_HOP_S[min(history.hops, len(_HOP_S) - 1)])
-            await self._publisher.wait(delivery, history.after_hop(started_at + pause), started_at)
+            await self._postpone(message, job, deadline, str(reason))
             return True
         if (failure := outcome.error) is not None:
             now = datetime.now(UTC)
@@ -214,6 +216,15 @@ class Consumer:
         if outcome.lingering is not None:
             await outcome.lingering
         return True
+
+    async def _postpone(self, message: _InHand, job: Job, deadline: datetime | None, reason: str) -> None:
+        """Send a job through a rung without counting a try; it is back by its deadline."""
+        _log(job).info("job postponed", reason=reason)
+        now = datetime.now(UTC)
+        not_before = now + timedelta(seconds=_HOP_S[min(message.history.hops, len(_HOP_S) - 1)])
+        if deadline is not None:
+            not_before = min(not_before, max(deadline, now))
+        await self._publisher.wait(message.delivery, message.history.after_hop(not_before), now)
 
     async def _answer(
         self,
@@ -293,7 +304,8 @@ class Consumer:
         connector = self._connectors.get(job.connector or "")
         if connector is None:
             return "unknown", "unknown"
-        return connector.name, job.action if job.action in connector.actions else "unknown"
+        action = job.action or ""
+        return connector.name, action if action in connector.actions else "unknown"
 
 
 def _check_properties(delivery: Delivery) -> None:

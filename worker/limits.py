@@ -1,8 +1,9 @@
 """Who may run how much at once: the slots of a lane, and the share of bulk work in them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 
 class Slots:
@@ -12,8 +13,17 @@ class Slots:
     are served in order.
     """
 
-    def __init__(self, total: int, on_change: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        tenant_total: int | None = None,
+        on_change: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.total = total
+        #: Slots that one tenant may hold; the rest is for the others.
+        self.tenant_total = tenant_total or total
+        self._by_tenant: Counter[str] = Counter()
         self.bulk_total = max(1, total // 4)
         self._free = asyncio.Semaphore(total)
         self._bulk_free = asyncio.Semaphore(self.bulk_total)
@@ -42,6 +52,18 @@ class Slots:
                     yield
                 finally:
                     self._count(-1)
+
+    @contextmanager
+    def admit(self, tenant: str) -> Iterator[bool]:
+        """Say whether a tenant may run one more job here, and count it while it runs."""
+        admitted = self._by_tenant[tenant] < self.tenant_total
+        self._by_tenant[tenant] += admitted
+        try:
+            yield admitted
+        finally:
+            self._by_tenant[tenant] -= admitted
+            if self._by_tenant[tenant] <= 0:
+                del self._by_tenant[tenant]
 
     def _count(self, change: int) -> None:
         self._used += change

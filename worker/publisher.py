@@ -13,9 +13,9 @@ from schemas.job import Job, JobRefused
 from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
 from worker import history as header
 from worker.broker import Delivery, Properties
-from worker.executor import Outcome
 from worker.history import History
 from worker.outbox import Outbox, Sending
+from worker.outcome import Outcome
 from worker.retry import rung_for
 from worker.topology import Topology, is_bulk, routing_key
 

@@ -13,11 +13,12 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http import HttpPolicy, HttpPool
-from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare
+from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.consumer import Consumer
 from worker.credentials import CredentialSource, NoVault
 from worker.executor import Executor
 from worker.lane import Lane
+from worker.ledger import Ledger, LedgerFault, database_host
 from worker.limits import Slots
 from worker.masking import Redactor
 from worker.metrics import Metrics
@@ -27,7 +28,8 @@ from worker.settings import SettingError, Settings
 from worker.sidecar import PortTaken, Sidecar
 from worker.status import WorkerStatus
 from worker.topology import Queue, Topology
-from worker.vault_credentials import VaultCredentials, vault_config_of
+from worker.vault_config import VaultConfig
+from worker.vault_session import VaultCredentials
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -55,7 +57,7 @@ class Worker:
             NoVault(self.metrics.credential_fetched)
             if settings.vault_url is None
             else VaultCredentials(
-                vault_config_of(settings),
+                _vault_config(settings),
                 on_fetch=self.metrics.credential_fetched,
                 on_secret=redactor.register,
             )
@@ -65,7 +67,12 @@ class Worker:
         )
         self._outbox = Outbox(partial(self._connect, "publish"), name="publish")
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
-        self._executor = Executor(registry, self.credentials, self._http, publishers=settings.publishers)
+        self.ledger = Ledger(
+            settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings)
+        )
+        self._executor = Executor(
+            registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
+        )
         publisher = Publisher(
             self._outbox,
             self._direct,
@@ -132,7 +139,7 @@ class Worker:
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:
-            await self.credentials.start()
+            await self._start_stores()
             self._outbox.start()
             consuming = [asyncio.create_task(lane.run(self._consumer.take)) for lane in self.lanes]
             try:
@@ -147,6 +154,14 @@ class Worker:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(signum)
         logger.info("worker stopped")
+
+    async def _start_stores(self) -> None:
+        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        try:
+            await self.ledger.start()
+        except LedgerFault as fault:
+            raise SettingError(str(fault)) from None
+        await self.credentials.start()
 
     async def _until_stopped(self, consuming: "list[asyncio.Task[None]]") -> None:
         stop = asyncio.create_task(self._stop.wait())
@@ -185,7 +200,8 @@ class Worker:
                 await self._outbox.close()
                 await self._direct.close()
                 await asyncio.gather(*(lane.close() for lane in self.lanes))
-                self._executor.close()
+                await self._executor.close()
+                await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()
         await self._sidecar.stop()
@@ -199,7 +215,11 @@ class Worker:
         names = list(self.registry.connectors)
         for name in names:
             lane = self.topology.lane(name)
-            slots = Slots(self.settings.concurrency, partial(self.metrics.slots, lane))
+            slots = Slots(
+                self.settings.concurrency,
+                tenant_total=self.settings.tenant_slots,
+                on_change=partial(self.metrics.slots, lane),
+            )
             self.metrics.add_connector(name, self.registry.connectors[name].actions)
             self.metrics.add_lane(lane, self.settings.concurrency)
             self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
@@ -220,13 +240,35 @@ class Worker:
             slots=Slots(UNROUTED_SLOTS),
             prefetch=UNROUTED_SLOTS,
             connect=partial(self._connect, self.topology.unrouted),
-            declare=partial(self._declare, list(self.topology.queues())),
+            declare=self._declare_shared,
             flowing=self._outbox.flowing,
         )
+
+    async def _declare_shared(self, connection: Connection) -> None:
+        await self._declare(list(self.topology.queues()), connection)
+        if self.ledger.id is not None:
+            await mark_ledger(connection, self.topology.ledger, self.ledger.id)
 
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:
         exchanges = list(self.topology.exchanges())
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
+
+
+def _vault_config(settings: Settings) -> VaultConfig:
+    assert settings.vault_url is not None
+    return VaultConfig(
+        url=settings.vault_url,
+        auth=settings.vault_login,
+        role_id=settings.vault_role_id,
+        secret_id=settings.vault_secret_id,
+        secret_id_file=settings.vault_secret_id_file,
+        token=settings.vault_token,
+        token_file=settings.vault_token_file,
+        mount=settings.vault_mount,
+        namespace=settings.vault_namespace,
+        ca_file=settings.ca_file,
+        plaintext_hosts=settings.plaintext_hosts,
+    )
 
 
 def _trusted_users(settings: Settings) -> set[str]:
@@ -236,8 +278,15 @@ def _trusted_users(settings: Settings) -> set[str]:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    if not settings.rabbitmq_url.get_secret_value().startswith("amqps:"):
-        return None
+    return _verifying(settings) if settings.rabbitmq_url.get_secret_value().startswith("amqps:") else None
+
+
+def _database_tls(settings: Settings) -> ssl.SSLContext | None:
+    host = database_host(settings.ledger_url)
+    return None if host is None or settings.allows_plaintext(host) else _verifying(settings)
+
+
+def _verifying(settings: Settings) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if settings.ca_file is not None:
         context.load_verify_locations(settings.ca_file)

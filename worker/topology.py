@@ -70,6 +70,11 @@ class Topology:
         """Exchange and queue of what no client can decode."""
         return f"{self.prefix}.poison"
 
+    @property
+    def ledger(self) -> str:
+        """Exchange that lives while workers do, and shows which ledger they share."""
+        return f"{self.prefix}.ledger"
+
     def lane(self, connector: str, *, bulk: bool = False) -> str:
         """Name the queue of one connector's jobs."""
         return f"{self.jobs}.{connector}{'.bulk' if bulk else ''}"

@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError
 
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import ConnectorError, CredentialInvalid
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
 from connectors.sdk.params import Signature
 from schemas.error import Code
 from schemas.job import NAME_PATTERN, describe
@@ -61,7 +61,7 @@ class Action(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<action {self.connector}.{self.name}>"
 
-    def effect_of(self, params: BaseModel, credential: Any) -> Effect:
+    def effect_of(self, params: BaseModel | None, credential: Any) -> Effect:
         """Say what running this job does to the world."""
         return self.effect if isinstance(self.effect, Effect) else self.effect(params, credential)
 
@@ -138,7 +138,8 @@ class Action(Generic[P, R]):
             return self.signature.returns.dump_python(value, mode="json", warnings="error")
         except (PydanticSerializationError, ValueError, RecursionError):
             raise ConnectorError(
-                f"{self.connector}.{self.name} returned a {type(value).__name__}, not what it declares"
+                f"{self.connector}.{self.name} returned a {type(value).__name__}, not what it declares",
+                sent=Sent.UNCERTAIN,
             ) from None
 
 

@@ -1,0 +1,171 @@
+"""How much an account may ask of a host now: pauses the host asked for, and a circuit breaker.
+
+One `Budget` per tenant, connector, credential and host: what one account used up or broke holds
+back nobody else. A budget learns from each answer and refuses in advance what would be refused
+anyway; a refused call sent nothing (`Sent.NO`) and says when to come again.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from connectors.sdk.errors import ConnectorError, RateLimited, Sent, Unavailable
+
+#: Failures in a row that open the breaker. More than a job's own tries (5), so that one unlucky job
+#: does not hold up its account.
+FAILURES_TO_OPEN: Final = 10
+#: Failures further apart than this are not in a row.
+FAILURE_GAP_S: Final = 60.0
+#: How long the breaker stays open at first, doubled each time its probe fails.
+OPEN_S: Final = 5.0
+OPEN_MAX_S: Final = 60.0
+#: A 429 that names no wait: none at first (the job's own delay will do), then 1 s, doubled.
+UNNAMED_PAUSE_MAX_S: Final = 30.0
+#: A pause this close to its end is over: clocks differ by more.
+PAUSE_SLACK_S: Final = 0.05
+#: Accounts remembered; the one unused for longest is forgotten first.
+MAX_ACCOUNTS: Final = 10_000
+
+BudgetKey = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One call let through, to be handed back with its outcome."""
+
+    started_at: float
+    is_probe: bool
+
+
+class Budget:
+    """What one account may ask of one host.
+
+    Each call: `enter` (or be refused), then exactly one of `answered`, `failed`, `left`.
+    """
+
+    def __init__(self, host: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._host = host
+        self._clock = clock
+        self._resume_at = 0.0
+        self._is_paused_by_limit = False
+        self._limited_at = 0.0
+        self._limits_in_a_row = 0
+        self._failures = 0
+        self._failed_at = 0.0
+        self._open_until: float | None = None
+        self._open_s = OPEN_S
+        self._is_probing = False
+
+    def enter(self) -> Permit:
+        """Let a call through.
+
+        Raises:
+            RateLimited: a wait that the host asked for still runs.
+            Unavailable: the breaker is open, or the host asked for a pause with a 503.
+        """
+        now = self._clock()
+        if (rest_s := self._resume_at - now) > PAUSE_SLACK_S:
+            raise self._paused(rest_s)
+        if self._open_until is None:
+            return Permit(now, is_probe=False)
+        if now < self._open_until or self._is_probing:
+            raise Unavailable(
+                f"{self._host} has failed {FAILURES_TO_OPEN} times in a row and is left alone for now",
+                retry_after_s=round(max(self._open_until - now, 1.0), 3),
+                sent=Sent.NO,
+            )
+        self._is_probing = True
+        return Permit(now, is_probe=True)
+
+    def answered(self, permit: Permit, *, is_limited: bool, wait_s: float | None) -> None:
+        """Learn from an answer below 500.
+
+        Args:
+            is_limited: the host refused the call for its rate (429).
+            wait_s: seconds the host asks to wait, on a success too where a limit is used up.
+        """
+        self._close(permit)
+        if is_limited and permit.started_at >= self._limited_at:
+            # Answers to calls that were on their way together count once.
+            self._limited_at = self._clock()
+            self._limits_in_a_row += 1
+            if wait_s is None and self._limits_in_a_row > 1:
+                wait_s = min(2.0 ** (self._limits_in_a_row - 2), UNNAMED_PAUSE_MAX_S)
+        elif not is_limited:
+            self._limits_in_a_row = 0
+        if wait_s:
+            self.pause(wait_s)
+
+    def failed(self, permit: Permit, *, wait_s: float | None = None) -> None:
+        """Learn from a 5xx, a cut connection or a timeout."""
+        now = self._clock()
+        if wait_s:
+            self.pause(wait_s, is_limit=False)
+        is_open = self._open_until is not None
+        if permit.is_probe:
+            self._is_probing = False
+            self._open_s = min(self._open_s * 2, OPEN_MAX_S)
+            self._open_until = now + self._open_s
+        elif not is_open:
+            self._failures = self._failures + 1 if now - self._failed_at <= FAILURE_GAP_S else 1
+            self._failed_at = now
+            if self._failures >= FAILURES_TO_OPEN:
+                self._open_until = now + self._open_s
+
+    def left(self, permit: Permit) -> None:
+        """Learn nothing: the call was cancelled, or refused by our own rules."""
+        if permit.is_probe:
+            self._is_probing = False
+
+    def pause(self, wait_s: float, *, is_limit: bool = True) -> None:
+        """Refuse every call for so many seconds."""
+        resume_at = self._clock() + wait_s
+        if resume_at > self._resume_at:
+            self._resume_at, self._is_paused_by_limit = resume_at, is_limit
+
+    def _close(self, permit: Permit) -> None:
+        self._failures = 0
+        self._open_until, self._open_s = None, OPEN_S
+        if permit.is_probe:
+            self._is_probing = False
+
+    def _paused(self, rest_s: float) -> ConnectorError:
+        rest_s = round(rest_s, 3)
+        if self._is_paused_by_limit:
+            return RateLimited(
+                f"{self._host} asked this account to wait; {rest_s:g} s are left",
+                retry_after_s=rest_s,
+                sent=Sent.NO,
+            )
+        return Unavailable(
+            f"{self._host} is unavailable and asked to wait; {rest_s:g} s are left",
+            retry_after_s=rest_s,
+            sent=Sent.NO,
+        )
+
+
+class Budgets:
+    """The budgets of all accounts, bounded."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, max_accounts: int = MAX_ACCOUNTS
+    ) -> None:
+        self._clock = clock
+        self._max_accounts = max_accounts
+        self._budgets: OrderedDict[BudgetKey, Budget] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._budgets)
+
+    def of(self, key: BudgetKey) -> Budget:
+        """Find or make the budget of (tenant, connector, credential, host)."""
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = self._budgets[key] = Budget(key[3], self._clock)
+            if len(self._budgets) > self._max_accounts:
+                self._budgets.popitem(last=False)
+        else:
+            self._budgets.move_to_end(key)
+        return budget

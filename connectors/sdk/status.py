@@ -1,0 +1,138 @@
+"""What a provider's answer means: the one table from status to error class."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from connectors.sdk.errors import (
+    Conflict,
+    ConnectorError,
+    CredentialInvalid,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    Rejected,
+    Sent,
+    Unavailable,
+)
+
+#: Any 5xx that is not here is Unavailable, any other 4xx Rejected (contract, section 9).
+STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
+    {
+        401: CredentialInvalid,
+        403: PermissionDenied,
+        404: NotFound,
+        408: Unavailable,
+        409: Conflict,
+        429: RateLimited,
+    }
+)
+
+#: A gateway's word about a server that it lost (502) or gave up on (504): that server may have done
+#: the work. 500 and 503 are the server's own word, and taken as such: it failed, it did not do it.
+UNCERTAIN_STATUSES: Final = frozenset({502, 504})
+
+#: Longest wait taken over from a provider. Beyond it a header is a mistake, or an attack.
+MAX_WAIT_S: Final = 3600.0
+
+_MEANINGS: Final[Mapping[type[ConnectorError], str]] = MappingProxyType(
+    {
+        CredentialInvalid: "refuses the credential",
+        PermissionDenied: "does not let this account do that",
+        NotFound: "does not know what was asked for",
+        Conflict: "says that it collides with what is there",
+        RateLimited: "asks to slow down",
+        Unavailable: "is failing",
+        Rejected: "refuses the request",
+    }
+)
+_SECONDS = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
+_POLICY_PART = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,18})\b")
+
+
+def is_error(status: int) -> bool:
+    """Whether a status means that the call failed."""
+    return status >= 400
+
+
+def status_error(
+    status: int,
+    *,
+    host: str,
+    headers: Mapping[str, str],
+    now: float,
+    data: Mapping[str, Any] | None = None,
+) -> ConnectorError:
+    """Turn an answer of 400 or more into the error to raise.
+
+    Args:
+        host: the provider, for the message.
+        headers: lower-case names; Retry-After is read.
+        now: seconds since the epoch, to measure dates against.
+        data: what a program can use; the status alone by default.
+    """
+    kind = STATUS_ERRORS.get(status, Unavailable if status >= 500 else Rejected)
+    wait_s = None
+    if kind in {RateLimited, Unavailable}:
+        wait_s = wait_asked_s(headers, now=now)
+    return kind(
+        f"{host} {_MEANINGS[kind]} (status {status})",
+        retry_after_s=wait_s,
+        data={"status": status} if data is None else data,
+        sent=Sent.UNCERTAIN if status in UNCERTAIN_STATUSES else Sent.ANSWERED,
+    )
+
+
+def read_retry_after(value: str, *, now: float) -> float | None:
+    """Read a Retry-After, in seconds or as a date, as seconds from 0 to MAX_WAIT_S; None if garbage.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return _clamp(float(value))
+    if len(value) > 64:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return _clamp(date.timestamp() - now)
+
+
+def wait_asked_s(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Read how long the provider asks to wait: Retry-After, else a used-up limit's reset; or None."""
+    if (value := headers.get("retry-after")) is not None:
+        return read_retry_after(value, now=now)
+    for remaining, reset in (
+        ("x-ratelimit-remaining", "x-ratelimit-reset"),
+        ("x-rate-limit-remaining", "x-rate-limit-reset"),
+        ("ratelimit-remaining", "ratelimit-reset"),
+    ):
+        if headers.get(remaining, "").strip() == "0" and reset in headers:
+            return _read_reset(headers[reset].strip(), now=now)
+    if (policy := headers.get("ratelimit")) is not None:
+        parts = dict(_POLICY_PART.findall(policy[:200]))
+        if parts.get("remaining", parts.get("r")) == "0":
+            return _read_reset(parts.get("reset", parts.get("t", "")), now=now)
+    return None
+
+
+def _read_reset(value: str, *, now: float) -> float | None:
+    """Providers write seconds from now, seconds since the epoch or milliseconds since it."""
+    if not _SECONDS.fullmatch(value):
+        return None
+    reset = float(value)
+    if reset > 1e12:
+        reset /= 1000
+    return _clamp(reset - now if reset > 1e9 else reset)
+
+
+def _clamp(wait_s: float) -> float:
+    return min(max(wait_s, 0.0), MAX_WAIT_S)

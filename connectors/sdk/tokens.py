@@ -1,0 +1,139 @@
+"""Access tokens: fetched once for all who wait, kept until shortly before they expire."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import SecretStr
+
+from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+
+#: A token is renewed so long before it expires, or a tenth of its life before, if that is shorter:
+#: it must live until the provider has read it, whatever its clock says.
+RENEW_BEFORE_S: Final = 60.0
+#: Seconds a fetch may take, however long its job has: many jobs wait for one fetch.
+FETCH_TIMEOUT_S: Final = 30.0
+#: Tokens kept; the one unused for longest is forgotten first.
+MAX_TOKENS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a token endpoint gave."""
+
+    value: SecretStr
+    #: Seconds from now; None: valid until the provider refuses it.
+    lifetime_s: float | None = None
+    #: What came with it, such as the `instance_url` that it is for. Nothing secret.
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+Fetch = Callable[[], Awaitable[Token]]
+
+
+class TokenCache:
+    """Tokens by key, each fetched by one flight at a time.
+
+    Who asks while a fetch is on its way waits for that one; who gives up waiting does not stop it
+    for the others. The key must change with the credential's content (put a digest of the document
+    in it), so that a rotated secret does not go on with the old token. The worker closes it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_tokens: int = MAX_TOKENS) -> None:
+        self._clock = clock
+        self._max_tokens = max_tokens
+        self._tokens: OrderedDict[Hashable, tuple[Token, float]] = OrderedDict()
+        self._flights: dict[Hashable, asyncio.Task[Token]] = {}
+
+    async def get(self, key: Hashable, fetch: Fetch) -> Token:
+        """Give the token of this key, fetched where there is none that lives long enough.
+
+        Args:
+            fetch: asks the token endpoint. It runs for all who wait, so it must not end with one
+                job's deadline: use `HttpClient.detached()`.
+
+        Raises:
+            ConnectorError: what `fetch` raised, with `sent` NO: the call that needed the token
+                never left.
+        """
+        held = self._tokens.get(key)
+        if held is not None and self._clock() < held[1]:
+            self._tokens.move_to_end(key)
+            return held[0]
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._fetch(key, fetch))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._land(key, done))
+        try:
+            return await asyncio.shield(flight)
+        except ConnectorError as error:
+            failure = _unsent(error)
+        raise failure
+
+    def drop(self, key: Hashable, refused: Token) -> None:
+        """Forget a token that the provider refused; a newer one stays."""
+        held = self._tokens.get(key)
+        if held is not None and held[0].value == refused.value:
+            del self._tokens[key]
+
+    async def close(self) -> None:
+        """Stop the fetches that are on their way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _fetch(self, key: Hashable, fetch: Fetch) -> Token:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
+                token = await fetch()
+        except TimeoutError:
+            raise Unavailable(f"no access token within {FETCH_TIMEOUT_S:g} s", sent=Sent.NO) from None
+        life_s = float("inf") if token.lifetime_s is None else token.lifetime_s
+        self._tokens[key] = token, self._clock() + life_s - min(RENEW_BEFORE_S, life_s / 10)
+        self._tokens.move_to_end(key)
+        if len(self._tokens) > self._max_tokens:
+            self._tokens.popitem(last=False)
+        return token
+
+    def _land(self, key: Hashable, flight: asyncio.Task[Token]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            # Looked at here, so that asyncio does not report it where every waiter has gone.
+            flight.exception()
+
+
+class TokenAuth:
+    """Bearer authentication with a cached token: the `auth=` of a request.
+
+    After a 401 the client drops the token, fetches once more and sends the request once more.
+    """
+
+    def __init__(self, tokens: TokenCache, key: Hashable, fetch: Fetch) -> None:
+        self._tokens = tokens
+        self._key = key
+        self._fetch = fetch
+
+    async def token(self) -> Token:
+        """Give the token, fetched where need be."""
+        return await self._tokens.get(self._key, self._fetch)
+
+    def drop(self, refused: Token) -> None:
+        """Forget a token that the provider refused."""
+        self._tokens.drop(self._key, refused)
+
+
+def _unsent(error: ConnectorError) -> ConnectorError:
+    """Copy a fetch's error for one waiter: shared, its traceback would grow with each of them."""
+    return type(error)(
+        error.message,
+        code=error.code,
+        retry_after_s=error.retry_after_s,
+        details=error.details,
+        data=error.data,
+        sent=Sent.NO,
+    )

@@ -1,0 +1,331 @@
+"""One request on the wire, over aiohttp, and how far it came when it failed.
+
+The class of aiohttp's error does not tell whether a request left: a POST that is cut after it was
+processed and a refused connection look alike. So a `Flight` notes the moment before the first byte
+is handed to the socket, and each failure is judged by it.
+
+Deliberately absent: proxies and .netrc (trust_env is off), cookies, redirects (the client follows
+them, hop by hop), and aiohttp's own second try of a GET whose connection was dropped: one call is
+one request on the wire, tries are counted by the worker.
+"""
+
+import asyncio
+import codecs
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.message import Message
+from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from connectors.sdk.address import RefusedAddress, Target, check_address, reach_of
+from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+from schemas.error import Code
+
+#: Resolve a name to addresses; raises OSError where there is none. Blocks nothing.
+Lookup = Callable[[str, int], Awaitable[Collection[str]]]
+
+#: Seconds for one DNS question; getaddrinfo itself cannot be stopped.
+LOOKUP_TIMEOUT_S: Final = 5.0
+#: Threads for DNS alone: when it hangs, no other part of the worker waits behind it.
+LOOKUP_THREADS: Final = 16
+#: Seconds a checked answer of DNS is used for.
+LOOKUP_TTL_S: Final = 10
+#: Seconds an idle connection is kept for the next call.
+KEEP_ALIVE_S: Final = 15.0
+#: Longest line and header of an answer. aiohttp's own 8190 is short for some policy headers.
+MAX_HEADER_BYTES: Final = 16_384
+#: Bytes read and decompressed at a time: how far a cap can be overrun.
+READ_CHUNK_BYTES: Final = 65_536
+
+#: Charsets an answer may be read as. Any codec of Python's could be named, some of them quadratic
+#: (idna, punycode) and some that are no charset at all.
+_CHARSETS: Final = frozenset(
+    "utf-8 utf-8-sig ascii utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be gb2312 gbk gb18030 big5"
+    " shift_jis euc_jp euc_kr iso2022_jp koi8-r koi8-u tis-620".split()
+    + ["iso8859-1" if number == 1 else f"iso8859-{number}" for number in range(1, 17)]
+    + [f"cp{number}" for number in (437, 850, 866, 874, 932, 949, 950, *range(1250, 1259))]
+)
+
+
+class Flight:
+    """How far one request has come."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        self.sent = Sent.NO
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request, ready to be written."""
+
+    method: str
+    target: Target
+    headers: Mapping[str, str]
+    body: bytes | None
+    #: Most decoded bytes to take of the answer.
+    max_bytes: int
+
+
+class Transport:
+    """The process's connections: one aiohttp session, made when the first request needs it.
+
+    Args:
+        internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
+        ca_file: certificates to trust beside the public ones.
+        per_host: connections to one host at most; further calls wait for one.
+        lookup: resolves names; the system's resolver where None.
+
+    Raises:
+        ValueError: the CA file cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        internal: Collection[str],
+        ca_file: Path | None,
+        per_host: int,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._resolver = GuardedResolver(internal, lookup)
+        self._tls = _trust(ca_file)
+        self._per_host = per_host
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    async def send(self, request: Outgoing, flight: Flight) -> httpx.Response:
+        """Send one request and read its answer whole, decoded.
+
+        An answer of 400 or more whose body breaks off counts as answered, with what came of it.
+
+        Raises:
+            RefusedAddress: the host's name leads to an address that is refused.
+            ConnectorError: no usable answer; `sent` says whether the request may have been processed.
+        """
+        session = self._session or self._start()
+        flight.sent = Sent.NO
+        host = request.target.host
+        try:
+            async with session.request(
+                request.method,
+                yarl.URL(request.target.url, encoded=True),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+                trace_request_ctx=flight,
+            ) as answer:
+                return await _read(answer, request)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = _explain(error, host, flight)
+        # Raised outside of the handler: aiohttp's errors hold the request's headers, secrets included.
+        raise failure
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+        await self._resolver.close()
+
+    def _start(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise RuntimeError("the HTTP pool is closed")
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_note_departure)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                limit_per_host=self._per_host,
+                resolver=self._resolver,
+                ttl_dns_cache=LOOKUP_TTL_S,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=self._tls,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The client's total deadline is the only one: aiohttp's would be taken for it.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            skip_auto_headers=("User-Agent", "Content-Type"),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            read_bufsize=READ_CHUNK_BYTES,
+            trace_configs=[trace],
+        )
+        # As aiohttp's own test client does: no second request behind our back.
+        session._retry_connection = False
+        self._session = session
+        return session
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolve a name once and check every address, so that the one connected to has been checked."""
+
+    def __init__(self, internal: Collection[str], lookup: Lookup | None = None) -> None:
+        self._internal = internal
+        self._threads: ThreadPoolExecutor | None = None
+        self._lookup = lookup or self._ask_system
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Give the addresses of a host, each one allowed for it.
+
+        Raises:
+            RefusedAddress: one of them is not.
+            OSError: there is none, or DNS did not answer in time.
+        """
+        reach = reach_of(host, self._internal)
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                addresses = [ip_address(address) for address in await self._lookup(host, port)]
+        except TimeoutError:
+            raise OSError("DNS did not answer in time") from None
+        if not addresses:
+            raise OSError("DNS knows no address")
+        for address in addresses:
+            check_address(address, reach)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address),
+                port=port,
+                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        """Let go of the threads; a question that hangs ends by itself."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask_system(self, host: str, port: int) -> Collection[str]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="connectors-dns")
+        infos = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        )
+        return [str(info[4][0]) for info in infos]
+
+
+def charset_of(content_type: str) -> str:
+    """Choose the charset to read text as: the declared one where it is one we know, else UTF-8."""
+    if "charset" not in content_type.lower():
+        return "utf-8"
+    header = Message()
+    header["content-type"] = content_type[:500]
+    try:
+        name = codecs.lookup(str(header.get_content_charset())).name
+    except (LookupError, ValueError, UnicodeError):
+        return "utf-8"
+    return name if name in _CHARSETS else "utf-8"
+
+
+async def _note_departure(_session: object, trace: SimpleNamespace, _params: object) -> None:
+    """Called when the connection stands and the headers are about to be written."""
+    flight: Flight = trace.trace_request_ctx
+    flight.sent = Sent.UNCERTAIN
+
+
+async def _read(answer: aiohttp.ClientResponse, request: Outgoing) -> httpx.Response:
+    host = request.target.host
+    if answer.status < 200:
+        raise Unavailable(f"{host} answered with a change of protocol", sent=Sent.UNCERTAIN)
+    chunks: list[bytes] = []
+    size_bytes = 0
+    try:
+        async for chunk in answer.content.iter_any():
+            size_bytes += len(chunk)
+            chunks.append(chunk)
+            if size_bytes > request.max_bytes:
+                raise _Overflow
+    except (aiohttp.ClientError, OSError, _Overflow) as error:
+        answer.close()
+        if answer.status < 400:
+            if not isinstance(error, _Overflow):
+                raise
+            # The provider has done what was asked; only its answer is of no use.
+            raise ConnectorError(
+                f"the answer of {host} is over {request.max_bytes} bytes",
+                code=Code.RESULT_TOO_LARGE,
+                sent=Sent.UNCERTAIN,
+            ) from None
+    content = b"".join(chunks)[: request.max_bytes]
+    return _as_httpx(answer, request, content)
+
+
+class _Overflow(Exception):
+    """More bytes than the cap."""
+
+
+def _as_httpx(answer: aiohttp.ClientResponse, request: Outgoing, content: bytes) -> httpx.Response:
+    headers = answer.raw_headers
+    if "content-encoding" in answer.headers and request.method != "HEAD":
+        # The body is decoded: what describes its encoded form would have httpx decode it again.
+        headers = tuple(
+            (name, value)
+            for name, value in headers
+            if name.lower() not in {b"content-encoding", b"content-length"}
+        )
+    response = httpx.Response(
+        answer.status,
+        headers=list(headers),
+        content=content,
+        # Without the headers that were sent: an error that shows its request shows no secret.
+        request=httpx.Request(request.method, request.target.url),
+    )
+    content_type = response.headers.get("content-type", "")
+    if "charset" in content_type:
+        response.encoding = charset_of(content_type)
+    return response
+
+
+def _explain(error: Exception, host: str, flight: Flight) -> ConnectorError:
+    """Say in our own words what happened; a third party's text may hold what it must not."""
+    if flight.sent is Sent.NO:
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            what = f"the name {host} cannot be resolved"
+        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+            what = f"the certificate of {host} is not trusted; CONNECTORS_CA_FILE adds an authority"
+        elif isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+            what = f"no TLS connection with {host}"
+        elif isinstance(getattr(error, "os_error", error), ConnectionRefusedError):
+            what = f"{host} refuses the connection"
+        else:
+            what = f"{host} cannot be reached"
+        return Unavailable(what, sent=Sent.NO)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        what = f"{host} broke off its answer, or encoded it wrongly"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        what = f"{host} answered with what is not HTTP"
+    else:
+        what = f"{host} closed the connection before it answered"
+    return Unavailable(what, sent=Sent.UNCERTAIN)
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    # The authorities that ship with httpx rather than the machine's: a slim image has none.
+    context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(f"the CA file {ca_file} cannot be read: {_reason(error)}") from error
+    return context
+
+
+def _reason(error: OSError | ssl.SSLError) -> Any:
+    return "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror

@@ -1,0 +1,287 @@
+"""What the worker counts and measures, for Prometheus.
+
+Names and labels are those of the wire contract, section 8. A label's values come from closed sets: this
+worker's connectors, actions and lanes, the codes, a few words of ours. Never an id, never a tenant: what a
+stranger can choose must not make series. So callers pass `unknown` for a connector that is not registered.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from schemas.error import Category, Code
+
+#: What `render` writes.
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+#: The outcome of a job that went well; otherwise it is a code.
+SUCCEEDED: Final = "succeeded"
+
+#: Seconds. From what `dummy` takes to the longest call that a caller waits for.
+_DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+#: Seconds. A job may wait far longer than it runs.
+_WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
+
+# Series that exist at zero from the start: rate() cannot see the step from nothing to one.
+_RETRIED = [code for code in Code if code.facts.retryable]
+_ALERTED = [*_RETRIED, *(code for code in Code if code.facts.category in {Category.WORKER, Category.UNKNOWN})]
+_REPLY_OUTCOMES = ("delivered", "returned", "refused", "uncertain")
+_FETCH_OUTCOMES = ("fetched", "cached", "stale", "not_found", "denied", "invalid", "unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The counters since the start, summed up for people."""
+
+    #: By connector, then by outcome.
+    jobs: Mapping[str, Mapping[str, int]]
+    #: By code.
+    retries: Mapping[str, int]
+    #: By code.
+    dead_letters: Mapping[str, int]
+    #: By outcome.
+    replies: Mapping[str, int]
+    #: By outcome.
+    credential_fetches: Mapping[str, int]
+    broker_connected: bool
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of its own.
+
+    Counting happens on the worker's event loop, reading (`render`, `totals`) in any thread. All updates
+    of one job together take about 8 µs: the labelled children are kept here, since finding one through
+    prometheus-client costs more than counting, and a lane's gauges are plain numbers until somebody asks.
+    """
+
+    def __init__(self, *, version: str) -> None:
+        # For the whole process: prometheus-client has no smaller switch.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self._registry = CollectorRegistry()
+        self._jobs = _Counters(
+            "connectors_jobs",
+            "Jobs that ended, by outcome: succeeded or an error code.",
+            ("connector", "action", "outcome"),
+            registry,
+        )
+        self._durations = _Histograms(
+            "connectors_job_duration_seconds",
+            "From taking a job to its outcome.",
+            ("connector", "action"),
+            _DURATION_BUCKETS,
+            registry,
+        )
+        self._waits = _Histograms(
+            "connectors_job_queue_wait_seconds",
+            "From publishing a job to taking it.",
+            ("lane",),
+            _WAIT_BUCKETS,
+            registry,
+        )
+        self._retries = _Counters(
+            "connectors_retries",
+            "Jobs sent to wait for another try, by the code of the failed one.",
+            ("connector", "code"),
+            registry,
+        )
+        self._dead_letters = _Counters(
+            "connectors_dead_letters", "Jobs parked as dead letters, by error code.", ("reason",), registry
+        )
+        self._replies = _Counters(
+            "connectors_replies",
+            "Replies: delivered, returned as undeliverable, refused by the broker, or uncertain.",
+            ("outcome",),
+            registry,
+        )
+        self._fetches = _Counters(
+            "connectors_credential_fetches", "Credentials asked for, by outcome.", ("outcome",), registry
+        )
+        self._lanes = _LaneGauges()
+        registry.register(self._lanes)
+        self._broker = Gauge(
+            "connectors_broker_connected", "1 while the worker is connected to the broker.", registry=registry
+        )
+        self._loop_lag = Gauge(
+            "connectors_loop_lag_seconds",
+            "How late the event loop turned, at worst within the last minute.",
+            registry=registry,
+        )
+        self._loop_blocks = Counter(
+            "connectors_loop_blocks", "Times that the event loop hung for seconds.", registry=registry
+        )
+        self._log_drops = Counter(
+            "connectors_log_lines_dropped",
+            "Log lines lost because the log's stream was slow or closed.",
+            registry=registry,
+        )
+        build = Info("connectors_build", "What is running.", registry=registry)
+        build.info({"version": version, "python": platform.python_version()})
+        ProcessCollector(registry=registry)
+        self._start_at_zero()
+
+    def add_connector(self, connector: str, actions: Iterable[str]) -> None:
+        """Let a connector's series begin at zero."""
+        for action in actions:
+            for outcome in (SUCCEEDED, *_ALERTED):
+                self._jobs[connector, action, outcome].inc(0)
+        for code in _RETRIED:
+            self._retries[connector, code].inc(0)
+
+    def add_lane(self, lane: str, slots: int) -> None:
+        """Let a lane's series begin at zero, with all its slots free."""
+        self._lanes.running.setdefault(lane, 0)
+        self._lanes.slots.setdefault(lane, (0, slots))
+
+    def job_waited(self, lane: str, wait_s: float) -> None:
+        """Record how long a job lay in its queue."""
+        self._waits[lane,].observe(wait_s)
+
+    def job_started(self, lane: str) -> None:
+        """Count a job as in progress."""
+        running = self._lanes.running
+        running[lane] = running.get(lane, 0) + 1
+
+    def job_ended(self, lane: str) -> None:
+        """Count it as in progress no more."""
+        self._lanes.running[lane] -= 1
+
+    def job_finished(self, connector: str, action: str, outcome: str, duration_s: float) -> None:
+        """Count a job's end; `outcome` is `succeeded` or a code."""
+        self._jobs[connector, action, outcome].inc()
+        self._durations[connector, action].observe(duration_s)
+
+    def slots(self, lane: str, used: int, free: int) -> None:
+        """Record a lane's slots."""
+        self._lanes.slots[lane] = (used, free)
+
+    def retried(self, connector: str, code: str) -> None:
+        """Count a job that was sent to wait for another try."""
+        self._retries[connector, code].inc()
+
+    def dead_lettered(self, reason: str) -> None:
+        """Count a parked job."""
+        self._dead_letters[reason,].inc()
+
+    def replied(self, outcome: str) -> None:
+        """Count a reply: delivered, returned, refused or uncertain."""
+        self._replies[outcome,].inc()
+
+    def credential_fetched(self, outcome: str) -> None:
+        """Count a credential asked for: fetched, cached, stale, or why there was none."""
+        self._fetches[outcome,].inc()
+
+    def broker_connected(self, connected: bool) -> None:
+        """Record whether the worker is connected to the broker."""
+        self._broker.set(1 if connected else 0)
+
+    def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
+        """Ask this function for the loop's lag whenever somebody reads the metrics."""
+        self._loop_lag.set_function(read_lag_s)
+
+    def loop_blocked(self) -> None:
+        """Count a block of the event loop."""
+        self._loop_blocks.inc()
+
+    def log_lines_dropped(self, lines: int) -> None:
+        """Count log lines that were lost; any thread may call this."""
+        self._log_drops.inc(lines)
+
+    def render(self) -> bytes:
+        """Write all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+        return generate_latest(self._registry)
+
+    def totals(self) -> Totals:
+        """Sum up the counters."""
+        return Totals(
+            jobs={name: self._jobs.sums("outcome", connector=name) for name in self._jobs.sums("connector")},
+            retries=self._retries.sums("code"),
+            dead_letters=self._dead_letters.sums("reason"),
+            replies=self._replies.sums("outcome"),
+            credential_fetches=self._fetches.sums("outcome"),
+            broker_connected=bool(self._registry.get_sample_value("connectors_broker_connected")),
+        )
+
+    def _start_at_zero(self) -> None:
+        for code in Code:
+            self._dead_letters[code,].inc(0)
+        for outcome in _REPLY_OUTCOMES:
+            self._replies[outcome,].inc(0)
+        for outcome in _FETCH_OUTCOMES:
+            self._fetches[outcome,].inc(0)
+
+
+class _Counters(dict[tuple[str, ...], Counter]):
+    """The children of one counter by their labels."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._parent = Counter(name, text, labels, registry=registry)
+
+    def __missing__(self, labels: tuple[str, ...]) -> Counter:
+        child = self[labels] = self._parent.labels(*labels)
+        return child
+
+    def sums(self, by: str, **only: str) -> dict[str, int]:
+        """Sum up by one label, over the children that have these others."""
+        sums: dict[str, int] = {}
+        for metric in self._parent.collect():
+            for sample in metric.samples:
+                if only.items() <= sample.labels.items():
+                    key = sample.labels[by]
+                    sums[key] = sums.get(key, 0) + int(sample.value)
+        return sums
+
+
+class _Histograms(dict[tuple[str, ...], Histogram]):
+    """The children of one histogram by their labels."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        buckets: tuple[float, ...],
+        registry: CollectorRegistry,
+    ) -> None:
+        super().__init__()
+        self._parent = Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+    def __missing__(self, labels: tuple[str, ...]) -> Histogram:
+        child = self[labels] = self._parent.labels(*labels)
+        return child
+
+
+class _LaneGauges(Collector):
+    """What a lane is doing now: plain numbers, made into metrics when somebody reads them."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, int] = {}
+        self.slots: dict[str, tuple[int, int]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        running = GaugeMetricFamily(
+            "connectors_jobs_in_progress", "Jobs taken and not settled yet.", labels=("lane",)
+        )
+        for lane, jobs in self.running.copy().items():
+            running.add_metric((lane,), jobs)
+        yield running
+        slots = GaugeMetricFamily(
+            "connectors_slots", "A lane's slots, used and free.", labels=("lane", "state")
+        )
+        for lane, (used, free) in self.slots.copy().items():
+            slots.add_metric((lane, "used"), used)
+            slots.add_metric((lane, "free"), free)
+        yield slots
