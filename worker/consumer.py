@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-#: Seconds until a job that could not run comes back, by how often that happened.
-_HOP_S: Final = (1.0, 5.0, 30.0, 120.0)
+#: Seconds until a job that could not run comes back, by how often that happened: soon at first, and
+#: seldom when ten thousand of one tenant wait.
+_HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 
 
 @dataclass(slots=True, eq=False)
@@ -237,11 +238,15 @@ class Consumer:
     ) -> None:
         """Tell the caller; keep as a dead letter what nobody was told, or nobody there can mend."""
         result = result_of(job, outcome, started_at=started_at, finished_at=datetime.now(UTC))
+        failure = outcome.error
+        park = failure is not None and (park or failure.code.facts.parked)
+        if failure is not None and park:
+            # First, so that whoever hears of it finds it there.
+            await self._park(message, failure, outcome.starts)
         sending = None
         if message.delivery.properties.reply_to is not None:
             sending = await self._publisher.reply(message.delivery, message.history, result)
             self._metrics.replied(sending)
-        failure = outcome.error
         code = "succeeded" if failure is None else failure.code
         self._metrics.job_finished(*self._labels(job), code, result.duration_ms / 1000)
         _log(job).info(
@@ -252,7 +257,7 @@ class Consumer:
             reply=sending or "none asked",
             lane=message.lane.queue,
         )
-        if failure is not None and (park or failure.code.facts.parked or sending is not Sending.DELIVERED):
+        if failure is not None and not park and sending is not Sending.DELIVERED:
             await self._park(message, failure, outcome.starts)
 
     async def _park(self, message: _InHand, failure: ConnectorError, starts: int) -> None:

@@ -2,10 +2,9 @@
 
     CredentialSource      the protocol
     ├── NoVault           a worker without a vault's address
-    └── VaultCredentials  in `vault_session`: `credential_cache` over a login to the vault
-
-    vault_session ──> credential_cache ──> credentials
-          └─────────> vault, the only importer of hvac ──┘
+    └── VaultCredentials  `vault_credentials`, of two parts:
+        ├── `credential_cache`   answers from memory, and reads a cold secret once
+        └── `vault_session`      a login kept alive, over `vault`, the only importer of hvac
 
 A job names its credential; the path is built here and nowhere else. Nothing here speaks to a vault.
 """

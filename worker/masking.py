@@ -155,7 +155,8 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (
         ("authorization",),
         re.compile(
-            r"(authorization[\"']?\s{0,3}[:=]\s{0,3}b?[\"']?)(?:\w{1,20}\s{1,3})?[^\s\"',;]+", re.IGNORECASE
+            r"(authorization[\"']?\s{0,3}[:=]\s{0,3}(?:b?[\"'])?)(?:\w{1,20}\s{1,3})?[^\s\"',;]+",
+            re.IGNORECASE,
         ),
         rf"\g<1>{MASK}",
     ),
@@ -164,7 +165,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         ("passw", "passphrase", "secret", "token", "key", "assertion", "signature"),
         re.compile(
             r"((?:password|passwd|passphrase|secret|secret_id|token|(?:api|private|access)[_-]?key|assertion"
-            r"|signature)(?:[\"']\s{0,3}:\s{0,3}b?|=)[\"']?)[^\s\"'&,;)}\]]+",
+            r"|signature)(?:[\"']\s{0,3}:\s{0,3}|=)(?:b?[\"'])?)[^\s\"'&,;)}\]]+",
             re.IGNORECASE,
         ),
         rf"\g<1>{MASK}",

@@ -39,7 +39,7 @@ class Sending(StrEnum):
 def reconnect_delay_s(tries: int) -> float:
     """Draw how long to wait after so many failed tries."""
     first, most = RECONNECT_S
-    return random.uniform(0.5, 1.0) * min(most, first * 2**tries)  # noqa: S311  # jitter, not a secret
+    return random.uniform(0.5, 1.0) * min(most, first * float(2**tries))  # noqa: S311  # jitter, not a secret
 
 
 class Outbox:
@@ -49,9 +49,12 @@ class Outbox:
     service (`run` in a task), or by the first publish where it is `lazy`.
     """
 
-    def __init__(self, connect: Connect, *, name: str) -> None:
+    def __init__(
+        self, connect: Connect, *, name: str, on_change: Callable[[bool], None] | None = None
+    ) -> None:
         self._connect = connect
         self._name = name
+        self._on_change = on_change or (lambda is_open: None)
         self._channel: PublishChannel | None = None
         self._connection: Connection | None = None
         self._open = asyncio.Event()
@@ -162,6 +165,7 @@ class Outbox:
                 continue
             tries = 0
             self._open.set()
+            self._on_change(True)
             logger.debug("broker link open", link=self._name)
             watch = asyncio.create_task(self._watch_alarm(connection))
             try:
@@ -169,6 +173,7 @@ class Outbox:
             finally:
                 watch.cancel()
                 self._open.clear()
+                self._on_change(False)
                 self._flowing.set()
             logger.warning("broker link lost", link=self._name, reason=closed.reason)
             await connection.close()

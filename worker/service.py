@@ -25,11 +25,12 @@ from worker.metrics import Metrics
 from worker.outbox import Outbox
 from worker.publisher import Publisher
 from worker.settings import SettingError, Settings
-from worker.sidecar import PortTaken, Sidecar
+from worker.sidecar.listener import CannotListen, PortTaken
+from worker.sidecar.server import Sidecar
 from worker.status import WorkerStatus
 from worker.topology import Queue, Topology
 from worker.vault_config import VaultConfig
-from worker.vault_session import VaultCredentials
+from worker.vault_credentials import VaultCredentials
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -65,7 +66,9 @@ class Worker:
         self._http = HttpPool(
             HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file)
         )
-        self._outbox = Outbox(partial(self._connect, "publish"), name="publish")
+        self.outbox = Outbox(
+            partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
+        )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
         self.ledger = Ledger(
             settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings)
@@ -74,7 +77,7 @@ class Worker:
             registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
         )
         publisher = Publisher(
-            self._outbox,
+            self.outbox,
             self._direct,
             self.topology,
             user=settings.broker_user,
@@ -108,7 +111,7 @@ class Worker:
     @property
     def is_connected(self) -> bool:
         """Whether jobs can come in and answers go out."""
-        return self._outbox.is_open
+        return self.outbox.is_open
 
     def stop(self) -> None:
         """Drain and end; called a second time, end at once."""
@@ -128,7 +131,7 @@ class Worker:
             loop.add_signal_handler(signum, self.stop)
         try:
             await self._sidecar.start()
-        except PortTaken as taken:
+        except (PortTaken, CannotListen) as taken:
             raise SettingError(str(taken)) from None
         logger.info(
             "worker starting",
@@ -140,7 +143,7 @@ class Worker:
             logger.error("connector not loaded", reason=fault)
         try:
             await self._start_stores()
-            self._outbox.start()
+            self.outbox.start()
             consuming = [asyncio.create_task(lane.run(self._consumer.take)) for lane in self.lanes]
             try:
                 await self._until_stopped(consuming)
@@ -197,7 +200,7 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 # Lanes last of the broker's links: their connections carried the acks.
-                await self._outbox.close()
+                await self.outbox.close()
                 await self._direct.close()
                 await asyncio.gather(*(lane.close() for lane in self.lanes))
                 await self._executor.close()
@@ -231,7 +234,7 @@ class Worker:
                     prefetch=slots.bulk_total if bulk else slots.total,
                     connect=partial(self._connect, self.topology.lane(name, bulk=bulk)),
                     declare=partial(self._declare, [self.topology.lane_queue(name, bulk=bulk)]),
-                    flowing=self._outbox.flowing,
+                    flowing=self.outbox.flowing,
                     bulk=bulk,
                 )
         yield Lane(
@@ -241,7 +244,7 @@ class Worker:
             prefetch=UNROUTED_SLOTS,
             connect=partial(self._connect, self.topology.unrouted),
             declare=self._declare_shared,
-            flowing=self._outbox.flowing,
+            flowing=self.outbox.flowing,
         )
 
     async def _declare_shared(self, connection: Connection) -> None:

@@ -31,13 +31,16 @@ class BoundedThreads:
         self._count = count
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(waiting)
         self._threads: list[threading.Thread] = []
+        self._is_closed = False
 
     async def run(self, call: Callable[[], ResultT]) -> ResultT:
         """Run a call in a thread; cancelled, the call itself goes on, and its result is dropped.
 
         Raises:
-            ThreadsBusy: as many wait as may.
+            ThreadsBusy: as many wait as may, or it is closed.
         """
+        if self._is_closed:
+            raise ThreadsBusy
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         try:
             self._calls.put_nowait(partial(_run, call, future))
@@ -53,6 +56,9 @@ class BoundedThreads:
 
     def close(self) -> None:
         """Let the threads end after the call they are in; calls that wait are dropped."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         while True:
             try:
                 self._calls.get_nowait()
@@ -60,7 +66,6 @@ class BoundedThreads:
                 break
         for _ in self._threads:
             self._calls.put_nowait(None)
-        self._threads.clear()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

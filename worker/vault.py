@@ -74,7 +74,9 @@ class VaultClient:
 
     def __init__(self, config: VaultConfig, *, connections: int = 1) -> None:
         self._config = config
-        self._http = build_http(config.ca_file, timeout_s=config.timeout_s, connections=connections)
+        self._http = build_http(
+            config.url, config.ca_file, timeout_s=config.timeout_s, connections=connections
+        )
         #: The wrapping token opened last, and the secret id it held: it opens but once.
         self._unwrapped: tuple[str, SecretStr] | None = None
 

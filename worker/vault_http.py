@@ -43,8 +43,8 @@ class AnswerTooLarge(Exception):
     """The answer is over MAX_ANSWER_BYTES."""
 
 
-def build_http(ca_file: Path | None, *, timeout_s: float, connections: int) -> requests.Session:
-    """Build the session that every call of hvac goes through.
+def build_http(url: str, ca_file: Path | None, *, timeout_s: float, connections: int) -> requests.Session:
+    """Build the session that every call of hvac to this vault goes through.
 
     Nothing is taken from the environment: no proxy, no .netrc, no REQUESTS_CA_BUNDLE.
 
@@ -54,7 +54,8 @@ def build_http(ca_file: Path | None, *, timeout_s: float, connections: int) -> r
     http = requests.Session()
     http.trust_env = False
     http.headers["Accept-Encoding"] = "identity"
-    transport = StrictTransport(_trust(ca_file), timeout_s, connections)
+    context = _trust(ca_file) if url.startswith("https:") or ca_file is not None else None
+    transport = StrictTransport(context, timeout_s, connections)
     http.mount("http://", transport)
     http.mount("https://", transport)
     return http
@@ -67,7 +68,7 @@ class StrictTransport(HTTPAdapter):
     it follows redirects with the token; and a timeout of requests starts anew with every byte.
     """
 
-    def __init__(self, context: ssl.SSLContext, timeout_s: float, connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext | None, timeout_s: float, connections: int) -> None:
         self._context = context
         self._timeout_s = timeout_s
         super().__init__(pool_connections=1, pool_maxsize=connections)

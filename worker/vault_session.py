@@ -4,26 +4,17 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from loguru import logger
-from pydantic import JsonValue
 
 from connectors.sdk.errors import ConnectorError, CredentialDenied
-from worker.credential_cache import CachePolicy, CredentialCache
-from worker.credentials import (
-    CredentialName,
-    FetchOutcome,
-    SecretDocument,
-    VaultUnavailable,
-    ignore_outcome,
-    secret_values,
-)
+from worker.credentials import CredentialName, SecretDocument, VaultUnavailable
 from worker.settings import SettingError
 from worker.threads import BoundedThreads, ThreadsBusy
 from worker.vault import Login, TokenRefused, VaultAuthError, VaultClient
-from worker.vault_config import LoginRefused, VaultConfig
+from worker.vault_config import LoginRefused
 
 #: Calls to the vault at once; a hung vault holds these threads and no more.
 THREADS: Final = 6
@@ -41,8 +32,6 @@ WHOLE_LEASE: Final = 0.9
 MAX_LOGIN_PAUSE_S: Final = 60.0
 #: Seconds without reads after reads failed while the vault looks healthy, at most; they double from 1 s.
 MAX_READ_PAUSE_S: Final = 30.0
-#: A token younger than this, in seconds, has not come to its end: its 403 is the policy's.
-YOUNG_S: Final = 1.0
 
 ResultT = TypeVar("ResultT")
 
@@ -129,6 +118,7 @@ class VaultSession:
         self._login: Login | None = None
         self._renew_at = math.inf
         self._logging_in: asyncio.Task[Login] | None = None
+        self._lookup_is_denied = False
         self._refusals = 0
         self._refused_because = ""
         self._login_not_before = 0.0
@@ -197,12 +187,14 @@ class VaultSession:
             f"the vault's policy does not let the worker read {name}: grant `read` on "
             f"{self._client.data_path(name)}"
         )
-        if await self._is_alive(login) or time.monotonic() - login.began_at < YOUNG_S:
+        if self._lookup_is_denied or await self._is_alive(login):
             raise denied
         successor = await self._new_login(instead_of=login)
         try:
             return await self._call(lambda: self._client.read(successor.token, name))
         except TokenRefused:
+            # New and yet not alive: the policy lacks lookup-self. Ask no more, or each 403 costs a login.
+            self._lookup_is_denied = not await self._is_alive(successor)
             raise denied from None
 
     async def _is_alive(self, login: Login) -> bool:
@@ -247,6 +239,7 @@ class VaultSession:
         if self._login is None or self._login.token != login.token:
             logger.info("vault login", lease_s=login.lease_s)
         self._refusals, self._refused_because, self._login_not_before = 0, "", 0.0
+        self._lookup_is_denied = False
         self._on_secret(login.token.get_secret_value())
         self._take(login)
         return login
@@ -309,11 +302,11 @@ class VaultSession:
             try:
                 await self._log_in()
                 return
-            except (LoginRefused, VaultAuthError):
-                pass  # logged where it happened; the token we have may live on
+            except (LoginRefused, VaultAuthError, VaultUnavailable):
+                pass  # the token we have may live on, and as long as it does, nothing is amiss
         if not await self._is_alive(login):
             await self._new_login(instead_of=login)
-        self._renew_at = max(self._login_not_before, time.monotonic() + YOUNG_S / 2)
+        self._renew_at = max(self._login_not_before, time.monotonic() + self._probe_interval_s)
 
     async def _call(self, call: Callable[[], ResultT], *, timeout_s: float | None = None) -> ResultT:
         try:
@@ -323,80 +316,6 @@ class VaultSession:
             raise VaultUnavailable("the vault did not answer in time") from None
         except ThreadsBusy:
             raise VaultUnavailable("too many reads wait for the vault") from None
-
-
-class VaultCredentials:
-    """The secrets of a vault: a session that reads them, and a cache that keeps them.
-
-    Args:
-        on_fetch: told how each read and each answer from memory ended.
-        on_secret: told every value that must not show up in a log, as soon as it is known.
-    """
-
-    def __init__(
-        self,
-        config: VaultConfig,
-        *,
-        policy: CachePolicy = CachePolicy(),  # noqa: B008  # frozen
-        probe_interval_s: float = PROBE_INTERVAL_S,
-        on_fetch: Callable[[FetchOutcome], None] = ignore_outcome,
-        on_secret: Callable[[str], None] = ignore_secret,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        client = VaultClient(config, connections=THREADS)
-        self._session = VaultSession(
-            client, timeout_s=config.timeout_s, probe_interval_s=probe_interval_s, on_secret=on_secret
-        )
-        self._on_secret = on_secret
-        self._cache = CredentialCache(self._read, policy, on_fetch=on_fetch, clock=clock)
-
-    @property
-    def available(self) -> bool:
-        """Whether a secret that is not cached can be had now."""
-        return self._session.availability.reason is None
-
-    @property
-    def unavailable_reason(self) -> str | None:
-        """Why not, in one phrase; None while available."""
-        return self._session.availability.reason
-
-    async def start(self) -> None:
-        """Log in; return even where the vault is away.
-
-        Raises:
-            SettingError: the vault refuses the login: exit 78.
-            VaultAuthError: a sign that a secret id was intercepted: exit 77.
-        """
-        try:
-            await self._session.start()
-        except BaseException:
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        """Stop, and forget every secret."""
-        await self._cache.close()
-        await self._session.close()
-
-    async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, JsonValue]:
-        """Give the fields of one secret; errors as in the protocol."""
-        return await self._cache.fetch(CredentialName.checked(tenant, connector, credential))
-
-    async def invalidate(
-        self, tenant: str, connector: str, credential: str, refused: Mapping[str, JsonValue] | None = None
-    ) -> None:
-        """Drop a secret that the provider refused, so that the next fetch reads the vault."""
-        self._cache.invalidate(CredentialName.checked(tenant, connector, credential), refused)
-
-    async def wait_available(self, timeout_s: float) -> bool:
-        """Wait until the vault is believed to answer again; False when the time is over."""
-        return await self._session.availability.wait(timeout_s)
-
-    async def _read(self, name: CredentialName) -> SecretDocument:
-        document = await self._session.read(name)
-        for value in secret_values(document):
-            self._on_secret(value)
-        return document
 
 
 def _is_over(login: Login) -> bool:

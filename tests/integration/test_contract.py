@@ -1,0 +1,316 @@
+"""The worker from outside: plain pika, the contract's page, and nothing of ours."""
+
+import asyncio
+import json
+import signal
+import time
+
+import pytest
+
+from tests.conftest import StartWorker
+from tests.support.rpc import DIRECT, Stranger, job
+
+pytestmark = pytest.mark.integration
+
+_PING = b'{"id":"a","connector":"dummy","action":"ping"}'
+
+
+def _failing(code: str) -> bytes:
+    return b'{"id":"a","connector":"dummy","action":"fail","params":{"code":"%s"}}' % code.encode()
+
+
+@pytest.mark.parametrize(
+    "reply_queue", ["", "callers.replies", DIRECT], ids=["server-named", "named", "direct"]
+)
+async def test_a_job_is_answered_on_each_kind_of_reply_queue(
+    broker_url: str, start_worker: StartWorker, reply_queue: str
+) -> None:
+    await start_worker(broker_url)
+
+    with Stranger(broker_url, reply_queue=reply_queue) as stranger:
+        reply = stranger.call(
+            job("dummy", "echo", {"message": "hi"}, id="job-1", metadata={"call": "c1"}), correlation_id="c-1"
+        )
+
+    properties = stranger.properties["c-1"]
+    assert {"received_message": "hi"} == reply["data"]
+    assert ("succeeded", None, "job-1", "dummy", "echo") == (
+        reply["status"],
+        reply["error"],
+        reply["id"],
+        reply["connector"],
+        reply["action"],
+    )
+    assert (1, 1, False, {"call": "c1"}) == (
+        reply["version"],
+        reply["attempts"],
+        reply["replayed"],
+        reply["metadata"],
+    )
+    assert reply["started_at"].endswith("Z") and reply["finished_at"] >= reply["started_at"]
+    assert ("connectors.result", "application/json") == (properties.type, properties.content_type)
+
+
+async def test_a_thousand_jobs_in_flight_are_each_answered_once(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        sent = [stranger.send(job("dummy", "echo", {"message": str(n)})) for n in range(1000)]
+        replies = stranger.wait(sent, 60)
+
+    assert [str(n) for n in range(1000)] == [replies[each][0]["data"]["received_message"] for each in sent]
+    assert {1} == {len(replies[each]) for each in sent}
+
+
+#: A body, the code it is answered with, and whether it is kept as a dead letter, too.
+_BAD_JOBS = [
+    (b"", "INVALID_MESSAGE", True),
+    (b"not json", "INVALID_MESSAGE", True),
+    (b"[]", "INVALID_MESSAGE", True),
+    (b"\xff\xfe", "INVALID_MESSAGE", True),
+    (b'\xef\xbb\xbf{"id":"a"}', "INVALID_MESSAGE", False),
+    (b'{"id":"a","connector":"dummy","action":"ping","params":{"x":NaN}}', "INVALID_MESSAGE", False),
+    (b'{"id":"a","connector":"dummy","action":"ping","id":"b"}', "INVALID_MESSAGE", False),
+    (b'{"id":"a","connector":"dummy","action":"ping","surplus":1}', "INVALID_MESSAGE", False),
+    (b'{"id":"a","version":2}', "UNSUPPORTED_VERSION", False),
+    (b'{"id":"a","connector":"dummy","action":"nope"}', "ACTION_NOT_FOUND", False),
+    (b'{"id":"a","connector":"nobody","action":"ping"}', "CONNECTOR_NOT_FOUND", False),
+    (b'{"id":"a","connector":"dummy","action":"echo","params":{"message":1}}', "INVALID_PARAMS", False),
+    (_failing("OUTCOME_UNKNOWN"), "OUTCOME_UNKNOWN", True),
+    (_failing("CONNECTOR_ERROR"), "CONNECTOR_ERROR", True),
+    (_failing("NOT_FOUND"), "NOT_FOUND", False),
+    (_PING[:-1] + b',"deadline":"2020-01-01T00:00:00Z"}', "DEADLINE_EXCEEDED", False),
+    (b"x" * (1024 * 1024 + 1), "MESSAGE_TOO_LARGE", False),
+]  # fmt: skip
+
+
+async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend_it(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        for body, code, parked in _BAD_JOBS:
+            reply = stranger.call(body)
+            letters = stranger.depth("connectors.dead")
+            stranger.channel.queue_purge("connectors.dead")
+
+            assert ("failed", code, None) == (reply["status"], reply["error"]["code"], reply["data"]), body[
+                :80
+            ]
+            assert reply["error"]["say"] and reply["error"]["message"]
+            assert int(parked) == letters, body[:80]
+        assert "succeeded" == stranger.call(job("dummy", "ping"))["status"]
+
+
+async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+    body = b'{"id": "a",  "connector":"dummy","action":"fail","params":{"code":"NOT_FOUND"}}'
+
+    with Stranger(broker_url, reply_queue=None) as stranger:
+        stranger.send(
+            body, key="dummy.fail", message_id="m-1", headers={"CC": ["callers.x"], "traceparent": TRACE}
+        )
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        _, properties, parked = stranger.channel.basic_get("connectors.dead")
+
+    assert body == parked
+    assert ("m-1", TRACE) == (properties.message_id, properties.headers["traceparent"])
+    assert "CC" not in properties.headers
+    assert {
+        "connectors-reason": "NOT_FOUND",
+        "connectors-attempts": 1,
+        "connectors-lane": "connectors.jobs.dummy",
+        "connectors-error": "as asked",
+    }.items() <= properties.headers.items()
+    assert "connectors-first-seen" in properties.headers
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_a_failing_provider_is_tried_again_and_the_job_parked_when_tries_are_used_up(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url, max_attempts="2")
+
+    with Stranger(broker_url) as stranger:
+        reply = stranger.call(
+            job("dummy", "fail", {"code": "UNAVAILABLE"}, progress=True), correlation_id="c"
+        )
+        letters = stranger.depth("connectors.dead")
+        stages = [each["stage"] for each in stranger.progress["c"]]
+
+    assert ("UNAVAILABLE", True, 2) == (
+        reply["error"]["code"],
+        reply["error"]["retryable"],
+        reply["attempts"],
+    )
+    assert 1 == letters
+    assert ["accepted", "started", "retrying", "accepted", "started"] == stages
+    assert 1 == len(worker.logged("job retried"))
+
+
+async def test_the_deadline_ends_a_running_job_and_its_caller_hears_it_in_time(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+    deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+
+    with Stranger(broker_url) as stranger:
+        begun = time.monotonic()
+        reply = stranger.call(job("dummy", "sleep", {"seconds": 20}, deadline=deadline))
+
+    assert ("DEADLINE_EXCEEDED", {"outcome": "unknown"}) == (reply["error"]["code"], reply["error"]["data"])
+    assert time.monotonic() - begun < 3
+
+
+async def test_a_job_in_the_wrong_lane_is_run_in_its_own(broker_url: str, start_worker: StartWorker) -> None:
+    await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        reply = stranger.call(job("dummy", "ping"), key="dummy.echo")
+        other = stranger.call(job("dummy", "ping"), key="http.request")
+        stray = stranger.call(job("dummy", "ping"), key="no.such.lane.at.all")
+
+    assert ["pong", "pong", "pong"] == [reply["data"], other["data"], stray["data"]]
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    ["connectors.jobs.dummy", "connectors.dead", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to.Zm9yZ2Vk.x"],
+)
+async def test_a_reply_to_that_is_ours_or_reserved_is_parked_and_not_run(
+    broker_url: str, start_worker: StartWorker, reply_to: str
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        stranger.send(job("dummy", "ping"), reply_to=reply_to)
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        _, properties, _ = stranger.channel.basic_get("connectors.dead")
+
+    assert "INVALID_MESSAGE" == properties.headers["connectors-reason"]
+    assert [] == worker.logged("job finished")
+
+
+async def test_a_forged_direct_reply_to_hurts_nobody_else(broker_url: str, start_worker: StartWorker) -> None:
+    worker = await start_worker(broker_url)
+    forged = "amq.rabbitmq.reply-to.g1hkABByYWJiaXRAbG9jYWxob3N0AAAEmwAAAABnAAAA.bm9ib2R5LWlzLWhlcmU="
+
+    with Stranger(broker_url, reply_queue=DIRECT) as stranger:
+        jobs = [job("dummy", "sleep", {"seconds": 0.5}) for _ in range(20)]
+        sent = [stranger.send(each) for each in jobs]
+        stranger.send(job("dummy", "ping"), reply_to=forged)
+        replies = stranger.wait(sent)
+
+    assert {"succeeded"} == {replies[each][0]["status"] for each in sent}
+    assert [] == worker.logged("lane lost its connection")
+
+
+async def test_a_vanished_caller_leaves_a_success_acked_and_a_failure_parked(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        stranger.send(job("dummy", "ping"), reply_to="amq.gen-gone")
+        stranger.send(job("dummy", "fail", {"code": "NOT_FOUND"}), reply_to="amq.gen-gone")
+        await worker.until_logged("job finished", count=2)
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        assert 0 == stranger.depth("connectors.jobs.dummy")
+
+    metrics = (await worker.get("metrics")).text
+    assert 'connectors_replies_total{outcome="returned"} 2.0' in metrics
+    assert 'connectors_dead_letters_total{reason="NOT_FOUND"} 1.0' in metrics
+
+
+async def test_bulk_work_leaves_room_for_callers_on_the_line(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url, concurrency="8")
+
+    with Stranger(broker_url) as stranger:
+        bulk = [
+            stranger.send(job("dummy", "sleep", {"seconds": 0.5}), key="dummy.sleep.bulk") for _ in range(12)
+        ]
+        begun = time.monotonic()
+        stranger.call(job("dummy", "ping"))
+        waited_s = time.monotonic() - begun
+        stranger.wait(bulk)
+        all_s = time.monotonic() - begun
+
+    assert waited_s < 0.5
+    assert all_s > 2.5, "two slots of eight: six rounds of half a second"
+
+
+async def test_a_publisher_may_speak_for_its_own_tenants_alone(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    user = broker_url.split("//")[1].split(":")[0]
+    await start_worker(broker_url, publishers=json.dumps({user: ["acme"]}))
+
+    with Stranger(broker_url) as stranger:
+        unsigned = stranger.call(job("dummy", "ping", tenant="acme"))
+        signed = stranger.call(job("dummy", "ping", tenant="acme"), user_id=user)
+        foreign = stranger.call(job("dummy", "ping", tenant="beta"), user_id=user)
+
+    assert ["TENANT_FORBIDDEN", None, "TENANT_FORBIDDEN"] == [
+        each["error"] and each["error"]["code"] for each in (unsigned, signed, foreign)
+    ]
+
+
+async def test_validate_checks_everything_and_calls_nothing(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        good = stranger.call(job("dummy", "sleep", {"seconds": 60}, mode="validate"))
+        bad = stranger.call(job("dummy", "sleep", {"seconds": "60"}, mode="validate"))
+
+    assert ({"valid": True}, 0) == (good["data"], good["attempts"])
+    assert ("INVALID_PARAMS", "seconds") == (bad["error"]["code"], bad["error"]["details"][0]["field"])
+
+
+async def test_sigterm_answers_what_runs_and_exits_with_0(broker_url: str, start_worker: StartWorker) -> None:
+    worker = await start_worker(broker_url, tenant_concurrency="100")
+
+    with Stranger(broker_url) as stranger:
+        sent = [stranger.send(job("dummy", "sleep", {"seconds": 4})) for _ in range(100)]
+        metrics = ""
+        while 'connectors_slots{lane="connectors.jobs.dummy",state="used"} 100.0' not in metrics:
+            metrics = (await worker.get("metrics")).text
+            await asyncio.sleep(0.05)
+        worker.signal(signal.SIGTERM)
+        await worker.until_logged("worker draining")
+        ready = (await worker.get("readyz")).status_code
+        replies = stranger.wait(sent, 20)
+        code = await worker.wait()
+
+    assert 503 == ready
+    assert {"succeeded"} == {replies[each][0]["status"] for each in sent}
+    assert 0 == code
+
+
+async def test_a_second_signal_stops_at_once_and_the_jobs_come_again(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with Stranger(broker_url) as stranger:
+        stranger.send(job("dummy", "sleep", {"seconds": 25}))
+        await worker.until(lambda: stranger.depth("connectors.jobs.dummy") == 0)
+        worker.signal(signal.SIGTERM)
+        await worker.until_logged("worker draining")
+        begun = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        await worker.wait(10)
+        took_s = time.monotonic() - begun
+        stranger.until(lambda: stranger.depth("connectors.jobs.dummy") == 1, 10, lambda: "the job's return")
+
+    assert took_s < 5

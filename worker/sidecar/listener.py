@@ -1,0 +1,162 @@
+"""A small HTTP listener for operators: GET and HEAD, one answer a connection, nothing that can be held up."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+from loguru import logger
+
+#: Seconds a client has to send its head, and to take the answer.
+HEAD_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 10.0
+#: Bytes of a head. No scraper, probe or browser sends more.
+MAX_HEAD_BYTES: Final = 16_384
+#: Connections at a time. Beyond, whoever has been silent longest is dropped.
+MAX_CONNECTIONS: Final = 64
+
+_SECURITY_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+#: For every answer that brings no policy of its own: nothing may be loaded, framed or run.
+_LOCKED_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a path answers."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+Handler = Callable[[str], Awaitable[Answer]]
+
+
+class CannotListen(Exception):
+    """The sidecar's address cannot be had; the text is one line that names the setting."""
+
+
+class PortTaken(CannotListen):
+    """Somebody else listens there."""
+
+
+def plain(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Answer:
+    """Answer with one line of text."""
+    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
+
+
+async def bind(host: str, port: int) -> socket.socket:
+    """Take the address.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        PortTaken: somebody else listens there.
+        CannotListen: no such address, or no permission.
+    """
+    setting = f"CONNECTORS_METRICS_PORT={port}"
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        # IPv4 first: `localhost` is both, and probes ask 127.0.0.1.
+        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((str(address[0]), port), family=family, dualstack_ipv6=dual, backlog=128)
+    except socket.gaierror as error:
+        raise CannotListen(f"CONNECTORS_METRICS_HOST={host}: no such address; 127.0.0.1 always is") from error
+    except PermissionError as error:
+        raise CannotListen(f"{setting}: not permitted on {host}; set one above 1023") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(f"{setting}: the port is taken on {host}; set another one") from error
+        raise CannotListen(
+            f"CONNECTORS_METRICS_HOST={host}: this machine does not have that address; 127.0.0.1 it has"
+        ) from error
+
+
+class Listener:
+    """Answers HTTP on a bound socket.
+
+    Each connection gets one answer and is closed. Its head must come in time and in size, its answer must
+    be taken in time. Where too many are open, the oldest that has not sent its head yet makes room, so that
+    clients who only hold connections cannot keep a probe out.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._reading: dict[asyncio.StreamWriter, None] = {}  # in the order they came
+        self._open = 0
+
+    async def serve(self, bound: socket.socket) -> asyncio.Server:
+        """Begin to answer."""
+        return await asyncio.start_server(self._connected, sock=bound, limit=MAX_HEAD_BYTES)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        self._reading[writer] = None
+        if self._open > MAX_CONNECTIONS:
+            oldest = next(iter(self._reading))
+            oldest.transport.abort()
+        try:
+            await self._converse(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            writer.transport.abort()  # gone, or too slow: it gets no answer
+        finally:
+            self._open -= 1
+            self._reading.pop(writer, None)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head_only = False
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            answer = plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large")
+        else:
+            del self._reading[writer]
+            head_only = head.startswith(b"HEAD ")
+            answer = await self._answer(head)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            writer.write(_head(answer) if head_only else _head(answer) + answer.body)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    async def _answer(self, head: bytes) -> Answer:
+        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return plain(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1")
+        method, target, _ = words
+        if method not in {"GET", "HEAD"}:
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD alone", ("Allow", "GET, HEAD"))
+        try:
+            return await self._handler(target.partition("?")[0])
+        except Exception as bug:
+            logger.opt(exception=bug).error("sidecar could not answer")
+            return plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the sidecar failed; the worker's log says where")
+
+
+def _head(answer: Answer) -> bytes:
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("Connection", "close"),
+        *_SECURITY_HEADERS,
+        *answer.headers,
+    ]
+    if all(name != "Content-Security-Policy" for name, _ in answer.headers):
+        headers.append(("Content-Security-Policy", _LOCKED_POLICY))
+    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}", *(f"{n}: {v}" for n, v in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
