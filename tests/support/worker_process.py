@@ -15,11 +15,15 @@ import httpx
 
 START_TIMEOUT_S = 30.0
 
+#: The worker that dies at a named point.
+FAILING = Path(__file__).with_name("failing_worker.py")
+
 
 class WorkerProcess:
     """`python -m worker worker` with the settings given, and no others."""
 
-    def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], directory: Path, *, failing: bool = False) -> None:
+        self._command = [str(FAILING)] if failing else ["-m", "worker", "worker"]
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "worker.log"
@@ -33,11 +37,11 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.metrics_url = ""
 
-    def start(self, command: str = "worker") -> None:
+    def start(self) -> None:
         """Start it, without waiting for anything."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", command],
+                [sys.executable, *self._command],
                 env=self._environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,82 @@
+"""What the tests stand on: a real broker and vault of the suite's own, a worker as a process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.worker_process import WorkerProcess
+
+PrivateOpenBao = object
+from worker.dev.rabbitmq import PrivateRabbitMQ
+
+#: Where the worker finds the tests' own connector, by its entry point.
+PLUGIN = Path(__file__).parent / "support" / "plugin"
+
+StartWorker = Callable[..., Awaitable[WorkerProcess]]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """The broker that the whole run shares; each test has a virtual host of its own."""
+    broker = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    asyncio.run(broker.start())
+    yield broker
+    asyncio.run(broker.stop())
+
+
+@pytest.fixture
+async def broker_url(rabbitmq: PrivateRabbitMQ) -> AsyncIterator[str]:
+    """A virtual host for this test alone."""
+    name = f"test-{uuid4().hex[:12]}"
+    yield await rabbitmq.add_vhost(name)
+    await rabbitmq.delete_vhost(name)
+
+
+@pytest.fixture
+async def own_rabbitmq(tmp_path: Path) -> AsyncIterator[PrivateRabbitMQ]:
+    """A broker for a test that kills it."""
+    broker = PrivateRabbitMQ(tmp_path / "rabbitmq")
+    await broker.start()
+    yield broker
+    await broker.stop()
+
+
+@pytest.fixture
+async def openbao(tmp_path: Path) -> AsyncIterator[PrivateOpenBao]:
+    """A vault for this test alone; it is up in a fifth of a second."""
+    vault = PrivateOpenBao(tmp_path / "openbao")
+    await vault.start()
+    yield vault
+    await vault.stop()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    """Start workers with the settings given; those still alive at the end are killed."""
+    workers: list[WorkerProcess] = []
+
+    async def start(url: str, *, ready: bool = True, failing: bool = False, **settings: str) -> WorkerProcess:
+        environment = {
+            "CONNECTORS_RABBITMQ_URL": url,
+            "CONNECTORS_ENABLED": "dummy",
+            "PYTHONPATH": str(PLUGIN),
+            # Our settings come in lower case and bare; other variables as they are.
+            **{
+                f"CONNECTORS_{name.upper()}" if name.islower() else name: value
+                for name, value in settings.items()
+            },
+        }
+        environment.setdefault("CONNECTORS_DATABASE_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
+        worker = WorkerProcess(environment, tmp_path / f"worker-{len(workers)}", failing=failing)
+        workers.append(worker)
+        worker.start()
+        if ready:
+            await worker.ready()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.close()

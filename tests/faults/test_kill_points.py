@@ -1,0 +1,100 @@
+"""kill -9 at every point of a job's life: at most one effect, and the same answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartWorker
+from tests.support.failing_worker import POINTS
+from tests.support.provider import Provider
+from tests.support.rpc import Stranger, job
+from worker.dev.rabbitmq import PrivateRabbitMQ
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
+
+#: Worker processes at once; more would only wait for the two cores.
+AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job, killed at one point."""
+
+    point: str
+    action: str
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return f"{self.action}-{self.point}"
+
+    @property
+    def kind(self) -> str:
+        """What it leaves at the provider."""
+        return "bookings" if self.action == "book" else "notes"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    provider = Provider()
+    await provider.start()
+    yield provider
+    await provider.stop()
+
+
+@pytest.mark.parametrize("action", ["book", "jot", "scribble"])
+async def test_kill_9_at_each_point_leaves_one_effect_and_one_answer(
+    action: str, rabbitmq: PrivateRabbitMQ, provider: Provider, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    slots = asyncio.Semaphore(AT_ONCE)
+    cases = [Case(point, action) for point in POINTS]
+
+    # One after the other: the node is told by a helper that bears one name.
+    urls = {case: await rabbitmq.add_vhost(f"{case.key}-{tmp_path.name}") for case in cases}
+
+    async def run(case: Case) -> dict[str, Any]:
+        async with slots:
+            return await _run(case, urls[case], provider, start_worker, tmp_path)
+
+    replies = dict(zip(cases, await asyncio.gather(*(run(case) for case in cases)), strict=True))
+
+    for case, reply in replies.items():
+        effects = provider.effects()[(case.kind, case.key)]
+        if reply["status"] == "succeeded":
+            assert (1, {"key": case.key}) == (effects, reply["data"]), case
+        else:
+            # A write that nobody can look up: said to be unknown, and never repeated.
+            assert "scribble" == case.action and case.point in {"K4", "K5", "K6"}, (case, reply)
+            assert "OUTCOME_UNKNOWN" == reply["error"]["code"]
+            assert effects <= 1, case
+
+
+async def _run(
+    case: Case, url: str, provider: Provider, start_worker: StartWorker, tmp_path: Path
+) -> dict[str, Any]:
+    settings = {
+        "enabled": "effects",
+        "EFFECTS_URL": provider.url,
+        "FAILPOINT": case.point,
+        "FAILPOINT_MARKER": str(tmp_path / case.key),
+        "database_url": f"sqlite:///{tmp_path}/{case.key}.db",
+    }
+    first = await start_worker(url, failing=True, **settings)
+    stranger = await asyncio.to_thread(Stranger, url)
+    try:
+        correlation_id = stranger.send(job("effects", case.action, idempotency_key=case.key))
+        assert await first.wait() == -9
+        second = await start_worker(url, failing=True, **settings)
+        replies = await asyncio.to_thread(stranger.wait, [correlation_id])
+        # Nothing is left over, and a copy that came twice said the same.
+        await second.until(lambda: stranger.depth("connectors.jobs.effects") == 0)
+        second.close()
+        for reply in replies[correlation_id]:
+            assert reply["data"] == replies[correlation_id][0]["data"]
+        return replies[correlation_id][-1]
+    finally:
+        stranger.close()

@@ -1,0 +1,109 @@
+"""A worker that dies at a named point of a job's life, once. Run as a script; nothing of it is in the product.
+
+The points are those of the fault list: K0 received, K1 validated, K2 claimed, K3 secret read, K4 about to
+call, K5 request processed, K6 answered but not recorded, K7 recorded but not told, K8 told but not
+confirmed, K9 confirmed but not acked, K10 acked.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import worker.ledger
+from worker.broker import Delivery, PublishChannel
+from worker.caller import Caller
+from worker.cli import main
+from worker.consumer import Consumer
+from worker.ledger import Ledger
+from worker.once import Once
+
+POINTS = [f"K{number}" for number in range(11)]
+
+
+def die_once() -> None:
+    """kill -9, unless this point was died at before."""
+    marker = Path(os.environ["FAILPOINT_MARKER"])
+    try:
+        marker.open("x").close()
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: type, name: str) -> None:
+    """Die when a method is called."""
+    method = getattr(owner, name)
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        die_once()
+        return method(*args, **kwargs)
+
+    setattr(owner, name, dying)
+
+
+def after(owner: type, name: str) -> None:
+    """Die when an asynchronous method has returned."""
+    method = getattr(owner, name)
+
+    async def dying(*args: Any, **kwargs: Any) -> Any:
+        result = await method(*args, **kwargs)
+        die_once()
+        return result
+
+    setattr(owner, name, dying)
+
+
+def die_unconfirmed() -> None:
+    """Die once a reply is on the wire and before its confirm is read."""
+    publish = PublishChannel.publish
+
+    async def dying(self: PublishChannel, exchange: str, *args: Any, **kwargs: Any) -> bool:
+        publishing = asyncio.create_task(publish(self, exchange, *args, **kwargs))
+        if exchange == "":
+            for _ in range(20):
+                await asyncio.sleep(0)
+            die_once()
+        return await publishing
+
+    PublishChannel.publish = dying  # type: ignore[method-assign]
+
+
+def die_processed() -> None:
+    """Die when the provider has done the work and its answer was not looked at."""
+    request = httpx.AsyncClient.request
+
+    async def dying(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> httpx.Response:
+        response = await request(self, *args, **kwargs)
+        die_once()
+        return response
+
+    httpx.AsyncClient.request = dying  # type: ignore[method-assign]
+
+
+FAIL_AT: dict[str, Callable[[], None]] = {
+    "K0": lambda: before(Consumer, "take"),
+    "K1": lambda: before(Once, "run"),
+    "K2": lambda: after(Ledger, "claim"),
+    "K3": lambda: after(Caller, "fetch"),
+    "K4": lambda: after(Ledger, "begin"),
+    "K5": die_processed,
+    "K6": lambda: before(Ledger, "complete"),
+    "K7": lambda: after(Ledger, "complete"),
+    "K8": die_unconfirmed,
+    "K9": lambda: before(Delivery, "ack"),
+    "K10": lambda: after(Delivery, "ack"),
+}
+
+if __name__ == "__main__":
+    worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
+    worker.ledger.RENEW_S = 0.5  # type: ignore[misc]
+    if point := os.environ.get("FAILPOINT"):
+        FAIL_AT[point]()
+    sys.argv = ["connectors", "worker"]
+    main()

@@ -1,0 +1,81 @@
+"""A provider that journals every effect: the judge of how often something happened."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from aiohttp import web
+
+
+class Provider:
+    """An HTTP service with bookings, which have a key, and notes, which have none it cares about.
+
+    `PUT /bookings/{key}` refuses nothing and changes nothing the second time; `POST /notes` writes
+    each time. `GET` finds either by key, `DELETE` takes either back.
+    """
+
+    def __init__(self) -> None:
+        #: Every effect in order: (kind, key).
+        self.journal: list[tuple[str, str]] = []
+        self.requests = 0
+        #: Seconds before each answer, after the work is done.
+        self.delay_s = 0.0
+        #: Called after the work and before the answer; may cut the connection by raising.
+        self.after_work: Callable[[str], None] | None = None
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen on a free loopback port."""
+        app = web.Application()
+        app.router.add_put("/bookings/{key}", self._book)
+        app.router.add_post("/notes/{key}", self._note)
+        app.router.add_get("/{kind}/{key}", self._find)
+        app.router.add_delete("/{kind}/{key}", self._remove)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """Close."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def effects(self) -> Counter[tuple[str, str]]:
+        """Count the effects by kind and key."""
+        return Counter(self.journal)
+
+    def undo(self, kind: str, key: str) -> None:
+        """Take one effect back."""
+        while (kind, key) in self.journal:
+            self.journal.remove((kind, key))
+
+    async def _book(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"]
+        if ("bookings", key) not in self.journal:
+            self.journal.append(("bookings", key))
+        return await self._answer(key)
+
+    async def _note(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"]
+        self.journal.append(("notes", key))
+        return await self._answer(key)
+
+    async def _find(self, request: web.Request) -> web.Response:
+        found = (request.match_info["kind"], request.match_info["key"]) in self.journal
+        return web.json_response({"key": request.match_info["key"]}, status=200 if found else 404)
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        self.undo(request.match_info["kind"], request.match_info["key"])
+        return web.json_response({})
+
+    async def _answer(self, key: str) -> web.Response:
+        self.requests += 1
+        if self.after_work is not None:
+            self.after_work(key)
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        return web.json_response({"key": key})
