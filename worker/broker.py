@@ -5,6 +5,7 @@ version of this file.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,9 @@ RPC_TIMEOUT_S: Final = 10.0
 CONFIRM_TIMEOUT_S: Final = 10.0
 
 PERSISTENT: Final = 2
+
+# The client speaks of each lost connection with a traceback; the lane and the outbox say it in one line.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 class BrokerError(Exception):
@@ -156,14 +160,13 @@ class Connection:
             raise BrokerRefused(
                 f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
             ) from None
-        except (aiormq.exceptions.ConnectionNotAllowed, aiormq.exceptions.ConnectionClosed) as error:
-            text = str(error)
-            if "530" in text or "NOT_ALLOWED" in text or "vhost" in text:
-                vhost = target.path.removeprefix("/") or "/"
-                raise BrokerRefused(
-                    f"RabbitMQ at {where} has no virtual host {vhost!r} for user {target.user or 'guest'!r}"
-                ) from None
-            raise BrokerError(f"RabbitMQ at {where} closed the connection: {_brief(error)}") from None
+        except aiormq.exceptions.InvalidFrameError:
+            # What the broker says to Connection.Open does not reach us; logged in we are by then.
+            vhost = target.path.removeprefix("/") or "/"
+            raise BrokerRefused(
+                f"RabbitMQ at {where} refuses the virtual host {vhost!r} to the user "
+                f"{target.user or 'guest'!r}: there is none, or the user may not use it"
+            ) from None
         except ssl.SSLError as error:
             raise BrokerError(f"RabbitMQ at {where}: TLS failed: {error.reason or 'unknown'}") from None
         except (aiormq.AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
@@ -181,7 +184,8 @@ class Connection:
         await asyncio.wait({closing})
         error = None if closing.cancelled() else closing.exception()
         known = (aiormq.AMQPError, OSError, EOFError, asyncio.CancelledError, type(None))
-        return Closed(_brief(error) if error else "closed", undecodable=not isinstance(error, known))
+        undecodable = isinstance(error, aiormq.exceptions.InvalidFrameError) or not isinstance(error, known)
+        return Closed(_brief(error) if error else "closed", undecodable=undecodable)
 
     @property
     def is_open(self) -> bool:

@@ -65,6 +65,7 @@ class Lane:
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
         self._quarantine = 0
+        self._was_connected = False
         self._stopping = False
         self.fault: str | None = "not connected yet"
 
@@ -90,7 +91,10 @@ class Lane:
                 self._connection = connection = await self._connect()
                 await self._declare(connection)
             except BrokerError as error:
-                if isinstance(error, TopologyMismatch | BrokerRefused) and tries == 0:
+                # A broker that is starting refuses, too; who was let in once will be let in again.
+                if isinstance(error, TopologyMismatch) or (
+                    isinstance(error, BrokerRefused) and not self._was_connected
+                ):
                     raise
                 self.fault = str(error)
                 if tries == 0:
@@ -99,6 +103,7 @@ class Lane:
                 tries += 1
                 continue
             tries = 0
+            self._was_connected = True
             await self._consume(connection, take)
 
     async def stop(self) -> None:

@@ -122,7 +122,9 @@ class VaultClient:
         try:
             renewed = _login(ask(lambda: client.auth.token.renew_self(increment=increment)), began_at)
         except Refusal as refusal:
-            raise TokenRefused if refusal.status in (400, 403) else refusal.unavailable() from None
+            # Past its maximum age OpenBao 2.7 says 500, at other ends 400 or 403. Where the vault itself
+            # is in trouble, the login that follows will tell.
+            raise refusal.unavailable() if refusal.status in (429, 503) else TokenRefused from None
         return replace(renewed, full_lease_s=login.full_lease_s)
 
     def is_alive(self, token: SecretStr) -> bool:

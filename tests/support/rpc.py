@@ -16,7 +16,7 @@ DIRECT = "amq.rabbitmq.reply-to"
 class Stranger:
     """Publishes jobs and collects replies, by the contract alone."""
 
-    def __init__(self, url: str, *, reply_queue: str | None = "") -> None:
+    def __init__(self, url: str, *, reply_queue: str | None = "", collects: bool = True) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
         self.channel: BlockingChannel = self._connection.channel()
         self.replies: dict[str, list[dict[str, Any]]] = {}
@@ -30,7 +30,8 @@ class Stranger:
             exclusive = reply_queue == ""
             declared = self.channel.queue_declare(reply_queue, exclusive=exclusive, durable=not exclusive)
             self.reply_to = declared.method.queue
-            self.channel.basic_consume(self.reply_to, self._take, auto_ack=True)
+            if collects:
+                self.channel.basic_consume(self.reply_to, self._take, auto_ack=True)
 
     def __enter__(self) -> Self:
         return self
