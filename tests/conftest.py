@@ -8,8 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.worker_process import WorkerProcess
-
-PrivateOpenBao = object
+from worker.dev.openbao import PrivateOpenBao
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 #: Where the worker finds the tests' own connector, by its entry point.

@@ -208,6 +208,45 @@ class Connection:
         async with _rpc("opening a channel"):
             return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
 
+    async def count(self, queue: str) -> tuple[int, int] | None:
+        """Count a queue's waiting messages and its consumers; None where there is no such queue."""
+        channel = await self.channel()
+        try:
+            async with _rpc(f"looking at {queue}"):
+                found = await channel.queue_declare(queue, passive=True)
+            return found.message_count or 0, found.consumer_count or 0
+        except _NotFound:
+            return None
+        finally:
+            await _close(channel)
+
+    async def purge(self, queue: str) -> int:
+        """Remove every message of a queue, and say how many."""
+        channel = await self.channel()
+        try:
+            async with _rpc(f"purging {queue}"):
+                return (await channel.queue_purge(queue)).message_count or 0
+        finally:
+            await _close(channel)
+
+    async def remove_queue(self, queue: str) -> None:
+        """Delete a queue, whatever is in it."""
+        channel = await self.channel()
+        try:
+            async with _rpc(f"deleting {queue}"):
+                await channel.queue_delete(queue)
+        finally:
+            await _close(channel)
+
+    async def unbind(self, queue: str, exchange: str, key: str) -> None:
+        """Undo a binding."""
+        channel = await self.channel()
+        try:
+            async with _rpc(f"unbinding {queue}"):
+                await channel.queue_unbind(queue, exchange=exchange, routing_key=key)
+        finally:
+            await _close(channel)
+
     async def close(self) -> None:
         """Close it; what was not acked comes again."""
         with suppress(Exception):
@@ -293,6 +332,29 @@ class Consumer:
             async with _rpc(f"cancelling the consumer of {self._queue}"):
                 await self._channel.basic_cancel(self._tag)
         self._tag = None
+
+
+class Browser:
+    """Takes messages of a queue one by one; those that are not acked go back when it is closed."""
+
+    def __init__(self, channel: aiormq.abc.AbstractChannel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+
+    @classmethod
+    async def open(cls, connection: Connection, queue: str) -> "Browser":
+        """Open a channel for it."""
+        return cls(await connection.channel(), queue)
+
+    async def next(self) -> Delivery | None:
+        """Take the next message; None at the end."""
+        async with _rpc(f"reading {self._queue}"):
+            message = await self._channel.basic_get(self._queue)
+        return None if message.delivery_tag is None else _delivery(message, self._channel)
+
+    async def close(self) -> None:
+        """Give back what was not acked."""
+        await _close(self._channel)
 
 
 class PublishChannel:

@@ -75,12 +75,15 @@ class ConnectorsClient:
         *,
         prefix: str = "connectors",
         reply_exchange: str = "",
+        user_id: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._topology = Topology(prefix)
         self._reply_exchange = reply_exchange
         self._tls = tls
+        #: The broker checks it against our login; needed where publishers are mapped to tenants.
+        self._user_id = user_id
         self._calls: dict[str, _Call] = {}
         self._ready = asyncio.Event()
         self._channel: PublishChannel | None = None
@@ -188,7 +191,7 @@ class ConnectorsClient:
         Raises:
             BrokerError: it is not confirmed in time.
         """
-        properties = Properties(message_id=job.id, content_type="application/json")
+        properties = Properties(message_id=job.id, content_type="application/json", user_id=self._user_id)
         key = routing_key(job.connector, job.action, bulk=bulk)
         try:
             async with asyncio.timeout(timeout_s):
@@ -203,6 +206,7 @@ class ConnectorsClient:
             correlation_id=correlation_id,
             reply_to=self._reply_to,
             content_type="application/json",
+            user_id=self._user_id,
         )
         await self._confirmed(call.key, _body(call.job), properties)
 

@@ -152,7 +152,7 @@ class _StandardLogging(logging.Handler):
         root.handlers[:] = [self]
         root.setLevel(threshold)
         for name in _CHATTY:
-            logging.getLogger(name).setLevel(max(logging.WARNING, threshold))
+            logging.getLogger(name).setLevel(max(logging.getLogger(name).level, logging.WARNING, threshold))
         logging.captureWarnings(True)
 
     def release(self) -> None:

@@ -58,7 +58,7 @@ class Worker:
             NoVault(self.metrics.credential_fetched)
             if settings.vault_url is None
             else VaultCredentials(
-                _vault_config(settings),
+                vault_config(settings),
                 on_fetch=self.metrics.credential_fetched,
                 on_secret=redactor.register,
             )
@@ -257,7 +257,8 @@ class Worker:
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
 
 
-def _vault_config(settings: Settings) -> VaultConfig:
+def vault_config(settings: Settings) -> VaultConfig:
+    """Take from the settings what the vault needs."""
     assert settings.vault_url is not None
     return VaultConfig(
         url=settings.vault_url,

@@ -51,20 +51,23 @@ class Availability:
 
     @property
     def pause_s(self) -> float:
-        """Seconds until it may be believed again, which is later after each failure in a row."""
+        """Seconds until it may be believed there again: more after each read in a row that failed."""
         return max(0.0, self._not_before - time.monotonic())
 
     def mark_down(self, reason: str) -> None:
         """Believe it away; logged when that is news."""
         if reason == self.reason:
             return
-        if self.reason is None:
-            self._failures += 1
-            pause_s = _backoff_s(self._failures, MAX_READ_PAUSE_S)
-            self._not_before = time.monotonic() + pause_s
         self.reason = reason
         self._up.clear()
         logger.warning("vault unavailable", reason=reason)
+
+    def mark_read_failed(self, reason: str) -> None:
+        """Believe it away though it may look healthy: not to be believed there again for a while."""
+        if self.reason is None:
+            self._failures += 1
+            self._not_before = time.monotonic() + _backoff_s(self._failures, MAX_READ_PAUSE_S)
+        self.mark_down(reason)
 
     def mark_up(self) -> None:
         """Believe it there, unless reads failed just now; wakes everybody who waits."""
@@ -171,7 +174,7 @@ class VaultSession:
         else:
             self.availability.mark_answered()
             return document
-        self.availability.mark_down(reason)
+        self.availability.mark_read_failed(reason)
         self._look.set()
         raise VaultUnavailable(reason)
 
@@ -273,7 +276,7 @@ class VaultSession:
         """Seconds until the next look: the interval, or sooner for what falls due before."""
         due_s = (self._renew_at - time.monotonic(), self.availability.pause_s)
         interval_s = self._probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
-        return min(interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0))
+        return min([interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0)])
 
     async def _keep_login(self) -> None:
         """Have a login that lives on.

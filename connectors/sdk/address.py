@@ -146,6 +146,18 @@ def read_url(url: str) -> Target:
     return Target(scheme, host, port, parts[3] or "/", parts[4] or "")
 
 
+def read_host(text: str) -> str:
+    """Read `host` or `host:port`, as a credential names one; in the spelling of `Target`.
+
+    Raises:
+        RefusedAddress: it is neither.
+    """
+    host, port = _read_authority(text.strip(), -1)
+    if port == -1:
+        return host
+    return Target("https", host, port, "/", "").netloc
+
+
 def reach_of(host: str, internal: Collection[str]) -> Reach:
     """Say how far inside a host may lie, by its spelling and the operator's setting."""
     if host in internal:

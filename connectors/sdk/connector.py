@@ -206,7 +206,7 @@ class Connector:
                 raise ValueError(f"action {self.name}.{action_name!r}: a name is {NAME_PATTERN[1:-1]}")
             if action_name in self._actions:
                 raise ValueError(f"action {self.name}.{action_name} is declared twice")
-            action = Action(
+            action: Action[P, R] = Action(
                 function,
                 connector=self.name,
                 name=action_name,

@@ -174,6 +174,6 @@ def _format_faults(  # noqa: PLR0911  # one return a kind of schema
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
-    kinds = {"string": str, "object": dict, "array": list, "null": type(None)}
+    kinds: dict[str, type] = {"string": str, "object": dict, "array": list, "null": type(None)}
     kind = kinds.get(schema.get("type", ""))
     return kind is None or isinstance(value, kind)

@@ -115,12 +115,12 @@ def wait_asked_s(headers: Mapping[str, str], *, now: float) -> float | None:
         ("x-rate-limit-remaining", "x-rate-limit-reset"),
         ("ratelimit-remaining", "ratelimit-reset"),
     ):
-        if headers.get(remaining, "").strip() == "0" and reset in headers:
+        if (headers.get(remaining) or "").strip() == "0" and reset in headers:
             return _read_reset(headers[reset].strip(), now=now)
     if (policy := headers.get("ratelimit")) is not None:
-        parts = dict(_POLICY_PART.findall(policy[:200]))
+        parts: dict[str, str] = dict(_POLICY_PART.findall(policy[:200]))
         if parts.get("remaining", parts.get("r")) == "0":
-            return _read_reset(parts.get("reset", parts.get("t", "")), now=now)
+            return _read_reset(parts.get("reset") or parts.get("t") or "", now=now)
     return None
 
 

@@ -9,35 +9,23 @@ them, hop by hop), and aiohttp's own second try of a GET whose connection was dr
 one request on the wire, tries are counted by the worker.
 """
 
-import asyncio
-import codecs
-import socket
+import io
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from email.message import Message
-from ipaddress import ip_address
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import httpx
 import yarl
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-from connectors.sdk.address import RefusedAddress, Target, check_address, reach_of
+from connectors.sdk.charset import charset_of
 from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+from connectors.sdk.outgoing import Outgoing
+from connectors.sdk.resolver import GuardedResolver, Lookup
 from schemas.error import Code
 
-#: Resolve a name to addresses; raises OSError where there is none. Blocks nothing.
-Lookup = Callable[[str, int], Awaitable[Collection[str]]]
-
-#: Seconds for one DNS question; getaddrinfo itself cannot be stopped.
-LOOKUP_TIMEOUT_S: Final = 5.0
-#: Threads for DNS alone: when it hangs, no other part of the worker waits behind it.
-LOOKUP_THREADS: Final = 16
 #: Seconds a checked answer of DNS is used for.
 LOOKUP_TTL_S: Final = 10
 #: Seconds an idle connection is kept for the next call.
@@ -47,15 +35,6 @@ MAX_HEADER_BYTES: Final = 16_384
 #: Bytes read and decompressed at a time: how far a cap can be overrun.
 READ_CHUNK_BYTES: Final = 65_536
 
-#: Charsets an answer may be read as. Any codec of Python's could be named, some of them quadratic
-#: (idna, punycode) and some that are no charset at all.
-_CHARSETS: Final = frozenset(
-    "utf-8 utf-8-sig ascii utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be gb2312 gbk gb18030 big5"
-    " shift_jis euc_jp euc_kr iso2022_jp koi8-r koi8-u tis-620".split()
-    + ["iso8859-1" if number == 1 else f"iso8859-{number}" for number in range(1, 17)]
-    + [f"cp{number}" for number in (437, 850, 866, 874, 932, 949, 950, *range(1250, 1259))]
-)
-
 
 class Flight:
     """How far one request has come."""
@@ -64,18 +43,6 @@ class Flight:
 
     def __init__(self) -> None:
         self.sent = Sent.NO
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One request, ready to be written."""
-
-    method: str
-    target: Target
-    headers: Mapping[str, str]
-    body: bytes | None
-    #: Most decoded bytes to take of the answer.
-    max_bytes: int
 
 
 class Transport:
@@ -122,7 +89,7 @@ class Transport:
                 request.method,
                 yarl.URL(request.target.url, encoded=True),
                 headers=request.headers,
-                data=request.body,
+                data=_payload(request.body),
                 allow_redirects=False,
                 trace_request_ctx=flight,
             ) as answer:
@@ -168,70 +135,9 @@ class Transport:
         return session
 
 
-class GuardedResolver(AbstractResolver):
-    """Resolve a name once and check every address, so that the one connected to has been checked."""
-
-    def __init__(self, internal: Collection[str], lookup: Lookup | None = None) -> None:
-        self._internal = internal
-        self._threads: ThreadPoolExecutor | None = None
-        self._lookup = lookup or self._ask_system
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Give the addresses of a host, each one allowed for it.
-
-        Raises:
-            RefusedAddress: one of them is not.
-            OSError: there is none, or DNS did not answer in time.
-        """
-        reach = reach_of(host, self._internal)
-        try:
-            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                addresses = [ip_address(address) for address in await self._lookup(host, port)]
-        except TimeoutError:
-            raise OSError("DNS did not answer in time") from None
-        if not addresses:
-            raise OSError("DNS knows no address")
-        for address in addresses:
-            check_address(address, reach)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        """Let go of the threads; a question that hangs ends by itself."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _ask_system(self, host: str, port: int) -> Collection[str]:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="connectors-dns")
-        infos = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        return [str(info[4][0]) for info in infos]
-
-
-def charset_of(content_type: str) -> str:
-    """Choose the charset to read text as: the declared one where it is one we know, else UTF-8."""
-    if "charset" not in content_type.lower():
-        return "utf-8"
-    header = Message()
-    header["content-type"] = content_type[:500]
-    try:
-        name = codecs.lookup(str(header.get_content_charset())).name
-    except (LookupError, ValueError, UnicodeError):
-        return "utf-8"
-    return name if name in _CHARSETS else "utf-8"
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes bytes in one piece; over 1 MiB it warns of that, and reads a file in pieces.
+    return body if body is None or len(body) <= 2**20 else io.BytesIO(body)
 
 
 async def _note_departure(_session: object, trace: SimpleNamespace, _params: object) -> None:
@@ -322,10 +228,10 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is not None:
         try:
             context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise ValueError(f"the CA file {ca_file} cannot be read: {_reason(error)}") from error
     return context
 
 
-def _reason(error: OSError | ssl.SSLError) -> Any:
-    return "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+def _reason(error: OSError) -> str:
+    return "there is no certificate in it" if isinstance(error, ssl.SSLError) else str(error.strerror)

@@ -1,15 +1,55 @@
-"""Stand-in until the command line is there."""
-import asyncio
+"""The commands, by name; each imports what it needs when it runs, so that --help is instant."""
+
 import sys
+from typing import Annotated
+
+import typer
+
+from worker.cli import calls, catalogue, credentials, dead, lanes, run
+
+app = typer.Typer(
+    name="connectors",
+    help="The hands of an agent platform: connector-action jobs from RabbitMQ, run and answered.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"connectors-service {version('connectors-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("worker")(run.worker)
+app.command("dev")(run.dev)
+app.command("demo")(run.demo)
+app.command("call")(calls.call)
+app.command("publish")(calls.publish)
+app.command("list")(catalogue.list_connectors)
+app.command("describe")(catalogue.describe)
+app.command("config")(run.config)
+app.add_typer(lanes.app, name="lanes")
+app.add_typer(dead.app, name="dead")
+app.add_typer(credentials.app, name="credentials")
+
 
 def main() -> None:
-    from connectors.registry import load
-    from worker.logs import configure_logging
-    from worker.masking import Redactor
-    from worker.service import Worker
-    from worker.settings import SettingError, load_settings
+    """Run the command line; what goes wrong is one line on standard error."""
     try:
-        s = load_settings(); r = Redactor(); configure_logging(s.log_level, s.log_format, redactor=r)
-        asyncio.run(Worker(s, load(s.enabled), r).run())
-    except SettingError as e:
-        print(e, file=sys.stderr); raise SystemExit(78)
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)

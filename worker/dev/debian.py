@@ -33,7 +33,11 @@ def is_available() -> bool:
 
 
 async def unpacked(
-    package: str, *, follow: str, cache: Path, finish: Callable[[Path, Path], None] = lambda staged, final: None
+    package: str,
+    *,
+    follow: str,
+    cache: Path,
+    finish: Callable[[Path, Path], None] = lambda staged, final: None,
 ) -> Path:
     """Return the directory that the package and what it needs are unpacked in, downloading them at need.
 
@@ -100,7 +104,9 @@ async def _download(package: str, follow: str, archives: Path, *, options: Seque
 
 async def _closure(package: str, follow: str, options: Sequence[str]) -> Sequence[str]:
     """List the package and those below it that match `follow` or are libraries the system lacks."""
-    hard_only = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
+    hard_only = [
+        f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+    ]
     listing = await _run(
         "apt-cache", *options, "depends", "--recurse", *hard_only, package, timeout_s=LOCAL_TIMEOUT_S
     )
@@ -172,7 +178,9 @@ async def _locked(path: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
-                    raise InfrastructureError(f"another process has held {path} for {DOWNLOAD_TIMEOUT_S:g} s") from None
+                    raise InfrastructureError(
+                        f"another process has held {path} for {DOWNLOAD_TIMEOUT_S:g} s"
+                    ) from None
             await asyncio.sleep(0.1)
         yield
 

@@ -1,9 +1,9 @@
 """What can go wrong with private infrastructure.
 
-    InfrastructureError      one line for the person who started it
-    ├── NotInstalled         the programs are neither here nor to be had; says what to install
-    ├── StartFailed          the program was started and did not become ready; ends in the tail of its log
-    └── CommandFailed        a command ended with an error, or did not end in its time
+InfrastructureError      one line for the person who started it
+├── NotInstalled         the programs are neither here nor to be had; says what to install
+├── StartFailed          the program was started and did not become ready; ends in the tail of its log
+└── CommandFailed        a command ended with an error, or did not end in its time
 """
 
 

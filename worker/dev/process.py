@@ -168,7 +168,9 @@ class ChildProcess:
             return
         self._kill_all()
         if not await self._ended(KILL_TIMEOUT_S):
-            raise CommandFailed(f"{self.name} (process {child.pid}) is still there {KILL_TIMEOUT_S:g} s after SIGKILL")
+            raise CommandFailed(
+                f"{self.name} (process {child.pid}) is still there {KILL_TIMEOUT_S:g} s after SIGKILL"
+            )
         self._dismiss_guard()
         self._child = None
 
@@ -276,7 +278,9 @@ async def run(
             await child.communicate()
     if child.returncode != 0:
         said = (errors or output).decode("utf-8", "replace").strip().splitlines()
-        raise CommandFailed("\n".join([f"{name} ended with code {child.returncode}", *said[-LOG_TAIL_LINES:]]))
+        raise CommandFailed(
+            "\n".join([f"{name} ended with code {child.returncode}", *said[-LOG_TAIL_LINES:]])
+        )
     return output.decode("utf-8", "replace")
 
 

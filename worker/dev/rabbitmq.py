@@ -198,7 +198,7 @@ class PrivateRabbitMQ:
         Raises:  CommandFailed: with what it said.
         """
         programs = await self._found_programs()
-        command = [programs.ctl, "--node", self.node, "--quiet", *args]
+        command: list[str | Path] = [programs.ctl, "--node", self.node, "--quiet", *args]
         return await run(command, env=self._environment(programs), cwd=self.directory, timeout_s=timeout_s)
 
     async def eval(self, expression: str, *, timeout_s: float = CTL_TIMEOUT_S) -> str:
@@ -210,7 +210,14 @@ class PrivateRabbitMQ:
         if programs.erl_call is None:
             return (await self.ctl("eval", f"{expression}.", timeout_s=timeout_s)).strip()
         # The cookie comes from the file in HOME: as an argument, everyone on the machine could read it.
-        command = [programs.erl_call, "-sname", self.node, "-timeout", str(max(1, round(timeout_s))), "-e"]
+        command: list[str | Path] = [
+            programs.erl_call,
+            "-sname",
+            self.node,
+            "-timeout",
+            str(max(1, round(timeout_s))),
+            "-e",
+        ]
         env = self._environment(programs)
         said = await run(command, env=env, stdin=f"{expression}.\n", timeout_s=timeout_s)
         answer = re.fullmatch(r"\{ok, (.*)\}", said.strip(), re.DOTALL)

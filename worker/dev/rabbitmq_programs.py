@@ -1,6 +1,6 @@
 """Where RabbitMQ's and Erlang's programs are.
 
-    installed (Debian, Homebrew, a release's own sbin on PATH) → Debian's packages, unpacked → NotInstalled
+installed (Debian, Homebrew, a release's own sbin on PATH) → Debian's packages, unpacked → NotInstalled
 """
 
 import os
@@ -71,7 +71,9 @@ def unpacked_programs(tree: Path) -> RabbitMQPrograms:
         env["LD_LIBRARY_PATH"] = libraries
     programs = _programs(tree / "usr/lib/rabbitmq/bin", env)
     if programs is None:
-        raise NotInstalled(f"the unpacked RabbitMQ in {tree} is not whole: remove that directory and start again")
+        raise NotInstalled(
+            f"the unpacked RabbitMQ in {tree} is not whole: remove that directory and start again"
+        )
     return programs
 
 

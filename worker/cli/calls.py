@@ -1,0 +1,201 @@
+"""`call` and `publish`: jobs from the command line."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, fail, faults_told
+
+if TYPE_CHECKING:
+    from schemas.job import Job
+    from schemas.result import Result
+    from worker.client import ConnectorsClient
+    from worker.settings import Settings
+
+#: Jobs of a file that wait for their confirm at once.
+IN_FLIGHT = 200
+
+
+def call(
+    connector: str,
+    action: str,
+    params: Annotated[str, typer.Option(help="JSON, @FILE, or - for standard input.")] = "{}",
+    param: Annotated[list[str] | None, typer.Option(help="One parameter, NAME=VALUE; repeatable.")] = None,
+    tenant: str = "default",
+    credential: str = "default",
+    key: Annotated[str | None, typer.Option(help="Idempotency key; a new one each time if unsaid.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds; the job's deadline, too.")] = 30.0,
+    mode: Annotated[str, typer.Option(help="run, undo or validate.")] = "run",
+    locale: Annotated[str, typer.Option(help="Language of what an agent may say.")] = "en",
+    progress: Annotated[bool, typer.Option(help="Show progress messages.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reply as it came.")] = False,
+) -> None:
+    """Publish one job, wait for its reply, print it.
+
+    Exit code 0 where it succeeded, 1 where it failed, 2 for wrong usage, 3 without a reply in time.
+    """
+    job = _job(
+        {
+            "connector": connector,
+            "action": action,
+            "params": _params(params, param or []),
+            "tenant": tenant,
+            "credential": credential,
+            "mode": mode,
+            "locale": locale,
+            "progress": progress,
+            **({} if key is None else {"idempotency_key": key}),
+        },
+        timeout,
+    )
+    with faults_told():
+        result = asyncio.run(_call(job, timeout))
+    if as_json:
+        print(result.model_dump_json())
+    else:
+        print_result(result)
+    raise typer.Exit(0 if result.status == "succeeded" else 1)
+
+
+def print_result(result: "Result") -> None:
+    """Print a reply as a person would want to read it."""
+    tries = f", {result.attempts} tries" if result.attempts > 1 else ""
+    again = ", replayed" if result.replayed else ""
+    print(f"{result.status} in {result.duration_ms:g} ms{tries}{again}")
+    if result.error is None:
+        print(json.dumps(result.data, indent=2, ensure_ascii=False))
+        return
+    print(f"{result.error.code}: {result.error.message}")
+    for detail in result.error.details:
+        print(f"  {detail.field}: {detail.issue}")
+    if result.error.data is not None:
+        print(json.dumps(result.error.data, indent=2, ensure_ascii=False))
+    print(f"An agent may say: “{result.error.say}”")
+
+
+def publish(
+    file: Annotated[str, typer.Argument(help="A file of one job a line, or - for standard input.")],
+    bulk: Annotated[bool, typer.Option(help="Work that nobody waits for: the bulk lanes.")] = False,
+) -> None:
+    """Publish many jobs, each confirmed by the broker. One wrong line, and none is sent."""
+    jobs = _read_jobs(file)
+    with faults_told():
+        asyncio.run(_publish(jobs, bulk=bulk))
+    print(f"{len(jobs)} jobs published")
+
+
+async def _call(job: "Job", timeout_s: float) -> "Result":
+    from worker.client import NoReply
+
+    settings = settings_for_clients()
+    async with _client(settings) as client:
+        try:
+            return await client.send(
+                job, timeout_s=timeout_s, on_progress=_show_progress if job.progress else None
+            )
+        except NoReply as error:
+            fail(str(error), EXIT_NO_REPLY)
+
+
+def _show_progress(progress: Any) -> None:
+    print(f"… {progress.stage}{f': {progress.message}' if progress.message else ''}", file=sys.stderr)
+
+
+async def _publish(jobs: "list[Job]", *, bulk: bool) -> None:
+    from rich.progress import Progress
+
+    slots = asyncio.Semaphore(IN_FLIGHT)
+    with Progress(disable=not sys.stderr.isatty(), transient=True) as shown:
+        bar = shown.add_task("publishing", total=len(jobs))
+        async with _client(settings_for_clients()) as client:
+
+            async def one(job: "Job") -> None:
+                async with slots:
+                    await client.publish(job, bulk=bulk)
+                    shown.advance(bar)
+
+            await asyncio.gather(*(one(job) for job in jobs))
+
+
+def _client(settings: "Settings") -> "ConnectorsClient":
+    from worker.client import ConnectorsClient
+
+    return ConnectorsClient(
+        settings.rabbitmq_url.get_secret_value(),
+        prefix=settings.prefix,
+        reply_exchange=settings.reply_exchange,
+        user_id=settings.broker_user,
+    )
+
+
+def settings_for_clients() -> "Settings":
+    """Read the settings; where none names a broker, a running `connectors dev` is used."""
+    from worker.dev.running import settings_of_dev
+    from worker.settings import load_settings
+
+    settings = load_settings()
+    return settings_of_dev(settings) or settings
+
+
+def _job(fields: dict[str, Any], timeout_s: float) -> "Job":
+    from datetime import UTC, datetime, timedelta
+    from uuid import uuid4
+
+    from schemas.job import JobRefused, parse_job
+
+    deadline = datetime.now(UTC) + timedelta(seconds=timeout_s)
+    body = json.dumps({"id": str(uuid4()), "deadline": deadline.isoformat(), **fields}).encode()
+    try:
+        return parse_job(body)
+    except JobRefused as refusal:
+        fail(refusal.message, EXIT_USAGE)
+
+
+def _params(text: str, pairs: list[str]) -> dict[str, Any]:
+    source = (
+        _read(text.removeprefix("@")) if text.startswith("@") else sys.stdin.read() if text == "-" else text
+    )
+    try:
+        params = json.loads(source)
+    except ValueError as error:
+        fail(f"--params is not JSON: {error}", EXIT_USAGE)
+    if not isinstance(params, dict):
+        fail("--params must be a JSON object", EXIT_USAGE)
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            fail(f"--param {pair!r}: write NAME=VALUE", EXIT_USAGE)
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value
+    return params
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", EXIT_USAGE)
+
+
+def _read_jobs(file: str) -> "list[Job]":
+    from schemas.job import JobRefused, parse_job
+
+    text = sys.stdin.read() if file == "-" else _read(file)
+    jobs: list[Job] = []
+    faults: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                jobs.append(parse_job(line.encode()))
+            except JobRefused as refusal:
+                faults.append(f"line {number}: {refusal.message}")
+    if faults:
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+        fail(f"nothing was sent. {'; '.join(faults[:5])}{more}", EXIT_USAGE)
+    return jobs

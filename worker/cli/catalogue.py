@@ -1,0 +1,112 @@
+"""`list` and `describe`: what is installed, and how to call it."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.output import EXIT_USAGE, fail, print_json, print_table
+
+if TYPE_CHECKING:
+    from connectors.sdk.connector import Action, Connector
+
+
+def list_connectors(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the connectors that are installed, and their actions."""
+    from connectors.registry import load
+    from worker.settings import load_settings
+
+    enabled = set(load_settings().enabled)
+    rows = [
+        {
+            "connector": entry.name,
+            "enabled": entry.name in enabled,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "actions": sorted(entry.connector.actions) if entry.connector else [],
+            "fault": entry.fault,
+        }
+        for entry in load().installed.values()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["connector", "enabled", "version", "actions"],
+        [
+            (
+                row["connector"],
+                "yes" if row["enabled"] else "no",
+                row["version"],
+                row["fault"] or " ".join(row["actions"]),  # type: ignore[arg-type]
+            )
+            for row in rows
+        ],
+        empty="No connector is installed.",
+    )
+
+
+def describe(
+    name: Annotated[str, typer.Argument(metavar="CONNECTOR[.ACTION]")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a connector or one action: parameters, effect, errors, and a line to call it."""
+    from connectors.registry import load
+
+    connector_name, _, action_name = name.partition(".")
+    entry = load([connector_name]).installed.get(connector_name)
+    if entry is None:
+        fail(f"no connector {connector_name!r} is installed; `connectors list` names what is", EXIT_USAGE)
+    if entry.connector is None:
+        fail(entry.fault or "it does not load")
+    connector = entry.connector
+    if action_name and action_name not in connector.actions:
+        fail(
+            f"{connector_name} has no action {action_name!r}; it has {', '.join(connector.actions)}",
+            EXIT_USAGE,
+        )
+    chosen = [connector.actions[action_name]] if action_name else list(connector.actions.values())
+    described = {
+        "connector": connector.name,
+        "title": connector.title,
+        "version": entry.version,
+        "credential": None if connector.credential is None else connector.credential.model_json_schema(),
+        "actions": [_described(connector, action) for action in chosen],
+    }
+    if as_json:
+        print_json(described)
+        return
+    print(f"{connector.title} ({connector.name} {entry.version})")
+    if connector.credential is not None:
+        print(f"credential: {', '.join(connector.credential.model_fields)}")
+    for action in described["actions"]:  # type: ignore[union-attr]
+        _print_action(action)  # type: ignore[arg-type]
+
+
+def _described(connector: "Connector", action: "Action[..., Any]") -> dict[str, Any]:
+    from connectors.sdk.effects import Effect
+    from connectors.sdk.params import example_of
+
+    example = example_of(action.signature.model)
+    return {
+        "action": f"{connector.name}.{action.name}",
+        "description": action.description,
+        "effect": action.effect.value if isinstance(action.effect, Effect) else "by its parameters",
+        "can_undo": action.can_undo,
+        "timeout_s": action.timeout_s,
+        "errors": [code.value for code in action.errors],
+        "params": action.signature.schema,
+        "example": f"connectors call {connector.name} {action.name} --params '{json.dumps(example)}'",
+    }
+
+
+def _print_action(action: dict[str, Any]) -> None:
+    undo = ", can be undone" if action["can_undo"] else ""
+    print(f"\n{action['action']}  ({action['effect']}, {action['timeout_s']:g} s{undo})")
+    print(f"  {action['description'].splitlines()[0] if action['description'] else ''}")
+    required = set(action["params"].get("required", ()))
+    for name, schema in action["params"]["properties"].items():
+        kind = schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any of several"
+        default = "required" if name in required else f"default {json.dumps(schema.get('default'))}"
+        print(f"    {name}: {kind}, {default}")
+    print(f"  {action['example']}")

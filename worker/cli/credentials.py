@@ -1,0 +1,133 @@
+"""`credentials put|check|list|delete`: secrets in the vault, from a file or standard input, never argv."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+
+app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
+
+Tenant = Annotated[str, typer.Option(help="On whose behalf.")]
+Credential = Annotated[str, typer.Option(help="The credential's name.")]
+
+
+@app.command()
+def put(
+    connector: str,
+    file: Annotated[str, typer.Argument(help="A JSON file, or - for standard input.")],
+    tenant: Tenant = "default",
+    credential: Credential = "default",
+) -> None:
+    """Store a credential, checked against what the connector needs. Its values are never printed."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        document = json.loads(text)
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", EXIT_USAGE)
+    except ValueError:
+        fail(f"{file} is not JSON", EXIT_USAGE)
+    if not isinstance(document, dict):
+        fail(f"{file} must hold a JSON object", EXIT_USAGE)
+    _check(connector, document)
+    with faults_told():
+        version = _operate("put", tenant, connector, credential, document)
+    print(f"stored {tenant}/{connector}/{credential}{f' (version {version})' if version else ''}")
+
+
+@app.command()
+def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
+    """Read a credential as a worker would, and check that it is well-formed."""
+    from connectors.sdk.errors import ConnectorError
+
+    with faults_told():
+        try:
+            document = asyncio.run(_read(tenant, connector, credential))
+        except ConnectorError as error:
+            fail(f"{error.code}: {error.message}")
+    _check(connector, document)
+    print(f"{tenant}/{connector}/{credential} is there and well-formed")
+
+
+@app.command("list")
+def list_credentials(
+    tenant: Tenant = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the names of a tenant's credentials."""
+    with faults_told():
+        found = [
+            {"tenant": tenant, "connector": connector, "credential": name}
+            for connector in sorted(_operate("connectors", tenant))
+            for name in _operate("names", tenant, connector)
+        ]
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each["tenant"], each["connector"], each["credential"]) for each in found]
+    print_table(
+        ["tenant", "connector", "credential"], rows, empty=f"The tenant {tenant!r} has no credentials."
+    )
+
+
+@app.command()
+def delete(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
+    """Delete a credential with all its versions."""
+    with faults_told():
+        _operate("delete", tenant, connector, credential)
+    print(f"deleted {tenant}/{connector}/{credential}")
+
+
+def _operate(verb: str, *args: Any) -> Any:
+    """Do one thing with an operator's token."""
+    from worker.cli.calls import settings_for_clients
+    from worker.service import vault_config
+    from worker.settings import SettingError
+    from worker.vault_operator import VaultOperator
+
+    settings = settings_for_clients()
+    if settings.vault_url is None:
+        raise SettingError("CONNECTORS_VAULT_URL is not set: there is no vault to work on")
+    with VaultOperator(vault_config(settings)) as operator:
+        return getattr(operator, verb)(*args)
+
+
+async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
+    from worker.cli.calls import settings_for_clients
+    from worker.credentials import VaultUnavailable
+    from worker.service import vault_config
+    from worker.settings import SettingError
+    from worker.vault_credentials import VaultCredentials
+
+    settings = settings_for_clients()
+    if settings.vault_url is None:
+        raise SettingError("CONNECTORS_VAULT_URL is not set: there is no vault to read")
+    source = VaultCredentials(vault_config(settings))
+    await source.start()
+    try:
+        return dict(await source.fetch(tenant, connector, credential))
+    except VaultUnavailable as error:
+        fail(f"the vault cannot be read: {error}")
+    finally:
+        await source.close()
+
+
+def _check(connector: str, document: dict[str, Any]) -> None:
+    from connectors.registry import load
+    from connectors.sdk.errors import CredentialInvalid
+
+    entry = load([connector]).installed.get(connector)
+    if entry is None or entry.connector is None:
+        fail(
+            (entry and entry.fault)
+            or f"no connector {connector!r} is installed; `connectors list` names what is",
+            EXIT_USAGE,
+        )
+    try:
+        entry.connector.read_credential(document)
+    except CredentialInvalid as error:
+        fail(error.message)

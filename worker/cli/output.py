@@ -1,0 +1,70 @@
+"""How commands speak: JSON for programs, tables for people, one line for what went wrong."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+#: Exit codes beside 0 and 1.
+EXIT_USAGE = 2
+EXIT_NO_REPLY = 3
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a program."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print rows for a person; columns apart by spaces off a terminal, so that tools can cut them."""
+    if not rows:
+        print(empty)
+        return
+    if not sys.stdout.isatty():
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with one line on standard error."""
+    print(f"connectors: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Turn what can go wrong outside into one line and the right exit code."""
+    from worker.broker import BrokerError
+    from worker.settings import EXIT_CONFIG, SettingError
+    from worker.vault_config import LoginRefused
+
+    try:
+        yield
+    except (SettingError, LoginRefused) as error:
+        fail(str(error), EXIT_CONFIG)
+    except BrokerError as error:
+        fail(str(error))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before what cannot be taken back; off a terminal, --yes must say it."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{question} Say --yes to do it.", EXIT_USAGE)
+    typer.confirm(question, abort=True)

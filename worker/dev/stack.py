@@ -1,0 +1,187 @@
+"""A broker, a vault and a worker for one developer: started together, stopped together."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from connectors.registry import load
+from worker.dev.openbao import PrivateOpenBao
+from worker.dev.ports import LOOPBACK, free_ports
+from worker.dev.process import ChildProcess, base_environment
+from worker.dev.rabbitmq import PrivateRabbitMQ
+from worker.dev.running import write_running
+from worker.settings import PREFIX, Settings, load_settings
+
+#: Seconds until the worker is ready; it needs one or two.
+READY_TIMEOUT_S = 60.0
+
+
+class Stack:
+    """A private RabbitMQ and OpenBao where no URL is given, and a worker on them.
+
+    The worker logs in to the vault with an AppRole that may read credentials and nothing else.
+    """
+
+    def __init__(self, settings: Settings, *, keep_data: bool = False) -> None:
+        self.settings = settings
+        self.rabbitmq_url = ""
+        self.vault: PrivateOpenBao | None = None
+        self.worker: ChildProcess | None = None
+        self.metrics_url = ""
+        self.connectors = tuple(load().connectors)
+        self._keep_data = keep_data
+        self._exit = AsyncExitStack()
+        self._directory = (
+            settings.data_dir / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
+        )
+
+    async def __aenter__(self) -> Self:
+        """Start what is not given.
+
+        Raises:
+            InfrastructureError: a part cannot be had or does not start; says what to do.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._exit.aclose()
+        if not self._keep_data:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def log(self) -> Path:
+        """Where the worker writes."""
+        return self._directory / "worker.log"
+
+    async def start_worker(self) -> None:
+        """Start the worker, and wait until it is ready."""
+        assert self.worker is not None
+        self.worker.start()
+        async with httpx.AsyncClient(trust_env=False) as client:
+
+            async def ready() -> bool:
+                try:
+                    return (await client.get(f"{self.metrics_url}/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await self.worker.wait_until(ready, timeout_s=READY_TIMEOUT_S)
+
+    async def _start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.gather(self._start_rabbitmq(), self._start_vault())
+        port = free_ports(1)[0]
+        self.metrics_url = f"http://{LOOPBACK}:{port}"
+        self.worker = ChildProcess(
+            "worker",
+            [sys.executable, "-m", "worker", "worker"],
+            env=await self._environment(port),
+            cwd=self._directory,
+            log=self.log,
+        )
+        self._exit.push_async_callback(self.worker.stop)
+        await self.start_worker()
+
+    async def _start_rabbitmq(self) -> None:
+        if "rabbitmq_url" in self.settings.model_fields_set:
+            self.rabbitmq_url = self.settings.rabbitmq_url.get_secret_value()
+            return
+        rabbitmq = PrivateRabbitMQ(self._directory / "rabbitmq")
+        self._exit.push_async_callback(rabbitmq.stop)
+        await rabbitmq.start()
+        self.rabbitmq_url = rabbitmq.url
+
+    async def _start_vault(self) -> None:
+        if self.settings.vault_url is None:
+            self.vault = PrivateOpenBao(self._directory / "openbao")
+            self._exit.push_async_callback(self.vault.stop)
+            await self.vault.start()
+
+    async def _environment(self, port: int) -> dict[str, str]:
+        given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+        ours = {
+            "RABBITMQ_URL": self.rabbitmq_url,
+            "ENABLED": ",".join(self.connectors),
+            "METRICS_PORT": str(port),
+            "DATA_DIR": str(self._directory),
+        }
+        if self.vault is not None:
+            role = await self.vault.enable_approle()
+            secret_id = self._directory / "secret-id"
+            secret_id.unlink(missing_ok=True)
+            secret_id.touch(mode=0o600)
+            secret_id.write_text(role.secret_id.get_secret_value())
+            ours |= {
+                "VAULT_URL": self.vault.url,
+                "VAULT_AUTH": "approle",
+                "VAULT_ROLE_ID": role.role_id,
+                "VAULT_SECRET_ID_FILE": str(secret_id),
+            }
+        return {**base_environment(), **given, **{f"{PREFIX}{name}": value for name, value in ours.items()}}
+
+
+async def run_dev(*, keep_data: bool) -> int:
+    """Run the stack until Ctrl-C, and give the exit code."""
+    settings = load_settings()
+    print("Starting RabbitMQ, OpenBao and a worker …", flush=True)
+    async with Stack(settings, keep_data=keep_data) as stack:
+        note = None
+        if stack.vault is not None:
+            note = write_running(
+                settings.data_dir,
+                rabbitmq_url=stack.rabbitmq_url,
+                vault_url=stack.vault.url,
+                vault_token=stack.vault.root_token,
+            )
+        try:
+            print(
+                f"""
+  connectors  {", ".join(stack.connectors)}
+  RabbitMQ    {stack.rabbitmq_url}
+  OpenBao     {stack.vault.url if stack.vault else settings.vault_url}
+  status      {stack.metrics_url}/
+  log         {stack.log}
+
+In another terminal:  connectors call dummy echo --param message=hello
+Ctrl-C stops everything.""",
+                flush=True,
+            )
+            return await until_interrupted(stack)
+        finally:
+            if note is not None:
+                note.unlink(missing_ok=True)
+
+
+async def until_interrupted(stack: Stack) -> int:
+    """Wait for Ctrl-C, or for the worker's end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        if stack.worker is not None and not stack.worker.is_running:
+            print(f"the worker ended; its log: {stack.log.read_text()[-2000:]}", file=sys.stderr)
+            return 1
+        try:
+            async with asyncio.timeout(0.5):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    print("\nStopping …", flush=True)
+    return 0
