@@ -49,8 +49,8 @@ REFUSED_SPELLINGS = [
     "https://exa..mple.com/",
     "https://-example.com/",
     "https://exämple.com/",
-    "https://аpple.com/",  # noqa: RUF001  # a Cyrillic a
-    "https://１２７.0.0.1/",  # noqa: RUF001  # full-width digits
+    "https://аpple.com/",
+    "https://１２７.0.0.1/",
     "https://xn--a/",
     "https://xn--ls8h.example/",
     "https://example.com:0/",

@@ -99,7 +99,7 @@ class Stranger:
         deadline = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < deadline, f"waited {timeout_s} s for {what()}"
-            self._connection.process_data_events(time_limit=0.1)  # type: ignore[no-untyped-call]
+            self._connection.process_data_events(time_limit=0.1)
 
     def depth(self, queue: str) -> int:
         """Count the messages waiting in a queue."""
