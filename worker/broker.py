@@ -176,6 +176,7 @@ class Connection:
                 raise
             raise BrokerError(f"RabbitMQ at {where} broke off the handshake") from None
         assert owner.transport is not None
+        assert isinstance(owner.transport.connection, aiormq.Connection)
         return cls(owner.transport.connection, owner)
 
     async def closed(self) -> Closed:
@@ -251,6 +252,9 @@ class Connection:
         """Close it; what was not acked comes again."""
         with suppress(Exception):
             async with asyncio.timeout(RPC_TIMEOUT_S):
+                # The client drops what it has not written yet, the last acks among it.
+                while self.is_open and not self._transport.write_queue.empty():
+                    await asyncio.sleep(0.005)
                 await self._owner.close()
 
 

@@ -565,7 +565,13 @@ def _engine(url: str, tls: ssl.SSLContext | bool | None) -> AsyncEngine:
     if url.startswith("sqlite"):
         path = url.removeprefix("sqlite:///")
         if path != ":memory:":
-            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            directory = Path(path).expanduser().parent
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LedgerFault(
+                    f"CONNECTORS_DATABASE_URL: {directory} cannot be made: {error.strerror}"
+                ) from None
         engine = create_async_engine(
             f"sqlite+aiosqlite:///{path}", connect_args={"timeout": STATEMENT_TIMEOUT_S}, pool_size=2
         )

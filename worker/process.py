@@ -33,12 +33,11 @@ def run_worker() -> int:
         for name in unknown_names():
             logger.warning("unknown setting", name=name, next="`connectors config` lists what there is")
         asyncio.run(Worker(settings, load(settings.enabled), redactor).run())
-    except SettingError as error:
-        code = EXIT_CONFIG
-        _say(error)
-    except VaultAuthError as error:
-        code = EXIT_INTERCEPTED
-        _say(error)
+    except (SettingError, VaultAuthError) as error:
+        code = EXIT_CONFIG if isinstance(error, SettingError) else EXIT_INTERCEPTED
+        logger.error("worker cannot run", reason=str(error))
+        logs.flush()
+        print(f"connectors: {error}", file=sys.stderr)
     logs.stop()
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         # A synchronous action still blocks its thread, and the interpreter would wait for it.
@@ -60,8 +59,3 @@ def check_installed(settings: Settings) -> None:
                 f"CONNECTORS_ENABLED names {name!r}, which is not installed; "
                 f"installed are {', '.join(sorted(installed))}"
             )
-
-
-def _say(error: Exception) -> None:
-    logger.error("worker cannot run", reason=str(error))
-    print(f"connectors: {error}", file=sys.stderr)

@@ -70,9 +70,12 @@ class Worker:
             partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
-        self.ledger = Ledger(
-            settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings)
-        )
+        try:
+            self.ledger = Ledger(
+                settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings)
+            )
+        except LedgerFault as fault:
+            raise SettingError(str(fault)) from None
         self._executor = Executor(
             registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
         )

@@ -122,7 +122,7 @@ def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
         reason = NOT_A_VAULT
     # Outside of the handler: the other exception bears the token in its request's headers, and so
     # it is not even the context of ours.
-    raise VaultUnavailable(reason) from __import__("sys").exc_info()[1]
+    raise VaultUnavailable(reason)
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:

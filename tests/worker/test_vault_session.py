@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from connectors.sdk.errors import CredentialDenied, CredentialInvalid, CredentialNotFound
 from tests.support.vault_stub import BAD_LOGIN, BAD_TOKEN, DENIED, SEALED, Answer, Asked, VaultStub
 from worker.credential_cache import CachePolicy
-from worker.credentials import CredentialSource, VaultUnavailable
+from worker.credentials import CredentialName, CredentialSource, VaultUnavailable
 from worker.settings import SettingError
-from worker.vault import VaultAuthError
+from worker.vault import VaultAuthError, VaultClient
 from worker.vault_config import VaultConfig
 from worker.vault_credentials import VaultCredentials
 
@@ -585,15 +585,21 @@ async def test_a_hung_vault_holds_a_few_threads_and_neither_loop_nor_cache(
 
 
 @pytest.mark.faults
-async def test_an_answer_that_drips_is_cut_off(stub: VaultStub, connect: Connect) -> None:
-    source = await connect(timeout_s=0.5)
+async def test_an_answer_that_drips_is_cut_off_and_gives_its_thread_back(
+    stub: VaultStub, connect: Connect
+) -> None:
+    source = await connect(timeout_s=0.3)
     stub.script["/data/"] = Answer(200, b'{"data": {"data": {}, "metadata": {}}}', drip_s=0.1)
+    client = VaultClient(VaultConfig(url=stub.url, auth="token", token=SecretStr("s.token-1"), timeout_s=0.3))
+    name = CredentialName("acme", "http", "default")
     started_at = time.monotonic()
 
-    with pytest.raises(VaultUnavailable, match="in time"):
-        await token_of(source)
+    for read in (token_of(source), asyncio.to_thread(client.read, SecretStr("s.token-1"), name)):
+        with pytest.raises(VaultUnavailable, match="in time"):
+            await read
 
-    assert time.monotonic() - started_at < 1.0
+    assert time.monotonic() - started_at < 1.2
+    client.close()
 
 
 async def test_two_hundred_fetches_of_a_cold_secret_ask_the_vault_once(
@@ -669,6 +675,24 @@ async def test_no_failure_shows_a_secret_or_a_token(
     said = everything_said(error.value) + repr(vars(source)) + " ".join(log)
     for secret in (CANARY, "s.token-1", "the-secret-id", "the-role"):
         assert secret not in said
+
+
+async def test_what_the_libraries_raise_is_not_even_the_context_of_ours(stub: VaultStub) -> None:
+    hung, gone = Answer(200, b"{}" * 40, drip_s=0.05), "http://127.0.0.1:1"
+    html = Answer(200, f"<html>{CANARY}</html>".encode())
+    cut = Answer(200, b"{}", {"content-length": "900", "connection": "close"})
+    for url, answer in ((stub.url, hung), (stub.url, html), (stub.url, cut), (gone, html)):
+        stub.script["/data/"] = answer
+        client = VaultClient(VaultConfig(url=url, auth="token", token=SecretStr("s.root"), timeout_s=0.1))
+
+        with pytest.raises(VaultUnavailable) as error:
+            await asyncio.to_thread(
+                client.read, SecretStr("s.root"), CredentialName("acme", "http", "default")
+            )
+
+        assert error.value.__context__ is None
+        assert "s.root" not in everything_said(error.value)
+        client.close()
 
 
 async def test_a_closed_source_leaves_no_thread_and_reads_nothing(stub: VaultStub, connect: Connect) -> None:

@@ -186,8 +186,9 @@ async def _dead_and_replayed(stack: Stack, shop: Shop, client: ConnectorsClient,
                 'connectors_jobs_total{action="request",connector="http",outcome="succeeded"} 3.0'
                 in await _metrics(stack)
             ):
-                tell.say("   [green]succeeded[/]; no dead letter is left")
-                return not await letters.all()
+                left = len(await letters.all())
+                tell.say(f"   [green]succeeded[/]; {left or 'no'} dead letters are left")
+                return left == 0
             await asyncio.sleep(0.05)
     return False
 
