@@ -253,7 +253,7 @@ class Connection:
         with suppress(Exception):
             async with asyncio.timeout(RPC_TIMEOUT_S):
                 # The client drops what it has not written yet, the last acks among it.
-                while self.is_open and not self._transport.write_queue.empty():
+                while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 await self._owner.close()
 
