@@ -33,7 +33,7 @@ async def test_the_readme_publishes_a_job_and_reads_the_answer(
     if way == "greet":
         assert await names["greet"](broker_url) == "hi"  # type: ignore[operator]
     else:
-        assert names["greet_by_hand"](broker_url)["data"] == {"received_message": "hi"}  # type: ignore[operator,index]
+        assert names["greet_by_hand"](broker_url)["data"] == {"received_message": "hi"}  # type: ignore[operator]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -39,7 +39,7 @@ async def serve(handler: Handler, *, tls: ssl.SSLContext | None = None) -> Async
         served.requests.append(f"{request.method} {request.raw_path}".encode())
         return await handler(request)
 
-    server = web.Server(journal)  # type: ignore[arg-type]  # its requests are web.Request all the same
+    server = web.Server(journal)  # type: ignore[arg-type]  # a Request in fact  # type: ignore[arg-type]  # its requests are web.Request all the same
     runner = web.ServerRunner(server)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
