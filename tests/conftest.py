@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
+from worker.dev.postgres import PrivatePostgres
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 #: Where the worker finds the tests' own connector, by its entry point.
@@ -41,6 +42,15 @@ async def own_rabbitmq(tmp_path: Path) -> AsyncIterator[PrivateRabbitMQ]:
     await broker.start()
     yield broker
     await broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivatePostgres]:
+    """The database server that the whole run shares; each test has a database of its own."""
+    server = PrivatePostgres(tmp_path_factory.mktemp("postgres"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
 
 
 @pytest.fixture

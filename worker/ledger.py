@@ -193,8 +193,12 @@ class Ledger:
         Raises:
             LedgerFault: it can never serve: no permission, a later schema, a bad path.
         """
-        with suppress(LedgerUnavailable):
-            await self._open()
+        try:
+            with suppress(LedgerUnavailable):
+                await self._open()
+        except LedgerFault:
+            await self._engine.dispose()
+            raise
         self._watcher = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -601,21 +605,15 @@ def _engine(url: str, tls: ssl.SSLContext | bool | None) -> AsyncEngine:
     )
 
 
+#: PostgreSQL's codes for what no waiting mends: wrong password, no such role, database or permission.
+_FAULTY_STATES: Final = frozenset({"28P01", "28000", "3D000", "42501"})
+_FAULTY_FILES: Final = ("unable to open database file", "readonly database", "not a database")
+
+
 def _is_setting(error: DBAPIError) -> bool:
-    """Tell what no waiting mends: wrong password, no such database, no permission."""
-    text = f"{type(error.orig).__name__} {error.orig}"
-    return any(
-        sign in text
-        for sign in (
-            "InvalidPassword",
-            "InvalidCatalogName",
-            "InsufficientPrivilege",
-            "InvalidAuthorization",
-            "unable to open database file",
-            "readonly database",
-            "not a database",
-        )
-    )
+    """Tell what is set up wrong from what is away."""
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    return state in _FAULTY_STATES or any(sign in str(error.orig) for sign in _FAULTY_FILES)
 
 
 def _brief(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from tests.conftest import StartWorker
 from tests.support.failing_worker import POINTS
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
+from worker.dev.postgres import PrivatePostgres
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(280)]
@@ -50,15 +51,58 @@ async def provider() -> AsyncIterator[Provider]:
 async def test_kill_9_at_each_point_leaves_one_effect_and_one_answer(
     action: str, rabbitmq: PrivateRabbitMQ, provider: Provider, start_worker: StartWorker, tmp_path: Path
 ) -> None:
+    """On SQLite: the worker dies, and is started again."""
+    await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, None)
+
+
+@pytest.mark.parametrize("action", ["book", "jot", "scribble"])
+async def test_a_second_worker_on_postgresql_takes_over_from_one_killed_at_each_point(
+    action: str,
+    rabbitmq: PrivateRabbitMQ,
+    postgres: PrivatePostgres,
+    provider: Provider,
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    """On PostgreSQL: two workers; whichever takes the job dies, and the other sees it through."""
+    await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, postgres)
+
+
+async def _kill_at_each_point(
+    action: str,
+    rabbitmq: PrivateRabbitMQ,
+    provider: Provider,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    postgres: PrivatePostgres | None,
+) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
     cases = [Case(point, action) for point in POINTS]
 
     # One after the other: the node is told by a helper that bears one name.
     urls = {case: await rabbitmq.add_vhost(f"{case.key}-{tmp_path.name}") for case in cases}
+    ledgers = {
+        case: f"sqlite:///{tmp_path}/{case.key}.db"
+        if postgres is None
+        else await postgres.create_database(f"{case.key}-{tmp_path.name}".lower())
+        for case in cases
+    }
 
     async def run(case: Case) -> dict[str, Any]:
         async with slots:
-            return await _run(case, urls[case], provider, start_worker, tmp_path)
+            return await _run(
+                case,
+                urls[case],
+                start_worker,
+                {
+                    "enabled": "effects",
+                    "EFFECTS_URL": provider.url,
+                    "FAILPOINT": case.point,
+                    "FAILPOINT_MARKER": str(tmp_path / case.key),
+                    "database_url": ledgers[case],
+                },
+                together=postgres is not None,
+            )
 
     replies = dict(zip(cases, await asyncio.gather(*(run(case) for case in cases)), strict=True))
 
@@ -74,27 +118,27 @@ async def test_kill_9_at_each_point_leaves_one_effect_and_one_answer(
 
 
 async def _run(
-    case: Case, url: str, provider: Provider, start_worker: StartWorker, tmp_path: Path
+    case: Case, url: str, start_worker: StartWorker, settings: dict[str, str], *, together: bool
 ) -> dict[str, Any]:
-    settings = {
-        "enabled": "effects",
-        "EFFECTS_URL": provider.url,
-        "FAILPOINT": case.point,
-        "FAILPOINT_MARKER": str(tmp_path / case.key),
-        "database_url": f"sqlite:///{tmp_path}/{case.key}.db",
-    }
-    first = await start_worker(url, failing=True, **settings)
+    workers = [await start_worker(url, failing=True, **settings)]
+    if together:
+        workers.append(await start_worker(url, failing=True, **settings))
     stranger = await asyncio.to_thread(Stranger, url)
     try:
         correlation_id = stranger.send(job("effects", case.action, idempotency_key=case.key))
-        assert await first.wait() == -9
-        second = await start_worker(url, failing=True, **settings)
+        async with asyncio.timeout(40):
+            while all(worker.is_running for worker in workers):
+                await asyncio.sleep(0.02)
+        if not together:
+            workers.append(await start_worker(url, failing=True, **settings))
         replies = await asyncio.to_thread(stranger.wait, [correlation_id])
+        alive = next(worker for worker in workers if worker.is_running)
         # Nothing is left over, and a copy that came twice said the same.
-        await second.until(lambda: stranger.depth("connectors.jobs.effects") == 0)
-        second.close()
+        await alive.until(lambda: stranger.depth("connectors.jobs.effects") == 0)
         for reply in replies[correlation_id]:
             assert reply["data"] == replies[correlation_id][0]["data"]
         return replies[correlation_id][-1]
     finally:
         stranger.close()
+        for worker in workers:
+            worker.close()
