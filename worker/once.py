@@ -92,7 +92,9 @@ class Once:
                 task.add_done_callback(lambda _: self._running.pop(identity, None))
             elif running.fingerprint != fingerprint:
                 return _told(Mismatch(), call)
-            await asyncio.wait({running.task}, timeout=self._caller.rest_s(call.attempt.deadline))
+            rest_s = self._caller.rest_s(call.attempt.deadline)
+            # Come too late, it only asks the ledger, and that answer is worth its moment.
+            await asyncio.wait({running.task}, timeout=None if rest_s == 0 and not joined else rest_s)
             if not running.task.done():
                 return _left_running(call, running.task)
             outcome = running.task.result()

@@ -20,8 +20,8 @@ class Provider:
         self.requests = 0
         #: Seconds before each answer, after the work is done.
         self.delay_s = 0.0
-        #: Called after the work and before the answer; may cut the connection by raising.
-        self.after_work: Callable[[str], None] | None = None
+        #: Asked after the work and before the answer: is the connection to be cut?
+        self.is_cut: Callable[[str], bool] = lambda key: False
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -57,12 +57,12 @@ class Provider:
         key = request.match_info["key"]
         if ("bookings", key) not in self.journal:
             self.journal.append(("bookings", key))
-        return await self._answer(key)
+        return await self._answer(request, key)
 
     async def _note(self, request: web.Request) -> web.Response:
         key = request.match_info["key"]
         self.journal.append(("notes", key))
-        return await self._answer(key)
+        return await self._answer(request, key)
 
     async def _find(self, request: web.Request) -> web.Response:
         found = (request.match_info["kind"], request.match_info["key"]) in self.journal
@@ -72,10 +72,10 @@ class Provider:
         self.undo(request.match_info["kind"], request.match_info["key"])
         return web.json_response({})
 
-    async def _answer(self, key: str) -> web.Response:
+    async def _answer(self, request: web.Request, key: str) -> web.Response:
         self.requests += 1
-        if self.after_work is not None:
-            self.after_work(key)
+        if self.is_cut(key) and request.transport is not None:
+            request.transport.abort()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         return web.json_response({"key": key})
