@@ -99,7 +99,11 @@ class Stranger:
         deadline = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < deadline, f"waited {timeout_s} s for {what()}"
-            self._connection.process_data_events(time_limit=0.1)
+            self.process(0.1)
+
+    def process(self, seconds: float) -> None:
+        """Take in what comes for a while."""
+        self._connection.process_data_events(time_limit=seconds)
 
     def depth(self, queue: str) -> int:
         """Count the messages waiting in a queue."""

@@ -1,0 +1,215 @@
+"""Kill at random, then count: `make chaos JOBS=10000 KILLS=50`, or a short run among the tests.
+
+Jobs of each effect go through several workers on PostgreSQL while workers, broker and ledger are killed with
+-9 at random and started again. The provider's journal is the judge.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pika.exceptions
+from rich.progress import Progress
+
+from tests.support.provider import Provider
+from tests.support.rpc import Stranger, job
+from tests.support.worker_process import WorkerProcess
+from worker.dev.postgres import PrivatePostgres
+from worker.dev.rabbitmq import PrivateRabbitMQ
+
+WORKERS = 3
+REPLIES = "chaos.replies"
+ACTIONS = ("book", "jot", "scribble")
+#: Seconds between two kills: time for something to be under way again.
+BETWEEN_KILLS_S = (0.5, 2.0)
+#: Seconds without a new answer after which the rest counts as lost.
+PATIENCE_S = 90.0
+PLUGIN = Path(__file__).parents[1] / "support" / "plugin"
+
+
+@dataclass
+class Tally:
+    """What was sent, what came back, what happened."""
+
+    sent: dict[str, tuple[str, str]] = field(default_factory=dict)
+    replies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    kills: Counter[str] = field(default_factory=Counter)
+    effects: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def lost(self) -> list[str]:
+        """Correlation ids without an answer."""
+        return [each for each in self.sent if each not in self.replies]
+
+    def doubled(self) -> list[tuple[str, str]]:
+        """Keys whose effect happened more than once."""
+        return [effect for effect, count in self.effects.items() if count > 1]
+
+    def wrong(self) -> list[str]:
+        """Answers that the journal contradicts."""
+        found = []
+        for correlation_id, (action, key) in self.sent.items():
+            kind = "bookings" if action == "book" else "notes"
+            for reply in self.replies.get(correlation_id, ()):
+                happened = self.effects[(kind, key)] == 1
+                code = (reply["error"] or {}).get("code")
+                if (reply["status"] == "succeeded" and not happened) or (
+                    reply["status"] == "failed" and not (action == "scribble" and code == "OUTCOME_UNKNOWN")
+                ):
+                    found.append(f"{action} {key}: {reply['status']} {code}, happened: {happened}")
+        return found
+
+    def table(self) -> str:
+        """Say it in lines."""
+        rows = [f"{'':10}{'jobs':>8}{'answered':>10}{'effects':>9}{'unknown':>9}{'doubled':>9}{'lost':>6}"]
+        for action in ACTIONS:
+            ids = [each for each, (what, _) in self.sent.items() if what == action]
+            keys = {self.sent[each][1] for each in ids}
+            kind = "bookings" if action == "book" else "notes"
+            effects = [self.effects[(kind, key)] for key in keys]
+            unknown = sum(self.replies[each][0]["status"] == "failed" for each in ids if each in self.replies)
+            rows.append(
+                f"{action:10}{len(ids):8}{sum(each in self.replies for each in ids):10}"
+                f"{sum(effects):9}{unknown:9}{sum(count > 1 for count in effects):9}"
+                f"{sum(each not in self.replies for each in ids):6}"
+            )
+        rows.append("killed: " + ", ".join(f"{what} {count} times" for what, count in self.kills.items()))
+        return "\n".join(rows)
+
+
+async def run_chaos(jobs: int, kills: int, folder: Path, *, seed: int, show: bool = False) -> Tally:
+    """Run it all, and give the count."""
+    chance = random.Random(seed)
+    tally = Tally()
+    async with AsyncExitStack() as stack:
+        provider = Provider()
+        await provider.start()
+        stack.push_async_callback(provider.stop)
+        broker = await stack.enter_async_context(PrivateRabbitMQ(folder / "rabbitmq"))
+        postgres = await stack.enter_async_context(PrivatePostgres(folder / "postgres"))
+        workers = [
+            _worker(number, broker.url, postgres.url, provider.url, folder) for number in range(WORKERS)
+        ]
+        for worker in workers:
+            stack.callback(worker.close)
+            worker.start()
+        await asyncio.gather(*(worker.ready(60) for worker in workers))
+        progress = stack.enter_context(Progress(disable=not show, transient=True))
+        bar = progress.add_task("answers", total=jobs)
+        provider.delay_s = 0.2  # so that a kill finds calls under way
+        pause_s = kills * sum(BETWEEN_KILLS_S) / 2 / jobs
+        publishing = asyncio.create_task(
+            asyncio.to_thread(_publish, broker.url, jobs, pause_s, chance, tally)
+        )
+        killing = asyncio.create_task(_kill(kills, chance, workers, broker, postgres, tally))
+        collecting = asyncio.create_task(asyncio.to_thread(_collect, broker.url, jobs, tally))
+        while not collecting.done():
+            progress.update(bar, completed=len(tally.replies))
+            await asyncio.sleep(0.2)
+        await asyncio.gather(publishing, killing, collecting)
+        tally.effects = provider.effects()
+    return tally
+
+
+def _worker(number: int, broker: str, ledger: str, provider: str, folder: Path) -> WorkerProcess:
+    environment = {
+        "CONNECTORS_RABBITMQ_URL": broker,
+        "CONNECTORS_DATABASE_URL": ledger,
+        "CONNECTORS_ENABLED": "effects",
+        "CONNECTORS_TENANT_CONCURRENCY": "100",
+        "CONNECTORS_MAX_ATTEMPTS": "20",
+        "EFFECTS_URL": provider,
+        "PYTHONPATH": str(PLUGIN),
+    }
+    return WorkerProcess(environment, folder / f"worker-{number}", failing=True)
+
+
+def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: Tally) -> None:
+    """Publish with confirms; what was not confirmed is published again, under the same key."""
+    for number in range(jobs):
+        action = ACTIONS[number % len(ACTIONS)]
+        correlation_id, key = f"c{number}", f"{action}-{number}"
+        tally.sent[correlation_id] = (action, key)
+    waiting = list(tally.sent)
+    while waiting:
+        try:
+            with Stranger(url, reply_queue=REPLIES, collects=False) as stranger:
+                stranger.channel.confirm_delivery()
+                while waiting:
+                    action, key = tally.sent[waiting[-1]]
+                    body = job("effects", action, id=key)
+                    for _ in range(2 if chance.random() < 0.1 else 1):  # some come twice
+                        stranger.send(body, correlation_id=waiting[-1])
+                    waiting.pop()
+                    stranger.process(pause_s)
+        except (pika.exceptions.AMQPError, OSError):
+            time.sleep(0.3)
+
+
+def _collect(url: str, jobs: int, tally: Tally) -> None:
+    """Collect answers until all are there, or none has come for long."""
+    last_at, last_count = time.monotonic(), 0
+    while len(tally.replies) < jobs and time.monotonic() - last_at < PATIENCE_S:
+        try:
+            with Stranger(url, reply_queue=REPLIES) as stranger:
+                stranger.replies = tally.replies
+                while len(tally.replies) < jobs and time.monotonic() - last_at < PATIENCE_S:
+                    if len(tally.replies) > last_count:
+                        last_at, last_count = time.monotonic(), len(tally.replies)
+                    stranger.process(0.2)
+        except (pika.exceptions.AMQPError, OSError):
+            time.sleep(0.3)
+
+
+async def _kill(
+    kills: int,
+    chance: random.Random,
+    workers: list[WorkerProcess],
+    broker: PrivateRabbitMQ,
+    postgres: PrivatePostgres,
+    tally: Tally,
+) -> None:
+    for _ in range(kills):
+        await asyncio.sleep(chance.uniform(*BETWEEN_KILLS_S))
+        what = chance.choices(("worker", "broker", "ledger"), weights=(8, 1, 1))[0]
+        tally.kills[what] += 1
+        if what == "worker":
+            worker = chance.choice(workers)
+            await asyncio.to_thread(worker.kill)
+            worker.start()
+        elif what == "broker":
+            await broker.kill()
+            await broker.restart()
+        else:
+            await postgres.kill()
+            await postgres.restart()
+
+
+def main() -> int:
+    """Run from the command line; exit 1 where anything was lost, doubled or told wrongly."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--jobs", type=int, default=1000)
+    options.add_argument("--kills", type=int, default=10)
+    options.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
+    given = options.parse_args()
+    print(f"{given.jobs} jobs, {given.kills} kills, seed {given.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        tally = asyncio.run(
+            run_chaos(given.jobs, given.kills, Path(name), seed=given.seed, show=sys.stderr.isatty())
+        )
+    print(tally.table())
+    for fault in tally.wrong()[:20]:
+        print(f"wrong: {fault}")
+    return 1 if tally.lost() or tally.doubled() or tally.wrong() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
