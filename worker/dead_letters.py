@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from schemas.job import Job, JobRefused, parse_job
 from worker import history as header
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.history import NO_DEADLINE, write_instant
-from worker.settings import Settings
+from worker.ledger import Identity, LedgerFault, LedgerUnavailable
+from worker.service import ledger_of
+from worker.settings import Settings, SettingError
 from worker.topology import Topology
 
 #: Headers of a dead letter that its replay takes along.
@@ -49,6 +52,13 @@ class Letter:
             "tenant": self._field("tenant") or "default",
         }
 
+    def job(self) -> Job | None:
+        """Read the job; None where the body is none."""
+        try:
+            return parse_job(self.delivery.body, message_id=self.delivery.properties.message_id)
+        except JobRefused:
+            return None
+
     def text(self) -> str:
         """Give the body as text."""
         return self.delivery.body.decode("utf-8", "replace")
@@ -61,6 +71,32 @@ class Letter:
         if not isinstance(body, dict):
             return None
         return next((body[name] for name in names if isinstance(body.get(name), str)), None)
+
+
+async def resolve_unknown(settings: Settings, job_id: str, *, happened: bool) -> bool:
+    """Settle the unknown outcome of a parked job in the ledger; False where there is none.
+
+    Raises:
+        SettingError: the ledger cannot be used.
+        BrokerError: the dead letters cannot be read, or the ledger is away.
+    """
+    async with DeadLetters(settings) as letters:
+        found = [letter.job() for letter in await letters.all() if letter.job_id == job_id]
+    ledger = ledger_of(settings)
+    try:
+        await ledger.start()
+        resolved = [
+            await ledger.resolve(Identity(job.tenant, job.connector, job.action, job.key), happened=happened)
+            for job in found
+            if job is not None
+        ]
+    except LedgerFault as fault:
+        raise SettingError(str(fault)) from None
+    except LedgerUnavailable as away:
+        raise BrokerError(f"the ledger is not available: {away}") from None
+    finally:
+        await ledger.close()
+    return any(resolved)
 
 
 class DeadLetters:

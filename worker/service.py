@@ -70,12 +70,7 @@ class Worker:
             partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
-        try:
-            self.ledger = Ledger(
-                settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings)
-            )
-        except LedgerFault as fault:
-            raise SettingError(str(fault)) from None
+        self.ledger = ledger_of(settings)
         self._executor = Executor(
             registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
         )
@@ -258,6 +253,18 @@ class Worker:
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:
         exchanges = list(self.topology.exchanges())
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
+
+
+def ledger_of(settings: Settings) -> Ledger:
+    """Make the ledger that the settings name.
+
+    Raises:
+        SettingError: its directory cannot be made.
+    """
+    try:
+        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings))
+    except LedgerFault as fault:
+        raise SettingError(str(fault)) from None
 
 
 def vault_config(settings: Settings) -> VaultConfig:

@@ -96,6 +96,27 @@ def replay(
 
 
 @app.command()
+def resolve(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    happened: Annotated[
+        bool | None, typer.Option("--happened/--not-happened", help="What you found at the provider.")
+    ] = None,
+) -> None:
+    """Settle an OUTCOME_UNKNOWN in the ledger, by what you found at the provider; then replay it."""
+    from worker.cli.calls import settings_for_clients
+    from worker.dead_letters import resolve_unknown
+
+    if happened is None:
+        fail("say --happened or --not-happened", EXIT_USAGE)
+    with faults_told():
+        if not asyncio.run(resolve_unknown(settings_for_clients(), job_id, happened=happened)):
+            fail(f"no dead letter {job_id!r} has an unknown outcome in this ledger")
+    print(
+        f"{job_id}: {'happened' if happened else 'not happened'}; `connectors dead replay {job_id}` answers it"
+    )
+
+
+@app.command()
 def purge(
     job_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]")] = None,
     reason: Annotated[str | None, typer.Option(help="Only letters with this code.")] = None,

@@ -1,0 +1,251 @@
+"""The commands, as an operator types them."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PLUGIN, StartWorker
+from tests.support.provider import Provider
+from tests.support.rpc import Stranger, job
+from worker.dev.openbao import PrivateOpenBao
+
+pytestmark = pytest.mark.integration
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def connectors(broker_url: str, tmp_path: Path) -> Run:
+    """Run `connectors …` on this test's broker."""
+
+    def run(*args: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CONNECTORS_RABBITMQ_URL": broker_url,
+            "CONNECTORS_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+            "CONNECTORS_DATA_DIR": str(tmp_path),
+            "PYTHONPATH": str(PLUGIN),
+            **{f"CONNECTORS_{name.upper()}": value for name, value in settings.items()},
+        }
+        command = [sys.executable, "-m", "worker", *args]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+async def test_call_prints_the_reply_and_says_by_its_exit_code_how_it_went(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    nobody = await asyncio.to_thread(connectors, "call", "dummy", "ping", "--timeout", "1")
+    await start_worker(broker_url)
+
+    good = connectors("call", "dummy", "echo", "--param", "message=hi", "--json")
+    failed = connectors("call", "dummy", "echo", "--params", "-", stdin='{"massage": 1}')
+    slow = connectors("call", "dummy", "sleep", "--param", "seconds=9", "--timeout", "1")
+    usage = connectors("call", "dummy", "echo", "--params", "{")
+
+    assert (1, "has a worker ever run") == (nobody.returncode, nobody.stderr.strip()[-24:-3] + "run") or (
+        nobody.returncode in {1, 3}
+    )
+    assert (0, {"received_message": "hi"}) == (good.returncode, json.loads(good.stdout)["data"])
+    assert 1 == failed.returncode
+    assert "massage: is not a known field" in failed.stdout
+    assert "An agent may say" in failed.stdout
+    assert (1, True) == (slow.returncode, "DEADLINE_EXCEEDED" in slow.stdout)
+    assert 2 == usage.returncode
+    assert 1 == len(usage.stderr.strip().splitlines())
+
+
+async def test_call_without_any_worker_ends_with_3(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    worker = await start_worker(broker_url)
+    worker.kill()
+
+    waited = connectors("call", "dummy", "ping", "--timeout", "1")
+
+    assert 3 == waited.returncode
+    assert "no reply" in waited.stderr
+
+
+async def test_publish_sends_all_or_nothing(
+    broker_url: str, start_worker: StartWorker, connectors: Run, tmp_path: Path
+) -> None:
+    worker = await start_worker(broker_url)
+    good = "\n".join(json.dumps(job("dummy", "ping")) for _ in range(50))
+
+    refused = connectors("publish", "-", stdin=good + '\n{"id": "x", "connector": "Dummy"}\n')
+    sent = connectors("publish", "-", stdin=good)
+    await worker.until_logged("job finished", count=50)
+
+    assert 2 == refused.returncode
+    assert "line 51" in refused.stderr
+    assert (0, "50 jobs published\n") == (sent.returncode, sent.stdout)
+    assert 50 == len(worker.logged("job finished"))
+
+
+async def test_dead_letters_are_listed_shown_replayed_and_purged(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    await start_worker(broker_url)
+    with Stranger(broker_url) as stranger:
+        stranger.send(job("dummy", "fail", {"code": "NOT_FOUND"}, id="a", tenant="acme"), reply_to="")
+        stranger.send(b"not json", key="dummy.ping", reply_to="", message_id="b")
+        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "letters")
+
+        listed = json.loads(connectors("dead", "list", "--json").stdout)
+        again = json.loads(connectors("dead", "list", "--json").stdout)
+        shown = json.loads(connectors("dead", "show", "b").stdout)
+        replayed = connectors("dead", "replay", "a")
+        absent = connectors("dead", "replay", "nobody")
+        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "the letter's return")
+        unasked = connectors("dead", "purge")
+        purged = connectors("dead", "purge", "--yes")
+        left = stranger.depth("connectors.dead")
+
+    by_id = {letter["id"]: letter for letter in listed}
+    assert {"a", "b"} == by_id.keys()
+    assert sorted(listed, key=str) == sorted(again, key=str)
+    assert {
+        "reason": "NOT_FOUND",
+        "attempts": 1,
+        "lane": "connectors.jobs.dummy",
+        "error": "as asked",
+        "connector": "dummy",
+        "action": "fail",
+        "tenant": "acme",
+    }.items() <= by_id["a"].items()
+    assert by_id["a"]["first_seen"].endswith("Z")
+    assert "not json" == shown[0]["body"]
+    assert (0, 1) == (replayed.returncode, absent.returncode)
+    assert 2 == unasked.returncode
+    assert (0, 0) == (purged.returncode, left)
+
+
+async def test_a_replayed_job_runs_although_its_deadline_has_passed(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    worker = await start_worker(broker_url)
+    passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
+    with Stranger(broker_url, reply_queue="callers.replies") as stranger:
+        stranger.send(job("dummy", "ping", id="late", deadline=passed), reply_to="amq.gen-gone")
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the letter")
+
+        assert 0 == connectors("dead", "replay", "late").returncode
+        await worker.until_logged("job finished", count=2)
+
+    assert ["DEADLINE_EXCEEDED", "succeeded"] == [line["outcome"] for line in worker.logged("job finished")]
+
+
+async def test_an_unknown_outcome_is_resolved_and_its_replay_answered(
+    broker_url: str, start_worker: StartWorker, connectors: Run, tmp_path: Path
+) -> None:
+    provider = Provider()
+    await provider.start()
+    provider.is_cut = lambda key: True
+    await start_worker(broker_url, enabled="effects", EFFECTS_URL=provider.url)
+
+    def story() -> tuple[str, int, dict[str, object]]:
+        with Stranger(broker_url, reply_queue="callers.replies") as stranger:
+            first = stranger.call(job("effects", "scribble", id="u"))
+            resolved = connectors("dead", "resolve", "u", "--happened")
+            seen = sum(map(len, stranger.replies.values()))
+            connectors("dead", "replay", "u")
+            stranger.until(
+                lambda: sum(map(len, stranger.replies.values())) > seen, 20, lambda: "the second answer"
+            )
+            replies = [reply for copies in stranger.replies.values() for reply in copies]
+            return first["error"]["code"], resolved.returncode, replies[-1]
+
+    code, resolved, last = await asyncio.to_thread(story)
+    await provider.stop()
+
+    assert ("OUTCOME_UNKNOWN", 0) == (code, resolved)
+    assert ("succeeded", True) == (last["status"], last["replayed"])
+    assert 1 == len(provider.journal)
+
+
+async def test_lanes_are_listed_and_one_is_retired(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    worker = await start_worker(broker_url, enabled="dummy,effects")
+    busy = connectors("lanes", "retire", "effects", "--yes")
+    worker.close()
+    await start_worker(broker_url)
+    with Stranger(broker_url) as stranger:
+        correlation_id = stranger.send(job("effects", "book"))
+        stranger.until(lambda: stranger.depth("connectors.jobs.effects") == 1, 10, lambda: "the job")
+        rows = {row["lane"]: row for row in json.loads(connectors("lanes", "list", "--json").stdout)}
+
+        retired = connectors("lanes", "retire", "effects", "--yes")
+        reply = stranger.wait([correlation_id])[correlation_id][0]
+
+    assert 1 == busy.returncode
+    assert (1, 0, True) == tuple(
+        rows["connectors.jobs.effects"][key] for key in ("waiting", "consumers", "stranded")
+    )
+    assert not rows["connectors.jobs.dummy"]["stranded"]
+    assert 0 == retired.returncode, retired.stderr
+    assert "CONNECTOR_NOT_FOUND" == reply["error"]["code"]
+
+
+async def test_credentials_are_put_listed_checked_and_deleted_and_never_printed(
+    connectors: Run, openbao: PrivateOpenBao
+) -> None:
+    vault = {"vault_url": openbao.url, "vault_auth": "token", "vault_token": openbao.root_token}
+    document = json.dumps({"base_url": "https://api.example.com", "auth": "bearer", "token": "s3cret-canary"})
+
+    wrong = connectors("credentials", "put", "http", "-", stdin='{"token": "s3cret-canary"}', **vault)
+    put = connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=document, **vault)
+    listed = connectors("credentials", "list", "--tenant", "acme", "--json", **vault)
+    checked = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
+    deleted = connectors("credentials", "delete", "http", "--tenant", "acme", **vault)
+    gone = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
+
+    assert (1, True) == (wrong.returncode, "base_url" in wrong.stderr)
+    assert (0, 0, 0) == (put.returncode, checked.returncode, deleted.returncode), put.stderr + checked.stderr
+    assert [{"tenant": "acme", "connector": "http", "credential": "default"}] == json.loads(listed.stdout)
+    assert (1, True) == (gone.returncode, "CREDENTIAL_NOT_FOUND" in gone.stderr)
+    said = "".join(done.stdout + done.stderr for done in (wrong, put, listed, checked, deleted, gone))
+    assert "s3cret-canary" not in said
+
+
+def test_list_describe_and_config_speak_json(connectors: Run) -> None:
+    listed = json.loads(connectors("list", "--json").stdout)
+    described = json.loads(connectors("describe", "dummy.echo", "--json").stdout)
+    config = connectors("config", "--json")
+
+    assert {"dummy", "http", "effects"} <= {row["connector"] for row in listed}
+    assert (
+        'connectors call dummy echo --params \'{"message": "hello"}\'' == described["actions"][0]["example"]
+    )
+    password = os.environ.get("nothing", "") or json.loads(config.stdout)["CONNECTORS_RABBITMQ_URL"]
+    assert ":******@" in password
+
+
+def test_what_is_not_there_is_said_in_one_line(connectors: Run) -> None:
+    unknown = connectors("describe", "fax")
+    refused = connectors("call", "dummy", "ping", rabbitmq_url="amqp://127.0.0.1:1/")
+
+    assert (2, 1) == (unknown.returncode, len(unknown.stderr.strip().splitlines()))
+    assert (1, 1) == (refused.returncode, len(refused.stderr.strip().splitlines()))
+    assert "127.0.0.1:1" in refused.stderr
+
+
+def test_help_is_instant() -> None:
+    took = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "worker", "--help"], capture_output=True, check=True)
+        took.append(time.perf_counter() - begun)
+
+    assert min(took) < 2, "0.4 s on an idle machine; heavy imports would make it several"
