@@ -13,7 +13,7 @@ from worker.broker import BrokerError, Browser, Connection, Delivery, Properties
 from worker.history import NO_DEADLINE, write_instant
 from worker.ledger import Identity, LedgerFault, LedgerUnavailable
 from worker.service import ledger_of
-from worker.settings import Settings, SettingError
+from worker.settings import SettingError, Settings
 from worker.topology import Topology
 
 #: Headers of a dead letter that its replay takes along.

@@ -4,12 +4,12 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Generic, ParamSpec, TypeVar, get_origin, get_type_hints, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from connectors.sdk.context import Context
+from connectors.sdk.context import Context, is_context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
 from connectors.sdk.params import Signature
@@ -89,7 +89,7 @@ class Action(Generic[P, R]):
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self!r}: its undo must be an async function")
         hints = get_type_hints(function)
-        unknown = [name for name, hint in hints.items() if not _is_context(hint)]
+        unknown = [name for name, hint in hints.items() if not is_context(hint)]
         if surplus := set(unknown) - {"params", "result", "return"}:
             raise TypeError(f"{self!r}: its undo takes params, result and a Context, not {sorted(surplus)}")
         self._undo = (function, hints)
@@ -122,7 +122,7 @@ class Action(Generic[P, R]):
         known = {"params": params, "result": result}
         await function(
             **{
-                name: context if _is_context(hint) else known[name]
+                name: context if is_context(hint) else known[name]
                 for name, hint in hints.items()
                 if name != "return"
             }
@@ -233,7 +233,3 @@ class Connector:
             details = describe(error)
             wrong = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
             raise CredentialInvalid(f"the credential is malformed: {wrong}", details=details) from None
-
-
-def _is_context(hint: Any) -> bool:
-    return hint is Context or get_origin(hint) is Context

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin
 
 from typing_extensions import TypeVar
 
@@ -22,6 +23,14 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
         passed = {name: kwargs[name] for name in ("exc_info", "stack_info", "stacklevel") if name in kwargs}
         fields = {name: value for name, value in kwargs.items() if name not in passed}
         return msg, {**passed, "extra": {"fields": {**(self.extra or {}), **fields}}}
+
+
+def is_context(hint: Any) -> bool:
+    """Say whether a parameter with this annotation takes the Context: `Context`, `Context[C]`, or one or None."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(map(is_context, get_args(hint)))
+    return hint is Context or origin is Context
 
 
 def _ignore(message: str) -> None:

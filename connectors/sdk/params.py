@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_json
 
-from connectors.sdk.context import Context
+from connectors.sdk.context import Context, is_context
 from connectors.sdk.errors import InvalidParams
 from schemas.error import Detail
 from schemas.job import describe
@@ -44,7 +44,7 @@ class Signature:
             if parameter.name not in hints:
                 raise TypeError(f"{name}: the parameter {parameter.name!r} needs a type")
             hint = hints[parameter.name]
-            if hint is Context or get_origin(hint) is Context:
+            if is_context(hint):
                 self.context_name = parameter.name
             else:
                 default = ... if parameter.default is parameter.empty else parameter.default

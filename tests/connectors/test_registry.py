@@ -1,0 +1,76 @@
+"""Finding connectors: by entry point, one bad one harming nobody."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from connectors.registry import installed_names, load
+
+
+def _distribution(folder: Path, name: str, entry: str, module: str, code: str, version: str = "1.0") -> None:
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[connectors]\n{entry} = {module}:connector\n")
+    (folder / f"{module}.py").write_text(code)
+
+
+GOOD = "from connectors.sdk import Connector\nconnector = Connector({!r})\n"
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_ours_come_in_by_the_same_door() -> None:
+    assert {"dummy", "http"} <= installed_names()
+    assert not load(["dummy", "http"]).broken
+
+
+def test_only_what_is_named_is_imported(plugins: Path) -> None:
+    _distribution(plugins, "acme", "acme", "acme_unnamed", "import sys; sys.exit(3)")
+
+    assert {"dummy"} == set(load(["dummy"]).connectors)
+    assert "acme" in installed_names()
+    assert "acme_unnamed" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ZeroDivisionError('no luck')", "ZeroDivisionError: no luck"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError"),
+        ("import sys; sys.exit(3)", "SystemExit"),
+        ("connector = 1", "is no Connector"),
+        (GOOD.format("other"), "calls itself 'other'"),
+        ("x = (", "SyntaxError"),
+    ],
+)
+def test_one_that_fails_is_named_in_one_line_and_the_others_run(
+    plugins: Path, code: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    module = f"acme_{abs(hash(request.node.name))}"
+    _distribution(plugins, "acme", "acme", module, code)
+
+    registry = load(["acme", "dummy"])
+
+    assert {"dummy"} == set(registry.connectors)
+    assert said in registry.broken["acme"]
+    assert "acme" in registry.broken["acme"] and "1.0" in registry.broken["acme"]
+    assert 1 == len(registry.broken["acme"].splitlines())
+
+
+def test_a_name_that_two_claim_runs_for_neither(plugins: Path) -> None:
+    _distribution(plugins / "a", "acme_crm", "crm", "crm_a", GOOD.format("crm"), "1.2")
+    _distribution(plugins / "b", "beta_crm", "crm", "crm_b", GOOD.format("crm"), "0.4")
+    sys.path[:0] = [str(plugins / "a"), str(plugins / "b")]
+    try:
+        registry = load(["crm", "dummy"])
+    finally:
+        del sys.path[:2]
+
+    assert {"dummy"} == set(registry.connectors)
+    assert "registered twice: acme_crm 1.2 and beta_crm 0.4; uninstall one" in registry.broken["crm"]
