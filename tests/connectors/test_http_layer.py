@@ -161,7 +161,7 @@ async def test_no_cookie_is_kept_and_no_proxy_or_netrc_is_used(
             await api_of(pool, served).get("/")
 
     assert 2 == len(seen)
-    assert not {"cookie", "authorization", "proxy-authorization"} & set.union(*seen)
+    assert not {"cookie", "authorization", "proxy-authorization"} & set[str]().union(*seen)
 
 
 async def test_head_and_empty_answers_have_no_body(pool: HttpPool) -> None:

@@ -1,0 +1,43 @@
+"""A launcher that is killed with -9 leaves no process and no port behind."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    with (tmp_path / "dev.log").open("wb") as log:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "worker", "dev"], env=environment, cwd=tmp_path, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while b"Ctrl-C" not in (tmp_path / "dev.log").read_bytes():
+            assert launcher.poll() is None and time.monotonic() < deadline, (tmp_path / "dev.log").read_text()
+            await asyncio.sleep(0.1)
+        children = psutil.Process(launcher.pid).children(recursive=True)
+        names = {child.name() for child in children}
+
+        called = subprocess.run(
+            [sys.executable, "-m", "worker", "call", "dummy", "ping", "--json"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+    _, left = await asyncio.to_thread(psutil.wait_procs, children, 15)
+
+    assert "pong" == json.loads(called.stdout)["data"], called.stderr
+    assert {"beam.smp", "bao"} <= names
+    assert [] == left
