@@ -99,6 +99,7 @@ class Worker:
             metrics=self.metrics,
             checks=self.status.checks(),
             status=self.status,
+            not_loaded=registry.broken,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -45,8 +45,8 @@ class Outgoing:
 
     method: str
     target: Target
-    headers: Mapping[str, str]
-    body: bytes | None
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
     #: Most decoded bytes to take of the answer.
     max_bytes: int
     #: Seconds the whole call has, redirects and token included; and when they end (`time.monotonic()`).

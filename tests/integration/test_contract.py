@@ -4,10 +4,11 @@ import asyncio
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartWorker
+from tests.conftest import PLUGIN, StartWorker
 from tests.support.rpc import DIRECT, Stranger, job
 
 pytestmark = pytest.mark.integration
@@ -314,3 +315,25 @@ async def test_a_second_signal_stops_at_once_and_the_jobs_come_again(
         stranger.until(lambda: stranger.depth("connectors.jobs.dummy") == 1, 10, lambda: "the job's return")
 
     assert took_s < 5
+
+
+async def test_a_connector_that_fails_to_load_is_named_and_the_others_run(
+    broker_url: str, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    info = tmp_path / "plugin" / "acme-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[connectors]\nacme = acme_broken:connector\n")
+    (tmp_path / "plugin" / "acme_broken.py").write_text("raise ZeroDivisionError('no luck')")
+
+    worker = await start_worker(
+        broker_url, enabled="dummy,acme", PYTHONPATH=f"{tmp_path / 'plugin'}:{PLUGIN}"
+    )
+    with Stranger(broker_url) as stranger:
+        reply = stranger.call(job("dummy", "ping"))
+        refused = stranger.call(job("acme", "ping"))
+
+    assert "pong" == reply["data"]
+    assert "CONNECTOR_NOT_FOUND" == refused["error"]["code"]
+    assert "no luck" in (await worker.get("readyz")).json()["not_loaded"]["acme"]
+    assert "no luck" in worker.logged("connector not loaded")[0]["reason"]

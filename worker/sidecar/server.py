@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
@@ -44,6 +44,8 @@ class Sidecar:
 
     Args:
         checks: the readiness checks by name, read anew for each answer.
+        not_loaded: connectors that failed to load, with the reason; named in /readyz, and no fault of
+            the others.
         blocked_after_s: seconds without a turn of the loop after which the worker is not healthy.
     """
 
@@ -55,8 +57,10 @@ class Sidecar:
         checks: Checks,
         status: StatusSource,
         *,
+        not_loaded: Mapping[str, str] | None = None,
         blocked_after_s: float = BLOCKED_AFTER_S,
     ) -> None:
+        self._not_loaded = dict(not_loaded or {})
         self._host = host
         self._port = port
         self._metrics = metrics
@@ -150,7 +154,7 @@ class Sidecar:
         return Answer(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
             "application/json",
-            json.dumps({"ready": ready, "checks": shown}).encode() + b"\n",
+            json.dumps({"ready": ready, "checks": shown, "not_loaded": self._not_loaded}).encode() + b"\n",
         )
 
     async def _page(self) -> Answer:
