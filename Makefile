@@ -17,12 +17,12 @@ demo: $(READY) ## Run the main job on a private RabbitMQ and OpenBao, and show w
 	@$(BIN)/connectors demo
 
 test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
-	@$(PYTEST) -m "not registry"
+	@$(PYTEST) -n 3 -m "not registry"
 
 fast: $(READY) ## Pass the tests that need no broker
 	@$(PYTEST) -m "not integration and not faults"
 
-test-all: test ## And those that need a registry: the wheel in a clean environment
+test-all: $(READY) ## And those that need a registry: the wheel in a clean environment
 	@$(PYTEST) -m registry || [ $$? -eq 5 ]
 
 check: $(READY) ## Format, lint, types, layers, generated files

@@ -155,8 +155,10 @@ class HttpCredential(BaseModel):
 
     def secrets(self) -> list[str]:
         """List what must not come back in an answer."""
-        held = [*self.headers().values(), self.token, self.password]
-        texts = [secret.get_secret_value().removeprefix("Basic ") for secret in held if secret is not None]
+        held = [self.token, self.password, self.value]
+        texts = [secret.get_secret_value() for secret in held if secret is not None]
+        if self.password is not None:
+            texts.append(self.headers()["Authorization"].get_secret_value().removeprefix("Basic "))
         return [text for text in texts if len(text) >= MIN_SECRET_CHARS]
 
     def headers(self) -> dict[str, SecretStr]:

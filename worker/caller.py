@@ -160,7 +160,8 @@ class Caller:
         if not isinstance(outcome.error, CredentialInvalid) or call.connector.credential is None:
             return outcome
         job = call.job
-        await self._credentials.invalidate(job.tenant, job.connector, job.credential)
+        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
+        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=document)
         fresh = await self.fetch(call)
         if fresh == document:
             return outcome  # the same secret would be refused again, and accounts get locked

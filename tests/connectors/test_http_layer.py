@@ -33,6 +33,8 @@ from connectors.sdk.tokens import Token, TokenAuth
 from schemas.error import Code
 from tests.support.http_servers import Served, answering, make_authority, read_request, serve, serve_raw
 
+pytestmark = pytest.mark.integration
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -161,8 +163,8 @@ async def test_no_cookie_is_kept_and_no_proxy_or_netrc_is_used(
         for _ in range(2):
             await api_of(pool, served).get("/")
 
-    assert 2 == len(seen)
-    assert not {"cookie", "authorization", "proxy-authorization"} & set[str]().union(*seen)
+    assert 2 == seen.count("host")
+    assert not {"cookie", "authorization", "proxy-authorization"} & set(seen)
 
 
 async def test_head_and_empty_answers_have_no_body(pool: HttpPool) -> None:

@@ -17,13 +17,13 @@ pytestmark = pytest.mark.faults
 REPLIES = "callers.replies"
 
 
-async def _publish(url: str, count: int, action: str = "echo") -> list[str]:
+async def _publish(url: str, count: int, action: str = "echo", seconds: float = 1) -> list[str]:
     """Publish jobs whose replies wait in a durable queue; the caller hangs up."""
 
     def publish() -> list[str]:
         with Stranger(url, reply_queue=REPLIES, collects=False) as stranger:
             stranger.channel.confirm_delivery()
-            params = {"message": "x" * 100} if action == "echo" else {"seconds": 1}
+            params = {"message": "x" * 100} if action == "echo" else {"seconds": seconds}
             return [stranger.send(job("dummy", action, params)) for _ in range(count)]
 
     return await asyncio.to_thread(publish)
@@ -96,8 +96,7 @@ async def test_a_memory_alarm_pauses_intake_and_loses_nothing(
     own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(own_rabbitmq.url)
-    sent = await _publish(own_rabbitmq.url, 20, "sleep")
-    await asyncio.sleep(0.2)
+    sent = await _publish(own_rabbitmq.url, 20, "sleep", seconds=8)
 
     await own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
     await worker.until_logged("lane paused")

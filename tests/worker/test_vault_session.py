@@ -22,6 +22,8 @@ from worker.vault import VaultAuthError, VaultClient
 from worker.vault_config import VaultConfig
 from worker.vault_credentials import VaultCredentials
 
+pytestmark = pytest.mark.integration
+
 CANARY = "canary-8f2b61c0d7"
 NO_CACHE = CachePolicy(ttl_s=0, stale_s=0, refusal_s=0)
 Connect = Callable[..., Awaitable[VaultCredentials]]
