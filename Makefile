@@ -30,6 +30,7 @@ check: $(READY) ## Format, lint, types, layers, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py
 
 bench: $(READY) ## Measure the worker beside a hand-written one
 	@$(BIN)/python -m tests.bench

@@ -37,8 +37,10 @@ from schemas.error import Code
 if TYPE_CHECKING:
     import httpx
 
-#: Seconds the action gets in all, and so the most that a job can ask for.
-TIMEOUT_S: Final = 60.0
+#: Seconds a job can ask for at most.
+MAX_TIMEOUT_S: Final = 60.0
+#: What the action gets beyond: the call's own timeout comes first, and knows whether anything was sent.
+GRACE_S: Final = 2.0
 #: Characters of the whole URL: what every server takes.
 MAX_URL_CHARS: Final = 4096
 MAX_HEADERS: Final = 64
@@ -178,7 +180,7 @@ class RequestParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Method
+    method: Method = Field(examples=["GET"])
     path: str = Field(
         description="Begins with /, below base_url; a % stands for an escape.", examples=["/orders/17"]
     )
@@ -186,7 +188,7 @@ class RequestParams(BaseModel):
     headers: dict[str, str] = {}
     json_body: Any = Field(default=None, alias="json", description="A JSON value to send.")
     body: str | None = Field(default=None, description="Text to send; its type by the header Content-Type.")
-    timeout_s: float = Field(default=30.0, gt=0, le=TIMEOUT_S, description="Seconds for the whole call.")
+    timeout_s: float = Field(default=30.0, gt=0, le=MAX_TIMEOUT_S, description="Seconds for the whole call.")
 
     @field_validator("path")
     @classmethod
@@ -262,7 +264,7 @@ def effect_of(params: RequestParams, credential: HttpCredential | None) -> Effec
 
 @http.action(
     effect=effect_of,
-    timeout_s=TIMEOUT_S,
+    timeout_s=MAX_TIMEOUT_S + GRACE_S,
     errors=(
         Code.CREDENTIAL_INVALID,
         Code.PERMISSION_DENIED,

@@ -21,6 +21,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Literal
 
@@ -207,6 +208,7 @@ def check_address(address: Address, reach: Reach) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def literal_of(host: str) -> Address | None:
     """Take a host for an address, where it is written as one."""
     if ":" not in host and not host[-1:].isdigit():
@@ -217,6 +219,7 @@ def literal_of(host: str) -> Address | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _read_authority(authority: str, default_port: int) -> tuple[str, int]:
     if "@" in authority:
         raise RefusedAddress("has a user name or password in it; they belong in the credential")

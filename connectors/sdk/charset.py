@@ -2,6 +2,7 @@
 
 import codecs
 from email.message import Message
+from functools import lru_cache
 from typing import Final
 
 #: Any codec of Python's could be named, some of them quadratic (idna, punycode) and some that are no
@@ -14,6 +15,7 @@ _KNOWN: Final = frozenset(
 )
 
 
+@lru_cache(maxsize=256)
 def charset_of(content_type: str) -> str:
     """Choose the charset to read text as: the declared one where it is known, else UTF-8."""
     if "charset" not in content_type.lower():

@@ -49,6 +49,15 @@ _MEANINGS: Final[Mapping[type[ConnectorError], str]] = MappingProxyType(
         Rejected: "refuses the request",
     }
 )
+#: How much is left of a limit, and when it is full again.
+_LIMIT_HEADERS: Final = (
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("x-rate-limit-remaining", "x-rate-limit-reset"),
+    ("ratelimit-remaining", "ratelimit-reset"),
+)
+_WAIT_HEADERS: Final = frozenset(
+    {"retry-after", "ratelimit", *(name for pair in _LIMIT_HEADERS for name in pair)}
+)
 _SECONDS = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
 _POLICY_PART = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,18})\b")
 
@@ -108,13 +117,11 @@ def read_retry_after(value: str, *, now: float) -> float | None:
 
 def wait_asked_s(headers: Mapping[str, str], *, now: float) -> float | None:
     """Read how long the provider asks to wait: Retry-After, else a used-up limit's reset; or None."""
+    if _WAIT_HEADERS.isdisjoint(headers):
+        return None
     if (value := headers.get("retry-after")) is not None:
         return read_retry_after(value, now=now)
-    for remaining, reset in (
-        ("x-ratelimit-remaining", "x-ratelimit-reset"),
-        ("x-rate-limit-remaining", "x-rate-limit-reset"),
-        ("ratelimit-remaining", "ratelimit-reset"),
-    ):
+    for remaining, reset in _LIMIT_HEADERS:
         if (headers.get(remaining) or "").strip() == "0" and reset in headers:
             return _read_reset(headers[reset].strip(), now=now)
     if (policy := headers.get("ratelimit")) is not None:

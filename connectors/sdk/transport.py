@@ -30,8 +30,9 @@ from schemas.error import Code
 
 #: Seconds a checked answer of DNS is used for.
 LOOKUP_TTL_S: Final = 10
-#: Seconds an idle connection is kept for the next call.
-KEEP_ALIVE_S: Final = 15.0
+#: Seconds an idle connection is kept for the next call: less than the 5 s after which Node, uvicorn
+#: and Apache close theirs, for a write that crosses with a close has an unknown outcome.
+KEEP_ALIVE_S: Final = 4.0
 #: Longest line and header of an answer. aiohttp's own 8190 is short for some policy headers.
 MAX_HEADER_BYTES: Final = 16_384
 #: Bytes read and decompressed at a time: how far a cap can be overrun.
@@ -189,6 +190,23 @@ class _Overflow(Exception):
     """More bytes than the cap."""
 
 
+class Answer(httpx.Response):
+    """An answer read whole, which makes its request only for who asks: that costs more than the rest."""
+
+    asked: tuple[str, str]
+
+    @property
+    def request(self) -> httpx.Request:
+        """The request's method and URL; not its headers, so that an error shows no secret."""
+        if self._request is None:
+            self._request = httpx.Request(*self.asked)
+        return self._request
+
+    @request.setter
+    def request(self, value: httpx.Request) -> None:
+        self._request = value
+
+
 def _as_httpx(answer: aiohttp.ClientResponse, request: Outgoing, content: bytes) -> httpx.Response:
     headers = answer.raw_headers
     if "content-encoding" in answer.headers and request.method != "HEAD":
@@ -198,14 +216,9 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: Outgoing, content: bytes)
             for name, value in headers
             if name.lower() not in {b"content-encoding", b"content-length"}
         )
-    response = httpx.Response(
-        answer.status,
-        headers=list(headers),
-        content=content,
-        # Without the headers that were sent: an error that shows its request shows no secret.
-        request=httpx.Request(request.method, request.target.url),
-    )
-    content_type = response.headers.get("content-type", "")
+    response = Answer(answer.status, headers=list(headers), content=content)
+    response.asked = request.method, request.target.url
+    content_type = answer.headers.get("content-type", "")
     if "charset" in content_type:
         response.encoding = charset_of(content_type)
     return response

@@ -201,6 +201,24 @@ async def test_connections_are_kept_and_limited(pool: HttpPool) -> None:
     assert peak <= 3
 
 
+async def test_calls_get_their_turn_in_the_order_they_came() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=request.path)
+
+    async with serve(handler) as served:
+        pool = HttpPool(HttpPolicy(max_connections_per_host=1))
+        api = client_of(pool).at(served.url)
+
+        async def one_after_the_other() -> None:
+            await api.get("/first")
+            await api.get("/third")
+
+        await asyncio.gather(one_after_the_other(), api.get("/second"))
+        await pool.close()
+
+    assert [b"GET /first", b"GET /second", b"GET /third"] == served.requests
+
+
 # How far it came
 
 
