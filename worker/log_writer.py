@@ -67,6 +67,13 @@ class LogWriter:
         if not self._wake.is_set():
             self._wake.set()
 
+    def report_drops(self, on_dropped: Callable[[int], None]) -> None:
+        """Call this with the number of lines just lost, from any thread; at once for those lost before."""
+        with self._count_lock:
+            self._on_dropped, before = on_dropped, self.dropped_lines
+        if before:
+            on_dropped(before)
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until what was put before is written or lost; False if that took too long."""
         if not self._thread.is_alive():
@@ -156,8 +163,9 @@ class LogWriter:
         with self._count_lock:
             self.dropped_lines += lines
             self._untold += lines + told_before
-        if lines and self._on_dropped is not None:
-            self._on_dropped(lines)
+            on_dropped = self._on_dropped
+        if lines and on_dropped is not None:
+            on_dropped(lines)
 
 
 def _own_descriptor(stream: TextIO) -> int | None:

@@ -110,6 +110,10 @@ class Logs:
         """How many lines were lost so far."""
         return self._writer.dropped_lines
 
+    def report_drops(self, on_dropped: Callable[[int], None]) -> None:
+        """Call this with the number of lines just lost, from any thread; at once for those lost before."""
+        self._writer.report_drops(on_dropped)
+
     def flush(self, timeout_s: float = 2.0) -> bool:
         """Wait until what was logged before is written; False if the stream took too long."""
         return self._writer.flush(timeout_s)
@@ -117,8 +121,8 @@ class Logs:
     def stop(self, timeout_s: float = 2.0) -> None:
         """Write what waits, for this long at most, and undo what `configure_logging` set."""
         atexit.unregister(self.stop)
-        self._uncaught.release()
-        self._standard.release()
+        self._uncaught.restore()
+        self._standard.restore()
         try:
             logger.remove(self._sink_id)
         except ValueError:
@@ -155,7 +159,7 @@ class _StandardLogging(logging.Handler):
             logging.getLogger(name).setLevel(max(logging.getLogger(name).level, logging.WARNING, threshold))
         logging.captureWarnings(True)
 
-    def release(self) -> None:
+    def restore(self) -> None:
         """Put the standard library's logging back as it was."""
         logging.captureWarnings(False)
         root = logging.getLogger()
@@ -187,7 +191,7 @@ class _UncaughtExceptions:
         threading.excepthook = self._in_thread
         sys.unraisablehook = self._unraisable
 
-    def release(self) -> None:
+    def restore(self) -> None:
         """Put the hooks back as they were."""
         sys.excepthook, threading.excepthook, sys.unraisablehook = self._before
 

@@ -13,6 +13,8 @@ from loguru import logger
 #: Seconds a client has to send its head, and to take the answer.
 HEAD_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
+#: Seconds for answers that are being made when the listener closes.
+CLOSE_TIMEOUT_S: Final = 2.0
 #: Bytes of a head. No scraper, probe or browser sends more.
 MAX_HEAD_BYTES: Final = 16_384
 #: Connections at a time. Beyond, whoever has been silent longest is dropped.
@@ -95,17 +97,28 @@ class Listener:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._reading: dict[asyncio.StreamWriter, None] = {}  # in the order they came
-        self._open = 0
 
-    async def serve(self, bound: socket.socket) -> asyncio.Server:
+    async def serve(self, bound: socket.socket) -> None:
         """Begin to answer."""
-        return await asyncio.start_server(self._connected, sock=bound, limit=MAX_HEAD_BYTES)
+        self._server = await asyncio.start_server(self._connected, sock=bound, limit=MAX_HEAD_BYTES)
+
+    async def close(self) -> None:
+        """Give the port back, and cut off whoever is still connected: a slow reader holds up no stop."""
+        if self._server is not None:
+            self._server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        tasks = [task for task in self._open.values() if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self._open[writer] = asyncio.current_task()
         self._reading[writer] = None
-        if self._open > MAX_CONNECTIONS:
+        if len(self._open) > MAX_CONNECTIONS:
             oldest = next(iter(self._reading))
             oldest.transport.abort()
         try:
@@ -113,7 +126,7 @@ class Listener:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             writer.transport.abort()  # gone, or too slow: it gets no answer
         finally:
-            self._open -= 1
+            del self._open[writer]
             self._reading.pop(writer, None)
             writer.close()
 

@@ -29,6 +29,7 @@ THREAD_S: Final = 5.0
 MAX_REASON: Final = 300
 
 _LOOP_CHECK: Final = "event_loop"
+_NO_ANSWER: Final = f"the event loop has not answered for {LOOP_ANSWER_S:.0f} s"
 
 
 class Sidecar:
@@ -60,7 +61,7 @@ class Sidecar:
         not_loaded: Mapping[str, str] | None = None,
         blocked_after_s: float = BLOCKED_AFTER_S,
     ) -> None:
-        self._not_loaded = dict(not_loaded or {})
+        self._not_loaded = {name: _told(reason) for name, reason in (not_loaded or {}).items()}
         self._host = host
         self._port = port
         self._metrics = metrics
@@ -70,6 +71,7 @@ class Sidecar:
         self._worker_loop: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
         self._ended: Future[None] | None = None
 
     @property
@@ -89,19 +91,26 @@ class Sidecar:
         self._watchdog.start()
         serving: Future[None] = Future()
         self._ended = Future()
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._run, args=(bound, serving, self._ended), name="sidecar", daemon=True
-        ).start()
+        )
+        self._thread.start()
         await asyncio.wait_for(asyncio.wrap_future(serving), THREAD_S)
 
     async def stop(self) -> None:
         """Give the port back. Calling it again, or before `start`, does nothing."""
-        if self._ended is None or self._loop is None or self._stopping is None:
+        if self._ended is None or self._thread is None or self._loop is None or self._stopping is None:
             return
         self._watchdog.stop()
         ended, self._ended = self._ended, None
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        await asyncio.wait_for(asyncio.wrap_future(ended), THREAD_S)
+        try:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            await asyncio.wait_for(asyncio.wrap_future(ended), THREAD_S)
+            self._thread.join()  # it has nothing left to do
+        except RuntimeError:
+            pass  # its thread has died, and said so
+        except TimeoutError:
+            logger.warning("sidecar does not stop", seconds=THREAD_S)  # its thread is no reason to stay
 
     def _run(self, bound: socket, serving: "Future[None]", ended: "Future[None]") -> None:
         try:
@@ -117,7 +126,8 @@ class Sidecar:
     async def _serve(self, bound: socket, serving: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = await Listener(self._answer).serve(bound)
+        listener = Listener(self._answer)
+        await listener.serve(bound)
         serving.set_result(None)
         while not self._stopping.is_set():
             self._watchdog.look()
@@ -125,8 +135,7 @@ class Sidecar:
                 await asyncio.wait_for(self._stopping.wait(), BEAT_S)
             except TimeoutError:
                 pass  # time to look again
-        # Whoever is still being answered is cut off by the end of this loop: a slow reader holds up no stop.
-        server.close()
+        await listener.close()
 
     async def _answer(self, path: str) -> Answer:
         match path:
@@ -160,10 +169,11 @@ class Sidecar:
     async def _page(self) -> Answer:
         results = await self._check_all()
         status: Status | None = None
-        try:
-            status = await self._on_worker_loop(self._status.snapshot)
-        except TimeoutError:
-            pass  # the page says so by the event loop's check
+        if results[0].ok:  # the event loop's check, which says so where nothing is known
+            try:
+                status = await self._on_worker_loop(self._status.snapshot)
+            except TimeoutError:
+                results[0] = CheckResult(_LOOP_CHECK, _NO_ANSWER)
         body = page.render(status, results, self._metrics.totals())
         return Answer(HTTPStatus.OK, "text/html; charset=utf-8", body.encode(), page.HEADERS)
 
@@ -174,7 +184,7 @@ class Sidecar:
         try:
             results = await self._on_worker_loop(partial(_run_checks, self._checks))
         except TimeoutError:
-            return [CheckResult(_LOOP_CHECK, f"the event loop has not answered for {LOOP_ANSWER_S:.0f} s")]
+            return [CheckResult(_LOOP_CHECK, _NO_ANSWER)]
         return [CheckResult(_LOOP_CHECK, None), *results]
 
     async def _on_worker_loop(self, read: Callable[[], T]) -> T:
@@ -210,7 +220,11 @@ def _reason(check: Callable[[], str | None]) -> str | None:
         reason = check()
     except Exception as error:  # a check that fails is a check that failed
         return f"the check itself failed: {type(error).__name__}"
-    return None if reason is None else mask_shapes(reason)[:MAX_REASON]
+    return None if reason is None else _told(reason)
+
+
+def _told(reason: str) -> str:
+    return mask_shapes(reason)[:MAX_REASON]
 
 
 def _blocked(blocked_s: float) -> str:
