@@ -12,7 +12,7 @@ import httpx
 from pydantic import SecretStr
 
 from worker.dev.errors import CommandFailed, StartFailed
-from worker.dev.ports import LOOPBACK, free_ports
+from worker.dev.ports import LOOPBACK, free_ports, is_free
 from worker.dev.process import ChildProcess, base_environment
 
 #: Seconds until it answers; a fifth of one on an idle machine.
@@ -43,7 +43,7 @@ class PrivateOpenBao:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()
         self._port = self._cluster_port = 0
         self._process: ChildProcess | None = None
         self._unseal_key = ""
@@ -77,9 +77,16 @@ class PrivateOpenBao:
                 break
             except StartFailed:
                 await self.stop()
-                if attempts_left == 0:
+                if attempts_left == 0 or is_free(self._port):
                     raise
-        await self._open()
+            except BaseException:
+                await self.stop()
+                raise
+        try:
+            await self._open()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def restart(self) -> None:
         """Stop it where it runs, start it on the same port and data, and unseal it."""

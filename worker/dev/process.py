@@ -19,11 +19,10 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from worker.dev.errors import CommandFailed, StartFailed
+from worker.dev.process_table import Entry, descendants_outside_group, group_is_alive, still_alive
 
 #: Seconds between two looks at a child. A broker takes seconds, OpenBao a fifth of one.
 POLL_S = 0.02
@@ -33,19 +32,11 @@ KILL_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 15
 
 # Reads lists of processes outside the group, one line each, and keeps the last; at the end of input kills.
-_GUARD = 'while read -r line; do others=$line; done; kill -KILL -- "-$1" $others'
+_GUARD = 'while read -r line; do others=$line; done; kill -s KILL -- "-$1" $others'
 
 _PR_SET_PDEATHSIG = 1
 # Looked up here: between fork and exec nothing may be imported or loaded.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The user that a child runs as, where that is another than the launcher's."""
-
-    uid: int
-    gid: int
 
 
 class ChildProcess:
@@ -62,14 +53,12 @@ class ChildProcess:
         env: Mapping[str, str],
         cwd: Path,
         log: Path,
-        account: Account | None = None,
     ) -> None:
         self.name = name
         self.log = log
         self._command = [str(part) for part in command]
         self._env = dict(env)
         self._cwd = cwd
-        self._account = account
         self._child: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -86,7 +75,7 @@ class ChildProcess:
     @property
     def is_running(self) -> bool:
         """Whether the process lives. A paused one does."""
-        return self._child is not None and self._child.poll() is None
+        return self._child is not None and _exit_code(self._child) is None
 
     def start(self) -> None:
         """Start the program and its guard; return at once.
@@ -97,7 +86,6 @@ class ChildProcess:
             raise RuntimeError(f"{self.name} was started already")
         # The kernel's signal is bound to the thread that forks: in a passing thread it would come too early.
         tie_to_launcher = _prctl is not None and threading.current_thread() is threading.main_thread()
-        account = self._account
         with self.log.open("ab") as log:
             try:
                 self._child = subprocess.Popen(
@@ -108,9 +96,6 @@ class ChildProcess:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    user=account.uid if account else None,
-                    group=account.gid if account else None,
-                    extra_groups=() if account else None,
                     # Only the one call into libc, its address known: safe between fork and exec.
                     preexec_fn=_die_with_launcher if tie_to_launcher else None,  # noqa: PLW1509
                 )
@@ -125,9 +110,9 @@ class ChildProcess:
                 start_new_session=True,
             )
         except OSError:
-            self._kill_all()
-            self._child.wait(KILL_TIMEOUT_S)
-            self._child = None
+            child, self._child = self._child, None
+            _kill_all(child.pid, ())
+            child.wait(KILL_TIMEOUT_S)
             raise
 
     async def wait_until(
@@ -140,7 +125,7 @@ class ChildProcess:
         deadline_s = time.monotonic() + timeout_s
         while True:
             if not self.is_running:
-                ended = f"ended with code {self._child.returncode}" if self._child else "is not running"
+                ended = f"ended with code {_exit_code(self._child)}" if self._child else "is not running"
                 raise StartFailed(f"{self.name} {ended} before it was {what}; {self._log_tail()}")
             if await ready():
                 return
@@ -149,75 +134,65 @@ class ChildProcess:
             await asyncio.sleep(POLL_S)
 
     async def stop(self, *, grace_s: float = 10.0, with_signal: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end, kill what is left after `grace_s` seconds, and return when nothing is.
+        """Ask it to end, after `grace_s` seconds make it, and return when nothing that it started is left.
 
         Stopping what does not run is fine.
         """
-        if self._child is None:
-            return
-        if self.is_running:
-            self.resume()  # a stopped process would sleep through the signal
-            self._child.send_signal(with_signal)
-            await self._ended(grace_s)
-        await self.kill()
-
-    async def kill(self) -> None:
-        """Kill it and all that it started, and return when they are gone."""
         child = self._child
         if child is None:
             return
-        self._kill_all()
-        if not await self._ended(KILL_TIMEOUT_S):
-            raise CommandFailed(
-                f"{self.name} (process {child.pid}) is still there {KILL_TIMEOUT_S:g} s after SIGKILL"
-            )
-        self._dismiss_guard()
-        self._child = None
+        # Looked up before: when the leader is gone, nothing says any more that they were its own.
+        outside = descendants_outside_group(child.pid)
+        if self.is_running:
+            self.resume()  # a stopped process would sleep through the signal
+            os.kill(child.pid, with_signal)
+            await _until(lambda: _exit_code(child) is not None, grace_s)
+        await self._kill(child, outside)
+
+    async def kill(self) -> None:
+        """Kill it and all that it started, and return when they are gone."""
+        if self._child is not None:
+            await self._kill(self._child, descendants_outside_group(self._child.pid))
 
     def pause(self) -> None:
         """Stop it and all that it started in their tracks, as a hung machine would."""
         # The leader first, so that it starts no more of them while they are being stopped.
         _signal(self.pid, signal.SIGSTOP)
-        outside = self._descendants_outside_group()
+        outside = descendants_outside_group(self.pid)
+        # They outlive a killed leader while they are stopped.
         self._tell_guard(outside)
-        self._signal_group(signal.SIGSTOP)
-        for pid in outside:
-            _signal(pid, signal.SIGSTOP)
+        _signal_group(self.pid, signal.SIGSTOP)
+        for entry in outside:
+            _signal(entry.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused one go on."""
-        for pid in self._descendants_outside_group():
-            _signal(pid, signal.SIGCONT)
-        self._signal_group(signal.SIGCONT)
+        for entry in descendants_outside_group(self.pid):
+            _signal(entry.pid, signal.SIGCONT)
+        _signal_group(self.pid, signal.SIGCONT)
         self._tell_guard(())
 
-    def _kill_all(self) -> None:
-        outside = self._descendants_outside_group()
-        self._signal_group(signal.SIGKILL)
-        for pid in outside:
-            _signal(pid, signal.SIGKILL)
+    async def _kill(self, child: subprocess.Popen[bytes], outside: Sequence[Entry]) -> None:
+        _kill_all(child.pid, outside)
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        # Also right when the leader is gone: its id is not given away while the group has members.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        def all_gone() -> bool:
+            return (
+                _exit_code(child) is not None and not group_is_alive(child.pid) and not still_alive(outside)
+            )
 
-    def _descendants_outside_group(self) -> Sequence[int]:
-        """Find those that made a session of their own: PostgreSQL's backends, Erlang's port programs."""
-        return [pid for pid in _descendants(self.pid) if _group(pid) not in (None, self.pid)]
+        if not await _until(all_gone, KILL_TIMEOUT_S):
+            raise CommandFailed(
+                f"{self.name} (process {child.pid}) is still there {KILL_TIMEOUT_S:g} s after SIGKILL"
+            )
+        self._dismiss_guard()
+        child.wait()  # it has ended: this only reaps it
+        self._child = None
 
-    async def _ended(self, timeout_s: float) -> bool:
-        deadline_s = time.monotonic() + timeout_s
-        while self.is_running or (self._child is not None and _group_lives(self._child.pid)):
-            if time.monotonic() > deadline_s:
-                return False
-            await asyncio.sleep(POLL_S)
-        return True
-
-    def _tell_guard(self, pids: Iterable[int]) -> None:
+    def _tell_guard(self, outside: Iterable[Entry]) -> None:
         if self._guard is not None and self._guard.stdin is not None:
+            line = " ".join(str(entry.pid) for entry in outside)
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._guard.stdin.fileno(), f"{' '.join(map(str, pids))}\n".encode())
+                os.write(self._guard.stdin.fileno(), f"{line}\n".encode())
 
     def _dismiss_guard(self) -> None:
         guard, self._guard = self._guard, None
@@ -236,6 +211,15 @@ class ChildProcess:
         return "\n".join([f"its log {self.log} ends:", *lines[-LOG_TAIL_LINES:]])
 
 
+async def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
+    deadline_s = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline_s:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
+
+
 async def run(
     command: Sequence[str | Path],
     *,
@@ -243,7 +227,6 @@ async def run(
     timeout_s: float,
     cwd: Path | None = None,
     stdin: str = "",
-    account: Account | None = None,
 ) -> str:
     """Run a command to its end and return its standard output.
 
@@ -259,9 +242,6 @@ async def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=() if account else None,
         )
     except OSError as error:
         raise CommandFailed(f"{name} cannot be run: {error}") from error
@@ -304,69 +284,31 @@ def _die_with_launcher() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _exit_code(child: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code, negative for a signal, or None while the process lives.
+
+    The process is not reaped: its id, which is that of its group, is not given to another before we are done.
+    """
+    if sys.platform != "linux" or child.returncode is not None:
+        return child.poll()
+    ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
+def _signal_group(group: int, number: signal.Signals) -> None:
+    # PermissionError: what macOS says of a group of zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
-def _group_lives(group: int) -> bool:
-    """Look for living members of a process group; zombies do not count."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # macOS says this of a group of zombies
-        return False
-    if not Path("/proc/self/stat").exists():
-        return True
-    return any(entry.group == group and entry.state != "Z" for entry in _process_table())
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    pid: int
-    state: str
-    parent: int
-    group: int
-
-
-def _descendants(root: int) -> list[int]:
-    """List the processes below one, parents before their children."""
-    children: dict[int, list[int]] = {}
-    for entry in _process_table():
-        children.setdefault(entry.parent, []).append(entry.pid)
-    found = list(children.get(root, ()))
-    for pid in found:  # grows while it is walked
-        found.extend(children.get(pid, ()))
-    return found
-
-
-def _process_table() -> list[_Entry]:
-    """Read the process table: from /proc on Linux, from `ps` elsewhere."""
-    if not Path("/proc/self/stat").exists():
-        rows = _ps()
-    else:
-        rows = []
-        for directory in os.listdir("/proc"):  # noqa: PTH208  (a thousand Path objects for nothing)
-            if directory.isdecimal():
-                with contextlib.suppress(OSError), _stat(directory) as stat:
-                    # The name in parentheses may hold anything; what follows it is fixed.
-                    rows.append([directory, *stat.read().rpartition(")")[2].split()[:3]])
-    return [_Entry(int(pid), state[:1], int(parent), int(group)) for pid, state, parent, group in rows]
-
-
-def _stat(pid: str) -> IO[str]:
-    return Path("/proc", pid, "stat").open(encoding="utf-8", errors="replace")
-
-
-def _ps() -> list[list[str]]:
-    columns = ("-o", "pid=", "-o", "state=", "-o", "ppid=", "-o", "pgid=")
-    listing = subprocess.run(["ps", "-A", *columns], capture_output=True, text=True, timeout=10, check=True)
-    return [line.split() for line in listing.stdout.splitlines()]
+def _kill_all(group: int, outside: Iterable[Entry]) -> None:
+    _signal_group(group, signal.SIGKILL)
+    for entry in still_alive(outside):
+        _signal(entry.pid, signal.SIGKILL)

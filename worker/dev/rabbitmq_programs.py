@@ -44,6 +44,14 @@ async def find_programs(cache: Path) -> RabbitMQPrograms:
         return installed
     if not debian.is_available():
         raise NotInstalled(_HOW_TO_INSTALL)
+    return await downloaded_programs(cache)
+
+
+async def downloaded_programs(cache: Path) -> RabbitMQPrograms:
+    """Get the programs from Debian's packages, unpacked in the cache.
+
+    Raises:  NotInstalled: with what to install.
+    """
     try:
         tree = await debian.unpacked(_PACKAGE, follow="erlang-", cache=cache, finish=_move_erlang)
     except InfrastructureError as error:
