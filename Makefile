@@ -7,8 +7,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST := $(BIN)/pytest -p no:cacheprovider
+LOCK   := uv pip compile --universal --generate-hashes --no-header --no-annotate -q
 
-.PHONY: help demo test fast test-all check bench chaos lock clean
+ifdef CI
+export NO_COLOR := 1
+endif
+
+.PHONY: help demo test fast test-all check bench chaos secrets lock clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +22,7 @@ demo: $(READY) ## Run the main job on a private RabbitMQ and OpenBao, and show w
 	@$(BIN)/connectors demo
 
 test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
-	@$(PYTEST) -n 3 -m "not registry"
+	@$(PYTEST) -n 3 --dist loadgroup -m "not registry"
 
 fast: $(READY) ## Pass the tests that need no broker
 	@$(PYTEST) -m "not integration and not faults"
@@ -38,17 +43,21 @@ bench: $(READY) ## Measure the worker beside a hand-written one
 chaos: $(READY) ## Kill at random and count: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)
 
+secrets: ## Make the passwords and keys of compose.yaml, once
+	@$(PYTHON) worker/ops/make_secrets.py
+
 lock: ## Lock the dependencies anew, with hashes (needs uv)
-	@uv pip compile --universal --generate-hashes --no-header --no-annotate -q pyproject.toml --extra worker -o worker/requirements.txt
-	@uv pip compile --universal --generate-hashes --no-header --no-annotate -q pyproject.toml --extra worker --group test -o tests/requirements.txt
+	@$(LOCK) pyproject.toml --extra worker -o worker/requirements.txt
+	@$(LOCK) pyproject.toml --extra worker --group test -o tests/requirements.txt
+	@echo hatchling | $(LOCK) - -c tests/requirements.txt -o worker/ops/build-requirements.txt
 
 clean: ## Remove the environment and what was built
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Made anew when the lock or the entry points change; an interrupted set-up leaves no stamp.
+# Made anew when the lock or the entry points change; an interrupted set-up leaves no stamp, and is resumed.
 $(READY): tests/requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or later is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or later is needed, and $(PYTHON) is none; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@rm -f $(READY)
 	@if command -v uv >/dev/null 2>&1; then \
 		echo "Setting up $(VENV) with uv …" && \
@@ -56,11 +65,11 @@ $(READY): tests/requirements.txt pyproject.toml
 		uv pip install -q --python $(BIN)/python --require-hashes -r tests/requirements.txt && \
 		uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
 	else \
-		{ $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		{ $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 			echo "Python's venv is not complete here; run: apt install python3-venv" >&2; exit 1; }; } && \
 		echo "Setting up $(VENV) with pip (a minute or two) …" && \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt && \
-		$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r tests/requirements.txt && \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
 	fi
 	@touch $(READY)

@@ -21,14 +21,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_holds_exactly_the_three_packages_typed(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    code = {name for name in names if name.endswith(".py")}
 
-    assert {"schemas", "connectors", "worker"} == {
-        name.split("/")[0] for name in names if ".dist-info" not in name
-    }
-    assert {f"{package}/py.typed" for package in ("schemas", "connectors", "worker")} <= set(names)
-    assert {"schemas/json/job.json", "schemas/json/result.json"} <= set(names)
-    assert not [name for name in names if "test" in name or name.endswith(".pyc")]
+    assert {"schemas", "connectors", "worker"} == {name.split("/")[0] for name in code}
+    assert {
+        *(f"{package}/py.typed" for package in ("schemas", "connectors", "worker")),
+        *(path.relative_to(ROOT).as_posix() for path in (ROOT / "schemas" / "json").glob("*.json")),
+    } == names - code
+    assert not [name for name in code if name.startswith("worker/ops/") or "/test" in name]
 
 
 def test_it_lists_its_connectors_in_a_clean_environment_outside_the_repository(
