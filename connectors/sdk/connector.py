@@ -158,6 +158,8 @@ class Connector:
         self.name = name
         self.title = title or name.replace("_", " ").title()
         self.credential = credential
+        #: What the operator has set for this connector; the worker fills it in before it starts.
+        self.settings: dict[str, str] = {}
         self._actions: dict[str, Action[..., Any]] = {}
 
     def __repr__(self) -> str:

@@ -1,0 +1,110 @@
+"""An event as Google is told it, and the id by which a repeated job finds its own again."""
+
+import hashlib
+from base64 import b32hexencode
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from connectors.google_calendar.client import Ctx
+from connectors.google_calendar.fields import OWN_PREFIX, Reminder
+from connectors.google_calendar.params import BookAppointment, UpdateEvent
+
+#: Whose event it is: a digest of the key, compared where an id is taken.
+KEY_PROPERTY: Final = OWN_PREFIX + "key"
+
+SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
+
+
+def event_id_of(ctx: Ctx, calendar_id: str, serial: int = 0) -> str:
+    """Derive the event's id: the same job, the same id, and Google refuses the second.
+
+    Args:
+        serial: of a booking's further tries, once an id was given up.
+    """
+    # An undo runs under the name of the action it undoes, so that it finds the same id.
+    parts = [ctx.tenant, calendar_id, ctx.action, ctx.idempotency_key]
+    if serial:
+        parts.append(str(serial))
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return b32hexencode(digest).decode().rstrip("=").lower()
+
+
+def key_mark(ctx: Ctx) -> str:
+    """Derive the mark that an event of this job bears; the key itself may say too much."""
+    parts = ["key", ctx.tenant, ctx.action, ctx.idempotency_key]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def private_of(event: Mapping[str, Any]) -> Mapping[str, str]:
+    """Give an event's private properties."""
+    return (event.get("extendedProperties") or {}).get("private") or {}
+
+
+def is_ours(event: Mapping[str, Any], ctx: Ctx) -> bool:
+    """Whether an event is this job's."""
+    return private_of(event).get(KEY_PROPERTY) == key_mark(ctx)
+
+
+def new_body(params: BookAppointment, mark: str) -> dict[str, Any]:
+    """Write everything but the times, the guests, the recurrence and the conference."""
+    body: dict[str, Any] = {
+        "summary": params.summary,
+        "description": params.description,
+        "location": params.location,
+        "transparency": params.transparency,
+        "visibility": params.visibility,
+        "colorId": params.color_id,
+        "extendedProperties": {"private": {**params.private_properties, KEY_PROPERTY: mark}},
+    }
+    if params.reminders is not None:
+        body["reminders"] = _reminders(params.reminders)
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def guests_of(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """Write the guests of a new event."""
+    return [{"email": address} for address in addresses]
+
+
+def conference_request(request_id: str) -> dict[str, Any]:
+    """Ask for a Google Meet; the same id again asks for nothing new."""
+    solution = {"type": "hangoutsMeet"}
+    return {"createRequest": {"requestId": request_id[:64], "conferenceSolutionKey": solution}}
+
+
+def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    """Write the fields that change, but the times.
+
+    Args:
+        request_id: of a conference that is asked for.
+    """
+    given = params.model_fields_set
+    body: dict[str, Any] = {}
+    for name, field in (
+        ("summary", "summary"),
+        ("description", "description"),
+        ("location", "location"),
+        ("transparency", "transparency"),
+        ("visibility", "visibility"),
+        ("color_id", "colorId"),
+    ):
+        value = getattr(params, name)
+        if name in given and (value is not None or name in {"description", "location", "color_id"}):
+            body[field] = value
+    if params.attendees is not None:
+        # A patch replaces the list: who stays is written back as they are, answer included.
+        known = {str(guest.get("email")).lower(): guest for guest in event.get("attendees") or ()}
+        body["attendees"] = [known.get(address.lower(), {"email": address}) for address in params.attendees]
+    if params.reminders is not None:
+        body["reminders"] = _reminders(params.reminders)
+    if params.private_properties is not None:
+        body["extendedProperties"] = {"private": params.private_properties}
+    if params.meet and not event.get("conferenceData"):
+        body["conferenceData"] = conference_request(request_id)
+    elif params.meet is False:
+        body["conferenceData"] = None
+    return body
+
+
+def _reminders(reminders: Sequence[Reminder]) -> dict[str, Any]:
+    return {"useDefault": False, "overrides": [reminder.model_dump() for reminder in reminders]}

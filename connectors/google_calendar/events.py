@@ -1,0 +1,326 @@
+"""The actions on events: create, get, update, reschedule, cancel, list; and the list of calendars."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from connectors.google_calendar.answers import EventAnswer, EventDetails, full_answer, short_answer
+from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
+from connectors.google_calendar.conflicts import MAX_PAGES, PAGE_SIZE, InTheWay, find_in_the_way, pages, taken
+from connectors.google_calendar.connector import google_calendar
+from connectors.google_calendar.event_body import (
+    SEND_UPDATES,
+    conference_request,
+    event_id_of,
+    guests_of,
+    is_ours,
+    key_mark,
+    new_body,
+    patch_body,
+)
+from connectors.google_calendar.meet import with_conference
+from connectors.google_calendar.params import (
+    CancelEvent,
+    CreateEvent,
+    EventRef,
+    ListEvents,
+    RescheduleEvent,
+    UpdateEvent,
+)
+from connectors.google_calendar.reasons import reason_of
+from connectors.google_calendar.rrule import write_lines
+from connectors.google_calendar.times import Span, calendar_zone, event_span, moved_span, span_of
+from connectors.google_calendar.zones import instant
+from connectors.sdk.effects import Effect
+from connectors.sdk.errors import Conflict, ConnectorError, NotFound
+from schemas.error import Code
+
+READ_ERRORS: Final = (
+    Code.CREDENTIAL_INVALID,
+    Code.PERMISSION_DENIED,
+    Code.NOT_FOUND,
+    Code.REJECTED,
+    Code.RATE_LIMITED,
+    Code.UNAVAILABLE,
+    Code.TIMEOUT,
+)
+WRITE_ERRORS: Final = (*READ_ERRORS, Code.CONFLICT)
+
+
+class Events(BaseModel):
+    """Events, by their start."""
+
+    model_config = ConfigDict(frozen=True)
+
+    events: list[EventDetails]
+    truncated: bool
+
+
+class CalendarEntry(BaseModel):
+    """A calendar of the account."""
+
+    model_config = ConfigDict(frozen=True)
+
+    calendar_id: str
+    name: str
+    time_zone: str | None
+    access_role: str | None
+
+
+class Calendars(BaseModel):
+    """The calendars of the account."""
+
+    model_config = ConfigDict(frozen=True)
+
+    calendars: list[CalendarEntry]
+
+
+@google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
+async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
+    """Create an event, once per idempotency key.
+
+    A date as `start` makes it all-day, `end` then being its last day. Two events may overlap unless
+    `conflict_check` is set; to be sure of a time, use book_appointment.
+    """
+    api = CalendarApi(ctx)
+    span = await span_of(params, api, params.calendar_id, needs_zone=params.recurrence is not None)
+    event_id = event_id_of(ctx, params.calendar_id)
+    if params.conflict_check:
+        found = await find_in_the_way(api, params.calendar_id, span)
+        await _refuse_taken(api, params.calendar_id, span, found, lambda event: is_ours(event, ctx))
+    body = {"id": event_id, **new_body(params, key_mark(ctx)), **span.body()}
+    if params.attendees:
+        body["attendees"] = guests_of(params.attendees)
+    if params.recurrence is not None:
+        body["recurrence"] = write_lines(params.recurrence, None if span.is_all_day else span.zone)
+    if params.meet:
+        body["conferenceData"] = conference_request(event_id)
+    request = events().insert(
+        calendarId=params.calendar_id,
+        body=body,
+        conferenceDataVersion=int(params.meet),
+        sendUpdates=SEND_UPDATES[params.notify],
+    )
+    try:
+        event, created = await api.send(request), True
+    except Conflict as conflict:
+        if reason_of(conflict) != "duplicate":
+            raise
+        event, created = await recognise(api, params.calendar_id, event_id, ctx), False
+    event = await with_conference(api, params.calendar_id, event)
+    return short_answer(event, params.calendar_id, created=created)
+
+
+@create_event.undo
+async def undo_create(ctx: Ctx, params: CreateEvent | None, result: dict[str, Any] | None) -> None:
+    """Cancel the event that was created."""
+    calendar_id = calendar_of(params, result)
+    event_id = result["event_id"] if result else event_id_of(ctx, calendar_id)
+    await delete_event(
+        CalendarApi(ctx), calendar_id, event_id, notify=params.notify if params is not None else "none"
+    )
+
+
+@google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
+async def get_event(params: EventRef, ctx: Ctx) -> EventDetails:
+    """Look up one event; a cancelled one has the status `cancelled`."""
+    event = await CalendarApi(ctx).send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
+    return full_answer(event, params.calendar_id)
+
+
+@google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
+async def update_event(params: UpdateEvent, ctx: Ctx) -> EventDetails:
+    """Change the fields given, and nothing else."""
+    api = CalendarApi(ctx)
+
+    async def change(event: dict[str, Any]) -> dict[str, Any]:
+        body = patch_body(params, event, event_id_of(ctx, params.calendar_id))
+        span = event_span(event)
+        if params.start is not None or params.end is not None or params.duration_minutes is not None:
+            span = await moved_span(params, api, params.calendar_id, span)
+            body |= span.body(replacing=True)
+        if params.recurrence is not None:
+            zone = None if span.is_all_day else span.zone or await calendar_zone(api, params.calendar_id)
+            body["recurrence"] = write_lines(params.recurrence, zone)
+        return body
+
+    event = await _patch(api, params, change, notify=params.notify, conference=params.meet is not None)
+    return full_answer(await with_conference(api, params.calendar_id, event), params.calendar_id)
+
+
+@google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
+async def reschedule_event(params: RescheduleEvent, ctx: Ctx) -> EventDetails:
+    """Move an event to another time; guests, Meet link, description and all else stay as they are."""
+    api = CalendarApi(ctx)
+
+    async def change(event: dict[str, Any]) -> dict[str, Any]:
+        span = await moved_span(params, api, params.calendar_id, event_span(event))
+        if params.conflict_check:
+            found = await find_in_the_way(api, params.calendar_id, span)
+            series = event.get("recurringEventId", event["id"])
+            itself = {event["id"]} if "recurringEventId" in event else {series}
+
+            def is_itself(other: Mapping[str, Any]) -> bool:
+                return other["id"] in itself or other.get("recurringEventId") in itself
+
+            await _refuse_taken(api, params.calendar_id, span, found, is_itself)
+        return span.body(replacing=True)
+
+    event = await _patch(api, params, change, notify=params.notify)
+    return full_answer(event, params.calendar_id)
+
+
+@google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
+async def cancel_event(params: CancelEvent, ctx: Ctx) -> EventDetails:
+    """Cancel an event; one that is cancelled already is answered the same."""
+    api = CalendarApi(ctx)
+    try:
+        event = await api.send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
+    except NotFound as gone:
+        # On a repeated try it may be ours that is gone for good.
+        if ctx.attempt > 1 or reason_of(gone) == "deleted":
+            event = {"id": params.event_id}
+        else:
+            raise
+    else:
+        if event.get("status") != "cancelled":
+            await delete_event(api, params.calendar_id, params.event_id, notify=params.notify)
+    return full_answer({**event, "status": "cancelled"}, params.calendar_id)
+
+
+@google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
+async def list_events(params: ListEvents, ctx: Ctx) -> Events:
+    """List events by their start, each occurrence of a recurring one by itself."""
+    api = CalendarApi(ctx)
+    query: dict[str, Any] = {"calendarId": params.calendar_id, "singleEvents": True, "orderBy": "startTime"}
+    bounds = {"timeMin": params.range_start, "timeMax": params.range_end}
+    zone = params.time_zone
+    if zone is None and any(time is not None and time.tzinfo is None for time in bounds.values()):
+        zone = await calendar_zone(api, params.calendar_id)
+    for name, time in bounds.items():
+        if time is not None:
+            query[name] = (time if zone is None else instant(time, zone)).isoformat()
+    if params.time_zone is not None:
+        query["timeZone"] = params.time_zone.key
+    if params.query is not None:
+        query["q"] = params.query
+    if params.private_properties:
+        query["privateExtendedProperty"] = [
+            f"{name}={value}" for name, value in params.private_properties.items()
+        ]
+    found: list[EventDetails] = []
+    async for page in pages(api, **query, maxResults=min(params.limit + 1, PAGE_SIZE)):
+        found += [full_answer(event, params.calendar_id) for event in page.get("items") or ()]
+        if len(found) > params.limit:
+            break
+    return Events(events=found[: params.limit], truncated=len(found) > params.limit)
+
+
+@google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
+async def list_calendars(ctx: Ctx) -> Calendars:
+    """List the calendars on the account's own list."""
+    api = CalendarApi(ctx)
+    found: list[CalendarEntry] = []
+    token: str | None = None
+    for _ in range(MAX_PAGES):
+        more = {} if token is None else {"pageToken": token}
+        page = await api.send(calendar_list().list(maxResults=PAGE_SIZE, **more))
+        found += [
+            CalendarEntry(
+                calendar_id=entry["id"],
+                name=entry.get("summaryOverride") or entry.get("summary") or entry["id"],
+                time_zone=entry.get("timeZone"),
+                access_role=entry.get("accessRole"),
+            )
+            for entry in page.get("items") or ()
+        ]
+        token = page.get("nextPageToken")
+        if not token:
+            break
+    return Calendars(calendars=found)
+
+
+async def recognise(api: CalendarApi, calendar_id: str, event_id: str, ctx: Ctx) -> dict[str, Any]:
+    """Give the event that has our id already, where it is this job's and still there.
+
+    Raises:
+        Conflict: it is somebody else's, or was cancelled.
+    """
+    event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
+    if event.get("status") == "cancelled":
+        raise Conflict(
+            "the event of this idempotency key was created before and is cancelled; a new key makes a new one",
+            data={"reason": "cancelled", "event_id": event_id},
+        )
+    if not is_ours(event, ctx):
+        raise Conflict(
+            "another event has the id that this idempotency key leads to; use another key",
+            data={"reason": "foreign", "event_id": event_id},
+        )
+    return event
+
+
+async def delete_event(
+    api: CalendarApi, calendar_id: str, event_id: str, *, notify: str = "none", etag: str | None = None
+) -> None:
+    """Cancel an event; one that is not there, or not any more, is as good."""
+    request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=SEND_UPDATES[notify])
+    try:
+        await api.send(request, etag=etag)
+    except NotFound:
+        pass
+
+
+def calendar_of(params: Any, result: Mapping[str, Any] | None) -> str:
+    """Say which calendar an undo is about: the default one where nothing else is known."""
+    if result is not None:
+        return str(result["calendar_id"])
+    return "primary" if params is None else str(params.calendar_id)
+
+
+async def _patch(
+    api: CalendarApi,
+    params: UpdateEvent | RescheduleEvent,
+    change: Callable[[dict[str, Any]], Any],
+    *,
+    notify: str,
+    conference: bool = False,
+) -> dict[str, Any]:
+    """Read an event, work out the change, and make it while the event is what was read.
+
+    Raises:
+        Conflict: it was changed meanwhile, twice.
+    """
+    failure: ConnectorError | None = None
+    for _ in range(2):
+        event = await api.send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
+        if event.get("status") == "cancelled":
+            raise Conflict("the event is cancelled", data={"reason": "cancelled", "event_id": event["id"]})
+        request = events().patch(
+            calendarId=params.calendar_id,
+            eventId=params.event_id,
+            body=await change(event),
+            sendUpdates=SEND_UPDATES[notify],
+            conferenceDataVersion=int(conference),
+        )
+        try:
+            return await api.send(request, etag=event.get("etag"))
+        except Conflict as conflict:
+            if reason_of(conflict) != "conditionNotMet":
+                raise
+            failure = conflict
+    assert failure is not None
+    raise failure
+
+
+async def _refuse_taken(
+    api: CalendarApi,
+    calendar_id: str,
+    span: Span,
+    found: InTheWay,
+    is_itself: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    others = tuple(event for event in found.events if not is_itself(event))
+    if others:
+        raise await taken(api, calendar_id, span, InTheWay(others, found.zone))

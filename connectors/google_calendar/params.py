@@ -1,0 +1,266 @@
+"""The parameters of the actions, as contract section 9 names them."""
+
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from connectors.google_calendar.fields import (
+    MAX_MINUTES,
+    CalendarId,
+    Calendars,
+    Colour,
+    Day,
+    EventId,
+    Guests,
+    Minutes,
+    Moment,
+    Notify,
+    Properties,
+    Recurrence,
+    Reminders,
+    Weekday,
+    When,
+    Windows,
+    Zone,
+    check_order,
+    is_day,
+)
+
+#: Slots or events that one answer holds at most; a reply has 1 MiB.
+MAX_LIMIT = 1000
+#: The longest range searched for slots.
+MAX_RANGE = timedelta(days=366)
+
+
+class Params(BaseModel):
+    """What all have in common: no field that is not known, no change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Range(Params):
+    time_zone: Zone | None = None
+    range_start: Moment
+    range_end: Moment
+
+    @field_validator("range_end")
+    @classmethod
+    def _check_range(cls, end: datetime, info: ValidationInfo) -> datetime:
+        if "range_start" in info.data:
+            check_order(info.data["range_start"], end, info.data.get("time_zone"))
+        return end
+
+
+class FindSlots(_Range):
+    """When is there time?"""
+
+    calendars: Calendars = ["primary"]
+    mode: Annotated[
+        Literal["all", "any"], Field(description="`all`: every calendar is free then; `any`: at least one.")
+    ] = "all"
+    duration_minutes: Minutes = Field(examples=[30])
+    step_minutes: Minutes | None = Field(
+        default=None, description="From one start to the next; default: the duration."
+    )
+    working_hours: dict[Weekday, Windows] | None = Field(
+        default=None,
+        description="Wall-clock windows per weekday; without, every day round the clock.",
+        examples=[{"mon": [["09:00", "17:00"]]}],
+    )
+    overrides: dict[Day, Windows] = Field(
+        default={}, description="The hours of single days instead of the weekday's."
+    )
+    closed_dates: list[Day] = Field(default=[], max_length=1000)
+    buffer_before_minutes: int = Field(default=0, ge=0, le=10_080)
+    buffer_after_minutes: int = Field(default=0, ge=0, le=10_080)
+    min_notice_minutes: int = Field(default=0, ge=0, le=MAX_MINUTES)
+    max_advance_minutes: int | None = Field(default=None, ge=0, le=10 * MAX_MINUTES)
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+    as_of: Moment | None = Field(
+        default=None, description="Notice and advance count from here; default: now."
+    )
+
+    @field_validator("overrides")
+    @classmethod
+    def _check_overrides(cls, overrides: dict[date, object]) -> dict[date, object]:
+        if len(overrides) > 1000:
+            raise ValueError("must be 1000 days at most")
+        return overrides
+
+    @field_validator("closed_dates")
+    @classmethod
+    def _check_closed(cls, closed: list[date], info: ValidationInfo) -> list[date]:
+        both = sorted(set(closed) & set(info.data.get("overrides", ())))
+        if both:
+            raise ValueError(f"{both[0]} is in overrides, too")
+        return closed
+
+
+class _Times(Params):
+    time_zone: Zone | None = None
+    start: When
+    end: When | None = Field(default=None, description="Of an all-day event: its last day.")
+    duration_minutes: Minutes | None = Field(
+        default=None, description="Instead of end.", validate_default=True
+    )
+
+    @field_validator("end")
+    @classmethod
+    def _check_end(cls, end: date | None, info: ValidationInfo) -> date | None:
+        if end is not None and info.data.get("start") is not None:
+            check_order(info.data["start"], end, info.data.get("time_zone"))
+        return end
+
+    @field_validator("duration_minutes")
+    @classmethod
+    def _check_duration(cls, duration: int | None, info: ValidationInfo) -> int | None:
+        if "start" not in info.data or "end" not in info.data:
+            return duration  # one of them is wrong, and named
+        if duration is not None:
+            if info.data["end"] is not None:
+                raise ValueError("is given beside end; one of them says how long it takes")
+            if is_day(info.data["start"]):
+                raise ValueError("is for timed events; end names the last day of an all-day event")
+        elif info.data["end"] is None and not is_day(info.data["start"]):
+            raise ValueError("is required, or end")
+        return duration
+
+
+class CheckAvailability(_Times):
+    """Is this time free?"""
+
+    calendars: Calendars = ["primary"]
+    start: Moment
+    end: Moment | None = None
+
+
+class BookAppointment(_Times):
+    """An event, without recurrence."""
+
+    calendar_id: CalendarId = "primary"
+    summary: str = Field(min_length=1, max_length=1024, examples=["Check-up, Ada Lovelace"])
+    description: str | None = Field(default=None, max_length=8192)
+    location: str | None = Field(default=None, max_length=1024)
+    attendees: Guests = []
+    notify: Notify = "none"
+    meet: bool = Field(default=False, description="With a Google Meet link.")
+    reminders: Reminders | None = None
+    private_properties: Properties = {}
+    transparency: Literal["opaque", "transparent"] | None = None
+    visibility: Literal["default", "public", "private", "confidential"] | None = None
+    color_id: Colour | None = None
+
+
+class CreateEvent(BookAppointment):
+    """An event."""
+
+    recurrence: Recurrence | None = None
+    conflict_check: bool = Field(
+        default=False, description="Refuse with CONFLICT where the time is taken; not proof against a race."
+    )
+
+    @field_validator("conflict_check")
+    @classmethod
+    def _check_conflicts(cls, is_checked: bool, info: ValidationInfo) -> bool:
+        if is_checked and info.data.get("recurrence") is not None:
+            raise ValueError("cannot be combined with recurrence")
+        return is_checked
+
+
+class EventRef(Params):
+    """Which event."""
+
+    calendar_id: CalendarId = "primary"
+    event_id: EventId
+
+
+class CancelEvent(EventRef):
+    """Which event, and who hears of it."""
+
+    notify: Notify = "none"
+
+
+class _OtherTimes(EventRef):
+    """New times of an event that is there; what is not said stays."""
+
+    time_zone: Zone | None = None
+    start: When | None = None
+    end: When | None = None
+    duration_minutes: Minutes | None = None
+    notify: Notify = "none"
+
+    @field_validator("end")
+    @classmethod
+    def _check_end(cls, end: date | None, info: ValidationInfo) -> date | None:
+        if end is not None and info.data.get("start") is not None:
+            check_order(info.data["start"], end, info.data.get("time_zone"))
+        return end
+
+    @field_validator("duration_minutes")
+    @classmethod
+    def _check_duration(cls, duration: int | None, info: ValidationInfo) -> int | None:
+        if duration is not None:
+            if info.data.get("end") is not None:
+                raise ValueError("is given beside end; one of them says how long it takes")
+            if info.data.get("start") is not None and is_day(info.data["start"]):
+                raise ValueError("is for timed events; end names the last day of an all-day event")
+        return duration
+
+
+class RescheduleEvent(_OtherTimes):
+    """Another time for an event; without end and duration_minutes it stays as long as it is."""
+
+    start: When
+    conflict_check: bool = Field(
+        default=False, description="Refuse with CONFLICT where the new time is taken by another event."
+    )
+
+
+class UpdateEvent(_OtherTimes):
+    """The fields to change; null empties description, location and color_id."""
+
+    summary: str | None = Field(default=None, min_length=1, max_length=1024)
+    description: str | None = Field(default=None, max_length=8192)
+    location: str | None = Field(default=None, max_length=1024)
+    attendees: Guests | None = Field(
+        default=None, description="All guests from now on; who stays keeps their answer."
+    )
+    meet: bool | None = None
+    reminders: Reminders | None = None
+    recurrence: Recurrence | None = None
+    private_properties: Properties | None = Field(default=None, description="Added to those there are.")
+    transparency: Literal["opaque", "transparent"] | None = None
+    visibility: Literal["default", "public", "private", "confidential"] | None = None
+    color_id: Colour | None = None
+
+    @model_validator(mode="after")
+    def _check_changes(self) -> Self:
+        if not self.model_fields_set - {"calendar_id", "event_id", "notify", "time_zone"}:
+            raise ValueError("no field to change is given")
+        return self
+
+
+class ListEvents(Params):
+    """Which events."""
+
+    calendar_id: CalendarId = "primary"
+    time_zone: Zone | None = None
+    range_start: Moment | None = None
+    range_end: Moment | None = None
+    query: str | None = Field(default=None, min_length=1, max_length=500, description="Words to find.")
+    private_properties: Properties = {}
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+
+    @field_validator("range_end")
+    @classmethod
+    def _check_range(cls, end: datetime | None, info: ValidationInfo) -> datetime | None:
+        start = info.data.get("range_start")
+        if (
+            start is not None
+            and end is not None
+            and (start.tzinfo is None) == (end.tzinfo is None)
+            and end <= start
+        ):
+            raise ValueError("must come after range_start")
+        return end

@@ -1,0 +1,185 @@
+"""An event's times: from what a job says to what Google is told, and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.slots import Period, seconds_down, seconds_up
+from connectors.google_calendar.zones import day_start, instant, zone_named, zone_names
+from connectors.sdk.errors import Unavailable
+from connectors.sdk.outgoing import invalid
+
+
+class Times(Protocol):
+    """The parameters that say when."""
+
+    @property
+    def time_zone(self) -> ZoneInfo | None:
+        """The zone of local times."""
+
+    @property
+    def start(self) -> date | datetime | None:
+        """A day, a local time or an instant."""
+
+    @property
+    def end(self) -> date | datetime | None:
+        """The same; of days, the last."""
+
+    @property
+    def duration_minutes(self) -> int | None:
+        """Instead of the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From when to when: instants in UTC, or days with the end exclusive, as Google has it."""
+
+    start: date | datetime
+    end: date | datetime
+    #: In which the times are written; None: in UTC.
+    zone: ZoneInfo | None = None
+
+    @property
+    def is_all_day(self) -> bool:
+        """Whether it lasts whole days."""
+        return not isinstance(self.start, datetime)
+
+    def body(self, *, replacing: bool = False) -> dict[str, Any]:
+        """Write `start` and `end` for Google.
+
+        Args:
+            replacing: in a patch, which merges: take back the other form.
+        """
+        return {"start": self._write(self.start, replacing), "end": self._write(self.end, replacing)}
+
+    def _write(self, time: date | datetime, replacing: bool) -> dict[str, Any]:
+        if not isinstance(time, datetime):
+            gone = {"dateTime": None, "timeZone": None} if replacing else {}
+            return {"date": time.isoformat()} | gone
+        written = {"dateTime": time.astimezone(self.zone or UTC).isoformat()}
+        if self.zone is not None:
+            written["timeZone"] = self.zone.key
+        return written | ({"date": None} if replacing else {})
+
+    def period(self, zone: ZoneInfo) -> Period:
+        """Give it as seconds; days are days of the zone."""
+        return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
+
+
+async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
+    """Ask for a calendar's own time zone.
+
+    A listing tells it to everybody who may see the calendar, within the scope for events.
+    """
+    answer = await api.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
+    return zone_of(answer)
+
+
+def zone_of(listing: Mapping[str, Any]) -> ZoneInfo:
+    """Give the time zone that a listing of events names.
+
+    Raises:
+        InvalidParams: the tzdata package does not know it; the job has to name one.
+    """
+    try:
+        return zone_named(str(listing.get("timeZone")))
+    except ValueError:
+        raise invalid("time_zone", "is required: the calendar's own zone is not a known one") from None
+
+
+async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zone: bool = False) -> Span:
+    """Work out a new event's times; the calendar's zone is asked for only where it decides.
+
+    Args:
+        needs_zone: a recurring event says in which zone it recurs.
+    """
+    start, end = times.start, times.end
+    assert start is not None
+    if not isinstance(start, datetime):
+        return _days(start, end)
+    zone = await _zone_for(times, api, calendar_id, needs_zone)
+    return _timed(start, end, times.duration_minutes, zone)
+
+
+async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span) -> Span:
+    """Work out new times for an event that is there; what is not said stays as it is.
+
+    Raises:
+        InvalidParams: the new times make no sense beside the old ones.
+    """
+    start = old.start if times.start is None else times.start
+    if not isinstance(start, datetime):
+        if times.duration_minutes is not None:
+            raise invalid(
+                "duration_minutes", "is for timed events; end names the last day of an all-day event"
+            )
+        if times.end is None and old.is_all_day:
+            return Span(start, start + (old.end - old.start))  # type: ignore[operator]  # days both
+        return _days(start, times.end)
+    zone = await _zone_for(times, api, calendar_id, False) or old.zone
+    if times.end is not None or times.duration_minutes is not None:
+        return _timed(start, times.end, times.duration_minutes, zone)
+    if not isinstance(old.start, datetime) or not isinstance(old.end, datetime):
+        raise invalid("duration_minutes", "is required, or end: the event was all-day")
+    begin = _as_instant(start, zone)
+    return Span(begin, begin + (old.end - old.start), zone)
+
+
+async def _zone_for(times: Times, api: CalendarApi, calendar_id: str, needs_zone: bool) -> ZoneInfo | None:
+    if times.time_zone is not None:
+        return times.time_zone
+    is_local = any(isinstance(time, datetime) and time.tzinfo is None for time in (times.start, times.end))
+    return await calendar_zone(api, calendar_id) if is_local or needs_zone else None
+
+
+def _days(start: date, end: date | datetime | None) -> Span:
+    if isinstance(end, datetime):
+        raise invalid("end", "must be a day, as start is")
+    last = start if end is None else end
+    if last < start:
+        raise invalid("end", "comes before start")
+    return Span(start, last + timedelta(days=1))
+
+
+def _timed(
+    start: datetime, end: date | datetime | None, duration_minutes: int | None, zone: ZoneInfo | None
+) -> Span:
+    begin = _as_instant(start, zone)
+    if duration_minutes is not None:
+        return Span(begin, begin + timedelta(minutes=duration_minutes), zone)
+    if not isinstance(end, datetime):
+        raise invalid("end", "must be a time, as start is")
+    until = _as_instant(end, zone)
+    if until <= begin:
+        raise invalid("end", "must come after start")
+    return Span(begin, until, zone)
+
+
+def _as_instant(time: date | datetime, zone: ZoneInfo | None) -> datetime:
+    if isinstance(time, datetime) and time.tzinfo is not None:
+        return time.astimezone(UTC)
+    assert zone is not None
+    return instant(time, zone) if isinstance(time, datetime) else day_start(time, zone)
+
+
+def event_span(event: Mapping[str, Any]) -> Span:
+    """Read an event's times as Google gives them.
+
+    Raises:
+        Unavailable: they are not there, or not times.
+    """
+    try:
+        start, end = event["start"], event["end"]
+        if "date" in start:
+            return Span(date.fromisoformat(start["date"]), date.fromisoformat(end["date"]))
+        name = start.get("timeZone")
+        return Span(
+            datetime.fromisoformat(start["dateTime"]).astimezone(UTC),
+            datetime.fromisoformat(end["dateTime"]).astimezone(UTC),
+            zone_named(name) if name in zone_names() else None,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Unavailable("Google Calendar gave an event without readable times") from None

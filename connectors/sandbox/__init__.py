@@ -1,0 +1,1 @@
+"""Local servers that speak a provider's API well enough to develop, demo and test against."""
