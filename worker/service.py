@@ -48,6 +48,8 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
         self.settings = settings
         self.registry = registry
+        for name, connector in registry.connectors.items():
+            connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._tls = _tls_context(settings)

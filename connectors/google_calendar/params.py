@@ -1,6 +1,6 @@
 """The parameters of the actions, as contract section 9 names them."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -29,8 +29,6 @@ from connectors.google_calendar.fields import (
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT = 1000
-#: The longest range searched for slots.
-MAX_RANGE = timedelta(days=366)
 
 
 class Params(BaseModel):
