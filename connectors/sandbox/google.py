@@ -81,7 +81,8 @@ class GoogleSandbox:
     async def start(self) -> None:
         """Listen; credential documents can be made from now on."""
         server = web.Server(self._answer)
-        runner = web.ServerRunner(server)
+        # Who stops a sandbox does not wait for calls that it holds.
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port, backlog=1024)
         await site.start()
