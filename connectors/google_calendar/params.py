@@ -40,7 +40,7 @@ class Params(BaseModel):
 class _Range(Params):
     time_zone: Zone | None = None
     range_start: Moment
-    range_end: Moment
+    range_end: Moment = Field(examples=["2026-03-13T18:00"])
 
     @field_validator("range_end")
     @classmethod
@@ -100,7 +100,7 @@ class _Times(Params):
     start: When
     end: When | None = Field(default=None, description="Of an all-day event: its last day.")
     duration_minutes: Minutes | None = Field(
-        default=None, description="Instead of end.", validate_default=True
+        default=None, description="Instead of end.", validate_default=True, examples=[30]
     )
 
     @field_validator("end")
@@ -218,7 +218,7 @@ class RescheduleEvent(_OtherTimes):
 class UpdateEvent(_OtherTimes):
     """The fields to change; null empties description, location and color_id."""
 
-    summary: str | None = Field(default=None, min_length=1, max_length=1024)
+    summary: str | None = Field(default=None, min_length=1, max_length=1024, examples=["Moved check-up"])
     description: str | None = Field(default=None, max_length=8192)
     location: str | None = Field(default=None, max_length=1024)
     attendees: Guests | None = Field(

@@ -174,6 +174,8 @@ async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
     request: web.BaseRequest, fault: Fault, work: Callable[[], web.Response]
 ) -> web.StreamResponse:
     """Let a call go wrong in the way that was asked for."""
+    done = work() if fault.does_work else None
+    fault.met.set()
     if fault.delay_s:
         await asyncio.sleep(fault.delay_s)
     if fault.until is not None:
@@ -182,7 +184,7 @@ async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
         return _cut(request)
     if fault.status is not None and not fault.does_work:
         return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
-    response = work()
+    response = work() if done is None else done
     if fault.cut == "after":
         return _cut(request)
     if fault.status is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ async def test_of_fifty_who_overlap_none_overlaps_another_afterwards(desk: Desk)
 
     won = sorted((each["start"], each["end"]) for each in found if isinstance(each, dict))
     assert won
-    assert all(one[1] <= other[0] for one, other in zip(won, won[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(won))
     assert len(won) == len(desk.events)
     assert {dict, Conflict} == {type(each) for each in found}
 
