@@ -34,6 +34,9 @@ __all__ = ["Fault", "GoogleSandbox", "Refusal"]
 
 #: The path of the API, as at Google.
 BASE: Final = "/calendar/v3"
+#: The account that `credential()` makes, and the zone of its calendar.
+DEVELOPER: Final = "desk@sandbox.example"
+DEVELOPER_ZONE: Final = "Europe/Istanbul"
 
 
 def _utc_now() -> datetime:
@@ -49,6 +52,8 @@ class GoogleSandbox:
         journal_file: where effects are appended, each synced to disk before it is answered.
         clock: tells the time, in UTC.
     """
+
+    connector: Final = "google_calendar"
 
     def __init__(
         self,
@@ -77,6 +82,17 @@ class GoogleSandbox:
     def token_url(self) -> str:
         """The token endpoint, as credential documents name it."""
         return f"http://{self.host}:{self.port}/token"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The worker's settings that lead here, by their names less CONNECTORS_."""
+        return {"GOOGLE_CALENDAR_API_URL": self.url}
+
+    def credential(self) -> dict[str, Any]:
+        """Make an account to develop with, and give its credential's document."""
+        if DEVELOPER not in self.store.accounts:
+            self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
+        return self.authority.authorized_user(DEVELOPER)
 
     async def start(self) -> None:
         """Listen; credential documents can be made from now on."""
