@@ -19,7 +19,12 @@ from worker.dev.postgres import PrivatePostgres
 pytestmark = pytest.mark.integration
 
 DAY = (datetime.now(UTC) + timedelta(days=30)).date()
-VISIT = {"summary": "Visit", "start": f"{DAY}T10:00", "duration_minutes": 30, "time_zone": "Europe/Istanbul"}
+VISIT: dict[str, Any] = {
+    "summary": "Visit",
+    "start": f"{DAY}T10:00",
+    "duration_minutes": 30,
+    "time_zone": "Europe/Istanbul",
+}
 
 
 @pytest.fixture
@@ -128,7 +133,7 @@ async def test_an_undone_booking_is_gone_and_its_time_free_again(
     google: GoogleSandbox, settings: dict[str, str], broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, **settings)
-    book = {"connector": "google_calendar", "action": "book_appointment", "params": VISIT}
+    book: dict[str, Any] = {"connector": "google_calendar", "action": "book_appointment", "params": VISIT}
 
     replies = [
         (await call_at_once(broker_url, [job(**{**book, **more})]))[0]
