@@ -161,5 +161,16 @@ def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -
     return body
 
 
+def differing(body: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a patch what the event is not like already: who repeats a change tells nobody of it again."""
+    kept = {name: value for name, value in body.items() if event.get(name) != value}
+    if (
+        "extendedProperties" in kept
+        and kept["extendedProperties"]["private"].items() <= private_of(event).items()
+    ):
+        del kept["extendedProperties"]
+    return kept
+
+
 def _reminders(reminders: Sequence[Reminder]) -> dict[str, Any]:
     return {"useDefault": False, "overrides": [reminder.model_dump() for reminder in reminders]}

@@ -12,6 +12,7 @@ from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, goog
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
     conference_request,
+    differing,
     event_id_of,
     guests_of,
     is_ours,
@@ -129,8 +130,9 @@ async def update_event(params: UpdateEvent, ctx: Ctx) -> EventDetails:
         body = patch_body(params, event, event_id_of(ctx, params.calendar_id))
         span = event_span(event)
         if params.start is not None or params.end is not None or params.duration_minutes is not None:
-            span = await moved_span(params, api, params.calendar_id, span)
-            body |= span.body(replacing=True)
+            old, span = span, await moved_span(params, api, params.calendar_id, span)
+            if not span.is_like(old):
+                body |= span.body(replacing=True)
         if params.recurrence is not None:
             zone = None if span.is_all_day else span.zone or await calendar_zone(api, params.calendar_id)
             body["recurrence"] = write_lines(params.recurrence, zone)
@@ -146,7 +148,10 @@ async def reschedule_event(params: RescheduleEvent, ctx: Ctx) -> EventDetails:
     api = CalendarApi(ctx)
 
     async def change(event: dict[str, Any]) -> dict[str, Any]:
-        span = await moved_span(params, api, params.calendar_id, event_span(event))
+        old = event_span(event)
+        span = await moved_span(params, api, params.calendar_id, old)
+        if span.is_like(old):
+            return {}
         if params.conflict_check:
             found = await find_in_the_way(api, params.calendar_id, span)
             series = event.get("recurringEventId", event["id"])
@@ -262,6 +267,8 @@ async def _patch(
 ) -> dict[str, Any]:
     """Read an event, work out the change, and make it while the event is what was read.
 
+    Where nothing would change, nothing is sent, and nobody is told.
+
     Raises:
         Conflict: it was changed meanwhile, twice.
     """
@@ -270,10 +277,13 @@ async def _patch(
         event = await api.send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
         if event.get("status") == "cancelled":
             raise Conflict("the event is cancelled", data={"reason": "cancelled", "event_id": event["id"]})
+        body = differing(await change(event), event)
+        if not body:
+            return event
         request = events().patch(
             calendarId=params.calendar_id,
             eventId=params.event_id,
-            body=await change(event),
+            body=body,
             sendUpdates=SEND_UPDATES[notify],
             conferenceDataVersion=int(conference),
         )

@@ -64,6 +64,11 @@ class Span:
             written["timeZone"] = self.zone.key
         return written | ({"date": None} if replacing else {})
 
+    def is_like(self, other: "Span") -> bool:
+        """Whether it is the same time; a zone that is not named may be any."""
+        times = (self.start, self.end) == (other.start, other.end) and self.is_all_day == other.is_all_day
+        return times and self.zone in {None, other.zone}
+
     def period(self, zone: ZoneInfo) -> Period:
         """Give it as seconds; days are days of the zone."""
         return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))

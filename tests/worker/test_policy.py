@@ -154,6 +154,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
         ("CONNECTORS_VAULT_URL", "https://vault.example", "CONNECTORS_VAULT_ROLE_ID"),
         ("CONNECTORS_CA_FILE", "/nowhere/ca.pem", "cannot be read"),
         ("CONNECTORS_LOG_LEVEL", "loud", "CONNECTORS_LOG_LEVEL"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://calendar.example/v3", "CONNECTORS_PLAINTEXT_HOSTS"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_and_tells_no_secret(
@@ -177,6 +179,16 @@ def test_the_older_variables_and_a_dotenv_are_read(settings: pytest.MonkeyPatch,
     read = load_settings()
 
     assert (7, "a", None) == (read.concurrency, read.broker_user, read.vault_token)
+
+
+def test_a_connector_gets_its_own_settings_and_nothing_else(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://127.0.0.1:8080/calendar/v3/")
+    settings.setenv("CONNECTORS_VAULT_TOKEN", "hunter2")
+
+    read = load_settings()
+
+    assert {"api_url": "http://127.0.0.1:8080/calendar/v3"} == read.of_connector("google_calendar")
+    assert {} == read.of_connector("vault") == read.of_connector("dummy")
 
 
 def test_secrets_are_masked_where_settings_are_shown(settings: pytest.MonkeyPatch) -> None:

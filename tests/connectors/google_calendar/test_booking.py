@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -284,6 +285,53 @@ async def test_undo_cancels_what_was_booked_with_and_without_its_result(desk: De
 
     assert [] == desk.events
     assert 2 == effects(desk, "cancelled")
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Calls are cut, refused, delayed and abandoned at random; each job is tried until it is answered."""
+    chance = Random(seed)
+
+    def spoil(operation: str) -> Fault | None:
+        luck = chance.random() if operation.startswith("events.") else 1.0
+        if luck < 0.04:
+            return Fault(cut="before")
+        if luck < 0.08:
+            return Fault(cut="after")
+        if luck < 0.12:
+            return Fault(status=503, does_work=luck < 0.1)
+        return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
+
+    monkeypatch.setattr(desk.google.faults, "take", spoil)
+    monkeypatch.setattr("connectors.sdk.budget.FAILURES_TO_OPEN", 10**6)
+
+    async def book(number: int) -> Any:
+        start = f"{DAY}T10:{number % 4 * 10:02}"
+        for attempt in range(1, 50):
+            trying = asyncio.create_task(
+                desk("book_appointment", key=str(number), attempt=attempt, **VISIT | {"start": start})
+            )
+            if chance.random() < 0.2:  # its worker dies
+                await asyncio.sleep(chance.random() * 0.05)
+                trying.cancel()
+            try:
+                return await trying
+            except Conflict:
+                return None
+            except (ConnectorError, asyncio.CancelledError):
+                continue
+        raise AssertionError("never answered")
+
+    answers = await asyncio.gather(*(book(number) for number in range(24)))
+
+    told = sorted(answer["event_id"] for answer in answers if answer is not None)
+    booked = sorted(event["id"] for event in desk.events if event["status"] == "confirmed")
+    times = sorted((event["start"]["dateTime"], event["end"]["dateTime"]) for event in desk.events)
+    assert told == booked
+    assert told
+    assert all(one[1] <= other[0] for one, other in pairwise(times))
 
 
 async def test_more_claims_than_a_key_may_lay_are_refused(

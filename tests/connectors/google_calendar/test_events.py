@@ -393,6 +393,24 @@ async def test_a_cut_cancel_and_a_cut_change_are_repeated_with_one_effect(desk: 
     assert 1 == len(desk.google.journal.of("cancelled"))
 
 
+async def test_a_change_that_was_made_before_tells_nobody_again(desk: Desk) -> None:
+    event_id = (await desk("create_event", **VISIT, attendees=["ada@example.com"]))["event_id"]
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("reschedule_event", {"start": "2026-03-10T15:00"}),
+        ("update_event", {**CHANGE, "private_properties": {"a": "1"}, "attendees": ["ada@example.com"]}),
+    ]
+    for action, params in changes:
+        desk.google.faults.add(Fault("events.patch", cut="after"))
+        with pytest.raises(Unavailable):
+            await desk(action, event_id=event_id, notify="all", **params)
+
+        await desk(action, event_id=event_id, notify="all", attempt=2, **params)
+
+    found = await desk("get_event", event_id=event_id)
+    assert ("New", {"a": "1"}) == (found["summary"], found["private_properties"])
+    assert 2 == len(notices(desk)) == desk.calls("events.patch")
+
+
 async def test_one_occurrence_is_cancelled_and_the_series_goes_on(desk: Desk) -> None:
     await desk("create_event", **VISIT, recurrence=["RRULE:FREQ=DAILY;COUNT=3"])
     bounds: dict[str, Any] = {"range_start": "2026-03-01T00:00:00Z", "range_end": "2026-04-01T00:00:00Z"}
