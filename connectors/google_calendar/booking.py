@@ -104,7 +104,9 @@ class _Booking:
         """
         calendar_id, found = self.params.calendar_id, await self._look()
         others = [each for each in found.events if not is_ours(each, self.ctx) and not _is_stale(each)]
-        if others:
+        # A repeated try lays its claim even so: the insert of the one before may still be on its way, and
+        # must find the id taken rather than leave a claim behind that nobody owns.
+        if others and self.ctx.attempt == 1:
             _, event = await _latest(self.ctx, self.api, calendar_id)
             if event is None or event["status"] == "cancelled" or not is_ours(event, self.ctx):
                 raise await self._taken(found)
