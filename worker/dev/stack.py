@@ -113,6 +113,9 @@ class Stack:
         rabbitmq = PrivateRabbitMQ(self._directory / "rabbitmq")
         self._exit.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
+        if not self._keep_data:
+            # Its data is thrown away with it: to end in order would take seconds for nothing.
+            self._exit.push_async_callback(rabbitmq.kill)
         self.rabbitmq_url = rabbitmq.url
 
     async def _start_vault(self) -> None:
