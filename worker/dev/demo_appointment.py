@@ -60,7 +60,9 @@ async def _killed_in_the_middle(
     fault = Fault("events.patch", until=asyncio.Event(), does_work=True)
     google.faults.add(fault)
     waiting = asyncio.create_task(send(book))
-    await asyncio.wait({waiting, met := asyncio.create_task(fault.met.wait())}, return_when="FIRST_COMPLETED")
+    await asyncio.wait(
+        {waiting, met := asyncio.create_task(fault.met.wait())}, return_when=asyncio.FIRST_COMPLETED
+    )
     met.cancel()
     if waiting.done():
         tell.answer(waiting.result())

@@ -90,10 +90,27 @@ class Stack:
 
             await self.worker.wait_until(ready, timeout_s=READY_TIMEOUT_S)
 
+    async def start_sandboxes(self) -> None:
+        """Start those whose URL no setting gives, and put their credentials in the vault."""
+        if self.vault is None:
+            return
+        given = self.settings.model_fields_set
+        self.sandboxes = tuple(
+            sandbox
+            for sandbox in make_sandboxes()
+            if given.isdisjoint(name.lower() for name in sandbox.settings)
+        )
+        for sandbox in self.sandboxes:
+            self._exit.push_async_callback(sandbox.stop)
+            await sandbox.start()
+            await self.vault.put_secret(
+                f"connectors/default/{sandbox.connector}/default", sandbox.credential()
+            )
+
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.gather(self._start_rabbitmq(), self._start_vault())
-        await self._start_sandboxes()
+        await self.start_sandboxes()
         port = free_ports(1)[0]
         self.metrics_url = f"http://{LOOPBACK}:{port}"
         self.worker = ChildProcess(
@@ -123,22 +140,6 @@ class Stack:
             self.vault = PrivateOpenBao(self._directory / "openbao")
             self._exit.push_async_callback(self.vault.stop)
             await self.vault.start()
-
-    async def _start_sandboxes(self) -> None:
-        if self.vault is None:
-            return
-        given = self.settings.model_fields_set
-        self.sandboxes = tuple(
-            sandbox
-            for sandbox in make_sandboxes()
-            if given.isdisjoint(name.lower() for name in sandbox.settings)
-        )
-        for sandbox in self.sandboxes:
-            self._exit.push_async_callback(sandbox.stop)
-            await sandbox.start()
-            await self.vault.put_secret(
-                f"connectors/default/{sandbox.connector}/default", sandbox.credential()
-            )
 
     async def _environment(self, port: int) -> dict[str, str]:
         given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}

@@ -548,6 +548,31 @@ async def test_a_revoked_and_a_half_scoped_credential_are_told_apart(desk: Desk)
     assert free["available"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault("token", status=503), "UNAVAILABLE"),
+        (Fault("token", status=429), "RATE_LIMITED"),
+        (Fault("token", status=400), "CREDENTIAL_INVALID"),
+        (Fault("token", cut="before"), "UNAVAILABLE"),
+        (Fault("token", body=b"<html>"), "UNAVAILABLE"),
+        (Fault("token", body=b'{"access_token": ""}'), "UNAVAILABLE"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value.status or value.cut or value.body),
+)
+async def test_a_token_endpoint_that_fails_has_sent_nothing_of_the_job(
+    desk: Desk, fault: Fault, code: str
+) -> None:
+    desk.google.faults.add(fault)
+
+    with pytest.raises(ConnectorError) as caught:
+        await desk("create_event", **VISIT, time_zone="UTC")
+
+    assert (code, Sent.NO) == (caught.value.code, caught.value.sent)
+    assert 0 == desk.calls("events.insert")
+    assert (await desk("create_event", **VISIT, time_zone="UTC"))["created"] or code == "RATE_LIMITED"
+
+
 async def test_no_secret_is_in_an_error_of_the_token_endpoint(desk: Desk) -> None:
     secrets = [desk.document["client_secret"], desk.document["refresh_token"]]
     desk.document = desk.document | {"client_secret": secrets[0] + "x"}
