@@ -59,7 +59,7 @@ async def find_in_the_way(api: CalendarApi, calendar_id: str, span: Span) -> InT
     async for page in pages(
         api, calendarId=calendar_id, timeMin=since, timeMax=until, singleEvents=True, maxResults=PAGE_SIZE
     ):
-        zone = zone or zone_of(page)
+        zone = zone or zone_of(page, span.zone)
         found += page.get("items") or ()
     assert zone is not None
     start, end = span.period(zone)

@@ -10,7 +10,14 @@ import pytest
 
 from connectors.google_calendar import booking
 from connectors.sandbox.google import Fault
-from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied, Sent, Unavailable
+from connectors.sdk.errors import (
+    Conflict,
+    ConnectorError,
+    InvalidParams,
+    PermissionDenied,
+    Sent,
+    Unavailable,
+)
 from tests.support.desk import OWNER, Desk
 
 pytestmark = pytest.mark.integration
@@ -101,6 +108,17 @@ async def test_whole_days_are_booked_and_conflict_too(desk: Desk) -> None:
     offered = [each["start"] for each in (caught.value.data or {})["alternatives"]]
     assert f"{DAY + timedelta(days=2)}" in offered
     assert not {f"{DAY}", f"{DAY + timedelta(days=1)}"} & set(offered)
+
+
+async def test_a_calendar_in_an_unknown_zone_is_booked_in_the_zone_that_the_job_names(desk: Desk) -> None:
+    for _ in range(3):
+        desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Mars/Phobos", "items": []}'))
+
+    with pytest.raises(InvalidParams, match="time_zone"):
+        await desk("book_appointment", **{name: VISIT[name] for name in VISIT if name != "time_zone"})
+    booked = await desk("book_appointment", **VISIT)
+
+    assert booked["created"]
 
 
 async def test_the_same_key_books_once_and_another_calendar_is_another_booking(desk: Desk) -> None:
