@@ -21,13 +21,13 @@ from worker.ledger import (
     Done,
     Identity,
     Ledger,
-    LedgerUnavailable,
     Mismatch,
     Owned,
     Undone,
     Unknown,
     fingerprint_of,
 )
+from worker.ledger_database import LedgerUnavailable
 from worker.outcome import NotNow, Outcome, deadline_exceeded
 
 #: What an undo answers.

@@ -18,7 +18,9 @@ from worker.consumer import Consumer
 from worker.credentials import CredentialSource, NoVault
 from worker.executor import Executor
 from worker.lane import Lane
-from worker.ledger import Ledger, LedgerFault, database_host
+from worker.ledger import Ledger
+from worker.ledger_database import database_host
+from worker.ledger_schema import LedgerFault
 from worker.limits import Slots
 from worker.masking import Redactor
 from worker.metrics import Metrics
