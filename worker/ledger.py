@@ -20,8 +20,6 @@ from worker.ledger_schema import entries
 
 #: Seconds a claim holds without being renewed. After a crash another worker takes over within this.
 LEASE_S: Final = 15.0
-#: Seconds between renewals while an action runs.
-RENEW_S: Final = 5.0
 #: Seconds between removals of expired rows, and how many go at once.
 SWEEP_S: Final = 600.0
 SWEEP_ROWS: Final = 1000

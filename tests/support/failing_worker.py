@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 import worker.ledger
+import worker.once
 from worker.broker import Delivery, PublishChannel
 from worker.caller import Caller
 from worker.cli import main
@@ -102,7 +103,8 @@ FAIL_AT: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
-    worker.ledger.RENEW_S = 0.5  # type: ignore[misc]
+    worker.once.RENEW_S = 0.5  # type: ignore[misc]
+    worker.once.STALL_S = 0.5  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()
     sys.argv = ["connectors", "worker"]
