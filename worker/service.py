@@ -69,7 +69,10 @@ class Worker:
             HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file)
         )
         self.outbox = Outbox(
-            partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
+            partial(self._connect, "publish"),
+            name="publish",
+            on_change=self.metrics.broker_connected,
+            declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings)
