@@ -129,8 +129,9 @@ class Lane:
                 try:
                     await self._consume_on_channel(connection, closed, take)
                 except BrokerError as error:
+                    if self.fault != str(error):
+                        logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
                     self.fault = str(error)
-                    logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
                     await asyncio.wait({closed}, timeout=REBUILD_S)
                     if not closed.done():
                         with suppress(BrokerError):

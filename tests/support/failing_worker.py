@@ -89,6 +89,20 @@ def die_processed() -> None:
     httpx.AsyncClient.request = dying  # type: ignore[method-assign]
 
 
+def ack_twice() -> None:
+    """Ack one delivery a second time, which the broker answers by closing the channel."""
+    ack = Delivery.ack
+
+    async def doubled(self: Delivery) -> bool:
+        done = await ack(self)
+        if not Path(os.environ["FAILPOINT_MARKER"]).exists():
+            Path(os.environ["FAILPOINT_MARKER"]).touch()
+            await ack(self)
+        return done
+
+    Delivery.ack = doubled  # type: ignore[method-assign]
+
+
 FAIL_AT: dict[str, Callable[[], None]] = {
     "K0": lambda: before(Consumer, "take"),
     "K1": lambda: before(Once, "run"),
@@ -101,6 +115,7 @@ FAIL_AT: dict[str, Callable[[], None]] = {
     "K8": die_unconfirmed,
     "K9": lambda: before(Delivery, "ack"),
     "K10": lambda: after(Delivery, "ack"),
+    "double ack": ack_twice,
 }
 
 if __name__ == "__main__":
