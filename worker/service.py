@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 from loguru import logger
@@ -18,7 +19,9 @@ from worker.consumer import Consumer
 from worker.credentials import CredentialSource, NoVault
 from worker.executor import Executor
 from worker.lane import Lane
-from worker.ledger import Ledger, LedgerFault, database_host
+from worker.ledger import Ledger
+from worker.ledger_database import database_host
+from worker.ledger_schema import LedgerFault
 from worker.limits import Slots
 from worker.masking import Redactor
 from worker.metrics import Metrics
@@ -68,7 +71,10 @@ class Worker:
             on_call=self.metrics.called_out,
         )
         self.outbox = Outbox(
-            partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
+            partial(self._connect, "publish"),
+            name="publish",
+            on_change=self.metrics.broker_connected,
+            declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings)
@@ -294,16 +300,21 @@ def _trusted_users(settings: Settings) -> set[str]:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    return _verifying(settings) if settings.rabbitmq_url.get_secret_value().startswith("amqps:") else None
+    return (
+        verifying_context(settings.ca_file)
+        if settings.rabbitmq_url.get_secret_value().startswith("amqps:")
+        else None
+    )
 
 
 def _database_tls(settings: Settings) -> ssl.SSLContext | None:
     host = database_host(settings.ledger_url)
-    return None if host is None or settings.allows_plaintext(host) else _verifying(settings)
+    return None if host is None or settings.allows_plaintext(host) else verifying_context(settings.ca_file)
 
 
-def _verifying(settings: Settings) -> ssl.SSLContext:
+def verifying_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Make a context that verifies, with the authority of the setting beside the machine's own."""
     context = ssl.create_default_context()
-    if settings.ca_file is not None:
-        context.load_verify_locations(settings.ca_file)
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
     return context
