@@ -106,6 +106,26 @@ async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend
         assert "succeeded" == stranger.call(job("dummy", "ping"))["status"]
 
 
+async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url)
+    sent = job("dummy", "ping", id="j-1", metadata={"call": "c1"})
+
+    with Stranger(broker_url) as stranger:
+        typed = stranger.call(sent, content_type="text/xml")
+        packed = stranger.call(b"\x1f\x8b", content_encoding="gzip", message_id="m-1")
+        plain = stranger.call(
+            sent, content_type='Application/JSON; charset="UTF-8"', content_encoding="UTF-8"
+        )
+        forged = stranger.call(sent, headers={"x-delivery-count": 500})
+
+    assert ("INVALID_MESSAGE", "INVALID_MESSAGE") == (typed["error"]["code"], packed["error"]["code"])
+    assert ("j-1", "dummy", {"call": "c1"}) == (typed["id"], typed["connector"], typed["metadata"])
+    assert ("m-1", None) == (packed["id"], packed["connector"])
+    assert [("pong", 1)] * 2 == [(each["data"], each["attempts"]) for each in (plain, forged)]
+
+
 async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
     broker_url: str, start_worker: StartWorker
 ) -> None:
