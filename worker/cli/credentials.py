@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+from worker.cli.source import read_text
 
 app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
 
@@ -25,11 +24,8 @@ def put(
 ) -> None:
     """Store a credential, checked against what the connector needs. Its values are never printed."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        document = json.loads(text)
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", EXIT_USAGE)
-    except ValueError:
+        document = json.loads(read_text(file))
+    except (ValueError, RecursionError):
         fail(f"{file} is not JSON", EXIT_USAGE)
     if not isinstance(document, dict):
         fail(f"{file} must hold a JSON object", EXIT_USAGE)
