@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PLUGIN, StartWorker
+from tests.conftest import Run, StartWorker
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
 from worker.dev.openbao import PrivateOpenBao
@@ -20,29 +18,6 @@ pytestmark = pytest.mark.integration
 
 #: Leaves of a text what a terminal would obey.
 _PRINTABLE = {ord(each): None for each in map(chr, range(0x3000)) if each.isprintable()}
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def connectors(broker_url: str, tmp_path: Path) -> Run:
-    """Run `connectors …` on this test's broker."""
-
-    def run(*args: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "CONNECTORS_RABBITMQ_URL": broker_url,
-            "CONNECTORS_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
-            "CONNECTORS_DATA_DIR": str(tmp_path),
-            "PYTHONPATH": str(PLUGIN),
-            **{f"CONNECTORS_{name.upper()}": value for name, value in settings.items()},
-        }
-        command = [sys.executable, "-m", "worker", *args]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, check=False
-        )
-
-    return run
 
 
 async def test_call_prints_the_reply_and_says_by_its_exit_code_how_it_went(

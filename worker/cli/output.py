@@ -1,6 +1,7 @@
 """How commands speak: JSON for programs, tables for people, one line for what went wrong."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ def faults_told() -> Iterator[None]:
     from worker.settings import EXIT_CONFIG, SettingError
     from worker.vault_config import LoginRefused
 
+    # What the broker refuses, the client library's own tasks fail of, too; one line is enough.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         yield
     except (SettingError, LoginRefused) as error:
