@@ -238,16 +238,6 @@ class Ledger:
 
         return await self._ask(look)
 
-    async def is_undone(self, identity: Identity) -> bool:
-        """Say whether the effect was taken back, or marked so, for good."""
-
-        async def look(connection: AsyncConnection) -> bool:
-            alive = _entries.c.expires_at >= self._now
-            found = await connection.execute(sa.select(_entries.c.state).where(_is(identity), alive))
-            return found.scalar_one_or_none() == "undone"
-
-        return await self._ask(look)
-
     async def begin(self, identity: Identity, fence: int, *, settles_in_s: float) -> bool:
         """Write down that a call leaves now. False: the lease is lost, and nothing may be sent."""
         return await self._update(

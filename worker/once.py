@@ -113,10 +113,6 @@ class Once:
             NotNow: its run is under way, or the ledger is away.
         """
         identity = _identity(call)
-        if self._caller.rest_s(call.attempt.deadline) == 0 and not await self._ask(
-            lambda: self._ledger.is_undone(identity), call
-        ):
-            self._caller.check_deadline(call.attempt.deadline)
         claimed = await self._ask(lambda: self._ledger.claim_undo(identity), call)
         if isinstance(claimed, Undone):
             return Outcome(data=UNDONE, starts=call.attempt.starts, replayed=True)
