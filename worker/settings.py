@@ -270,10 +270,18 @@ def load_settings(**given: Any) -> Settings:
             raise SettingError(issue) from None
         field = str(first["loc"][0])
         name = field if field.isupper() else f"{PREFIX}{field.upper()}"
+        name = _ALSO_NAMED.get(name, name)
         where = ".".join(map(str, first["loc"][1:]))
         raise SettingError(f"{name}{_shown(field)}{f' ({where})' if where else ''}: {issue}") from None
     except ValueError as error:  # a value that should have been JSON
         raise SettingError(" ".join(str(error).split())[:300]) from None
+
+
+#: Names under which the surroundings may have set it.
+_ALSO_NAMED: Final[Mapping[str, str]] = {
+    "CONNECTORS_RABBITMQ_URL": "CONNECTORS_RABBITMQ_URL (or RABBITMQ_URL)",
+    "CONNECTORS_VAULT_URL": "CONNECTORS_VAULT_URL (or VAULT_ADDR)",
+}
 
 
 def _shown(field: str) -> str:

@@ -215,6 +215,17 @@ async def test_credentials_are_put_listed_checked_and_deleted_and_never_printed(
     deleted = connectors("credentials", "delete", "http", "--tenant", "acme", **vault)
     gone = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
 
+    faults = [
+        connectors("credentials", "put", "http", "-", "--tenant", "../x", stdin=document, **vault),
+        connectors("credentials", "delete", "http", "--tenant", "nobody", **vault),
+        connectors("credentials", "list", **{**vault, "vault_url": "http://127.0.0.1:1"}),
+        connectors("credentials", "put", "dummy", "-", stdin="{}", **vault),
+    ]
+
+    assert [(1, 1), (1, 1), (1, 1), (2, 1)] == [
+        (each.returncode, len(each.stderr.splitlines())) for each in faults
+    ], [each.stderr for each in faults]
+    assert "" == checked.stderr
     assert (1, True) == (wrong.returncode, "base_url" in wrong.stderr)
     assert (0, 0, 0) == (put.returncode, checked.returncode, deleted.returncode), put.stderr + checked.stderr
     assert [{"tenant": "acme", "connector": "http", "credential": "default"}] == json.loads(listed.stdout)

@@ -63,16 +63,26 @@ def fail(message: str, code: int = 1) -> NoReturn:
 @contextmanager
 def faults_told() -> Iterator[None]:
     """Turn what can go wrong outside into one line and the right exit code."""
+    from loguru import logger
+
+    from connectors.sdk.errors import ConnectorError
     from worker.broker import BrokerError
+    from worker.credentials import VaultUnavailable
     from worker.settings import EXIT_CONFIG, SettingError
     from worker.vault_config import LoginRefused
 
-    # What the broker refuses, the client library's own tasks fail of, too; one line is enough.
+    # A command speaks for itself: what the parts below log is for a worker's log. And what the broker
+    # refuses, tasks of the client library fail of, too.
+    logger.remove()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         yield
     except (SettingError, LoginRefused) as error:
         fail(str(error), EXIT_CONFIG)
+    except ConnectorError as error:
+        fail(f"{error.code}: {error.message}")
+    except VaultUnavailable as error:
+        fail(f"the vault is not available: {error}")
     except BrokerError as error:
         fail(str(error))
 

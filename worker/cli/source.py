@@ -19,4 +19,9 @@ def read_text(name: str) -> str:
     try:
         return read_bytes(name).decode()
     except UnicodeDecodeError as error:
-        fail(f"{name} is not UTF-8: byte {error.start} cannot be read", EXIT_USAGE)
+        fail(f"{shown(name)} is not UTF-8: byte {error.start} cannot be read", EXIT_USAGE)
+
+
+def shown(name: str) -> str:
+    """Name the source for a person."""
+    return "standard input" if name == "-" else name
