@@ -13,7 +13,7 @@ from loguru import logger
 from connectors.registry import Registry
 from connectors.sdk.errors import ConnectorError, Sent
 from schemas.error import Code
-from schemas.job import Job, JobRefused, parse_job
+from schemas.job import Job, JobRefused, parse_job, refuse
 from worker.broker import Delivery
 from worker.executor import Executor
 from worker.history import History
@@ -318,14 +318,15 @@ class Consumer:
 
 def _check_properties(delivery: Delivery) -> None:
     """Refuse what says that the body is no plain JSON."""
-    content_type = delivery.properties.content_type
+    properties = delivery.properties
+    content_type, encoding = properties.content_type, properties.content_encoding
     if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
         message = f"content_type {content_type[:80]!r} is not application/json"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
-    encoding = delivery.properties.content_encoding
-    if encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
+    elif encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
         message = f"content_encoding {encoding[:80]!r} is not spoken here; send plain UTF-8"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
+    else:
+        return
+    raise refuse(message, body=delivery.body, message_id=properties.message_id)
 
 
 def _out_of_time(outcome: Outcome) -> Outcome:

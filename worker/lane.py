@@ -65,7 +65,7 @@ class Lane:
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
         self._quarantine = 0
-        self._was_connected = False
+        self._has_consumed = False
         self._stopping = False
         self.fault: str | None = "not connected yet"
 
@@ -96,7 +96,7 @@ class Lane:
                     await connection.close()
                 # A broker that is starting refuses, too; who was let in once will be let in again.
                 if isinstance(error, TopologyMismatch) or (
-                    isinstance(error, BrokerRefused) and not self._was_connected
+                    isinstance(error, BrokerRefused) and not self._has_consumed
                 ):
                     raise
                 self.fault = str(error)
@@ -106,7 +106,6 @@ class Lane:
                 tries += 1
                 continue
             tries = 0
-            self._was_connected = True
             await self._consume(connection, take)
 
     async def stop(self) -> None:
@@ -129,6 +128,8 @@ class Lane:
                 try:
                     await self._consume_on_channel(connection, closed, take)
                 except BrokerError as error:
+                    if isinstance(error, BrokerRefused) and not self._has_consumed:
+                        raise
                     if self.fault != str(error):
                         logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
                     self.fault = str(error)
@@ -172,6 +173,7 @@ class Lane:
                     continue
                 prefetch = 1 if self.is_quarantined else self._prefetch
                 await consumer.consume(prefetch)
+                self._has_consumed = True
                 self.fault = None
                 logger.info("lane consuming", lane=self.queue, prefetch=prefetch)
                 await self._watch(consumer, prefetch, {closed, ended})

@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy, proxy
 from tests.support.rpc import Stranger, job
 from worker.broker import BrokerError, Connection
 from worker.dev.rabbitmq import PrivateRabbitMQ
-from worker.service import verifying_context
+from worker.tls import verifying_context
 
 pytestmark = pytest.mark.faults
 
