@@ -49,6 +49,8 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
         self.settings = settings
         self.registry = registry
+        for name, connector in registry.connectors.items():
+            connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._tls = broker_tls(settings)
