@@ -13,7 +13,7 @@ from loguru import logger
 from connectors.registry import Registry
 from connectors.sdk.errors import ConnectorError, Sent
 from schemas.error import Code
-from schemas.job import Job, JobRefused, parse_job
+from schemas.job import Job, JobRefused, parse_job, refuse
 from worker.broker import Delivery
 from worker.executor import Executor
 from worker.history import History
@@ -95,15 +95,18 @@ class Consumer:
         history = History.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
         in_hand = _InHand(lane, delivery, history)
         self._in_hand[identity] = in_hand
-        task = asyncio.create_task(self._settle(in_hand))
+
+        async def see_through() -> None:
+            try:
+                await self._settle(in_hand)
+            finally:
+                # In the task, not after it: a redelivery is never swapped into what has ended.
+                if self._in_hand.get(identity) is in_hand:
+                    del self._in_hand[identity]
+
+        task = asyncio.create_task(see_through())
         self._tasks.add(task)
-
-        def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if self._in_hand.get(identity) is in_hand:
-                del self._in_hand[identity]
-
-        task.add_done_callback(forget)
+        task.add_done_callback(self._tasks.discard)
 
     @property
     def in_hand(self) -> int:
@@ -137,10 +140,10 @@ class Consumer:
                 done = await self._give_up(job)
             finally:
                 self._metrics.job_ended(job.lane.queue)
-            if done:
-                await job.delivery.ack()
-            else:
-                await job.delivery.requeue()
+            settled = None
+            while settled is not job.delivery:  # a newer one may have come while the old was settled
+                settled = job.delivery
+                await (settled.ack() if done else settled.requeue())
 
     async def _see_through(self, message: _InHand) -> bool:
         """Run one message to its published end. False: nothing was done, the queue may have it back."""
@@ -315,14 +318,15 @@ class Consumer:
 
 def _check_properties(delivery: Delivery) -> None:
     """Refuse what says that the body is no plain JSON."""
-    content_type = delivery.properties.content_type
+    properties = delivery.properties
+    content_type, encoding = properties.content_type, properties.content_encoding
     if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
         message = f"content_type {content_type[:80]!r} is not application/json"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
-    encoding = delivery.properties.content_encoding
-    if encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
+    elif encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
         message = f"content_encoding {encoding[:80]!r} is not spoken here; send plain UTF-8"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
+    else:
+        return
+    raise refuse(message, body=delivery.body, message_id=properties.message_id)
 
 
 def _out_of_time(outcome: Outcome) -> Outcome:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench import calendar
+from tests.bench import calendar_reads
 from tests.support.rpc import Stranger, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
@@ -125,4 +125,4 @@ if __name__ == "__main__":
     if "worker" in parts:
         asyncio.run(main())
     if "calendar" in parts:
-        calendar.main()
+        calendar_reads.main()

@@ -456,6 +456,7 @@ def test_a_closed_pipe_does_not_stop_the_process() -> None:
     assert process.wait(20) == 0
 
 
+@pytest.mark.integration  # two seconds by its nature
 def test_a_process_whose_log_is_stuck_ends_all_the_same() -> None:
     process = run_script(
         """

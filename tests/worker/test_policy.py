@@ -156,6 +156,10 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
         ("CONNECTORS_LOG_LEVEL", "loud", "CONNECTORS_LOG_LEVEL"),
         ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://calendar.example/v3", "CONNECTORS_PLAINTEXT_HOSTS"),
         ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
+        ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost:99999/", "CONNECTORS_RABBITMQ_URL"),
+        ("CONNECTORS_VAULT_URL", "ftp://u:hunter2@vault.example", "ftp://u:******@vault.example"),
+        ("CONNECTORS_DRAIN_SECONDS", "inf", "CONNECTORS_DRAIN_SECONDS"),
+        ("CONNECTORS_CA_FILE", __file__, "no certificate"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_and_tells_no_secret(
@@ -193,13 +197,14 @@ def test_a_connector_gets_its_own_settings_and_nothing_else(settings: pytest.Mon
 
 def test_secrets_are_masked_where_settings_are_shown(settings: pytest.MonkeyPatch) -> None:
     settings.setenv("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost/")
-    settings.setenv("CONNECTORS_DATABASE_URL", "postgresql://u:hunter3@localhost/x")
+    settings.setenv("CONNECTORS_DATABASE_URL", "postgresql://u:hun@ter3@localhost/x?a=b&password=hunter5&c=d")
     settings.setenv("CONNECTORS_VAULT_TOKEN", "hunter4")
+    settings.setenv("CONNECTORS_VAULT_URL", "https://u:hunter6@vault.example")
 
     shown = str(masked(load_settings()))
 
-    assert not [secret for secret in ("hunter2", "hunter3", "hunter4") if secret in shown]
-    assert "postgresql://u:******@localhost/x" in shown
+    assert not [n for n in range(2, 7) if f"hunter{n}" in shown or f"ter{n}" in shown]
+    assert "postgresql://u:******@localhost/x?a=b&password=******&c=d" in shown
 
 
 def test_a_slip_of_the_pen_is_found() -> None:

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+from worker.cli.source import read_text, shown
 
 app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
 
@@ -25,14 +24,11 @@ def put(
 ) -> None:
     """Store a credential, checked against what the connector needs. Its values are never printed."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        document = json.loads(text)
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", EXIT_USAGE)
-    except ValueError:
-        fail(f"{file} is not JSON", EXIT_USAGE)
+        document = json.loads(read_text(file))
+    except (ValueError, RecursionError):
+        fail(f"{shown(file)} is not JSON", EXIT_USAGE)
     if not isinstance(document, dict):
-        fail(f"{file} must hold a JSON object", EXIT_USAGE)
+        fail(f"{shown(file)} must hold a JSON object", EXIT_USAGE)
     _check(connector, document)
     with faults_told():
         version = _operate("put", tenant, connector, credential, document)
@@ -42,13 +38,8 @@ def put(
 @app.command()
 def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
     """Read a credential as a worker would, and check that it is well-formed."""
-    from connectors.sdk.errors import ConnectorError
-
     with faults_told():
-        try:
-            document = asyncio.run(_read(tenant, connector, credential))
-        except ConnectorError as error:
-            fail(f"{error.code}: {error.message}")
+        document = asyncio.run(_read(tenant, connector, credential))
     _check(connector, document)
     print(f"{tenant}/{connector}/{credential} is there and well-formed")
 
@@ -98,7 +89,6 @@ def _operate(verb: str, *args: Any) -> Any:
 
 async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     from worker.cli.calls import settings_for_clients
-    from worker.credentials import VaultUnavailable
     from worker.service import vault_config
     from worker.settings import SettingError
     from worker.vault_credentials import VaultCredentials
@@ -110,8 +100,6 @@ async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     await source.start()
     try:
         return dict(await source.fetch(tenant, connector, credential))
-    except VaultUnavailable as error:
-        fail(f"the vault cannot be read: {error}")
     finally:
         await source.close()
 
@@ -127,6 +115,8 @@ def _check(connector: str, document: dict[str, Any]) -> None:
             or f"no connector {connector!r} is installed; `connectors list` names what is",
             EXIT_USAGE,
         )
+    if entry.connector.credential is None:
+        fail(f"the connector {connector!r} takes no credential", EXIT_USAGE)
     try:
         entry.connector.read_credential(document)
     except CredentialInvalid as error:

@@ -1,6 +1,7 @@
 """`worker`, `dev`, `demo`, `config`: what runs, and with which settings."""
 
 import asyncio
+import json
 import sys
 from typing import Annotated
 
@@ -47,5 +48,12 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if as_json:
         print_json(shown)
     else:
-        rows = [(name, "" if value is None else value) for name, value in shown.items()]
+        rows = [(name, _as_set(value)) for name, value in shown.items()]
         print_table(["setting", "value"], rows, empty="")
+
+
+def _as_set(value: object) -> object:
+    """Write a setting as one would set it."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return "" if value is None else json.dumps(value) if isinstance(value, dict) else value

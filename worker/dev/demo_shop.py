@@ -91,7 +91,7 @@ async def _dead_and_replayed(stack: Stack, shop: Shop, client: ConnectorsClient,
         shop.orders.add("18")
         tell.say("   mended    the order is there now")
         replayed = await letters.replay(lambda letter: letter.job_id == job.id)
-        tell.say(f"   replayed  {replayed} job, its id and key unchanged")
+        tell.say(f"   replayed  {len(replayed)} job, its id and key unchanged")
     async with DeadLetters(settings) as letters:
         for _ in range(100):
             if (

@@ -155,7 +155,7 @@ async def _timed(run: Callable[[], Any]) -> Measured:
 def main() -> None:
     """Measure in turns, and print the medians."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.calendar", "serve"],
+        [sys.executable, "-m", "tests.bench.calendar_reads", "serve"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
