@@ -233,5 +233,5 @@ class Connector:
             return self.credential.model_validate(dict(document))
         except ValidationError as error:
             details = describe(error)
-            wrong = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
+            wrong = "; ".join(map(str, details[:3]))
             raise CredentialInvalid(f"the credential is malformed: {wrong}", details=details) from None
