@@ -52,7 +52,15 @@ class TopologyMismatch(BrokerError):
 
 
 class PublishUncertain(BrokerError):
-    """No confirm came: the message may or may not be stored. Publish it again."""
+    """No confirm came: the message may or may not be stored. Publish it again.
+
+    Args:
+        broke: the connection ended on it; else there was only no answer in time.
+    """
+
+    def __init__(self, message: str, *, broke: bool) -> None:
+        super().__init__(message)
+        self.broke = broke
 
 
 class PublishRefused(BrokerError):
@@ -429,13 +437,15 @@ class PublishChannel:
             ) from None
         except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity) as error:
             raise PublishRefused(_brief(error), channel_died=True) from None
-        except (aiormq.AMQPError, RuntimeError, OSError, TimeoutError) as error:
-            raise PublishUncertain(_brief(error)) from None
+        except TimeoutError:
+            raise PublishUncertain(f"no confirm in {timeout_s:g} s", broke=False) from None
+        except (aiormq.AMQPError, RuntimeError, OSError) as error:
+            raise PublishUncertain(_brief(error), broke=True) from None
         except asyncio.CancelledError:
             # On a dead connection the client cancels its waiters, though the message may be stored.
             if _is_ours():
                 raise
-            raise PublishUncertain("the connection broke before the confirm") from None
+            raise PublishUncertain("the connection broke before the confirm", broke=True) from None
         return isinstance(confirmed, Basic.Ack)
 
 

@@ -11,7 +11,9 @@ from schemas.job import Job, JobRefused, parse_job
 from worker import history as header
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.history import NO_DEADLINE, write_instant
-from worker.ledger import Identity, LedgerFault, LedgerUnavailable
+from worker.ledger import Identity
+from worker.ledger_database import LedgerUnavailable
+from worker.ledger_schema import LedgerFault
 from worker.service import ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls

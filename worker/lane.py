@@ -87,10 +87,13 @@ class Lane:
         """
         tries = 0
         while not self._stopping:
+            connection = None
             try:
                 self._connection = connection = await self._connect()
                 await self._declare(connection)
             except BrokerError as error:
+                if connection is not None:
+                    await connection.close()
                 # A broker that is starting refuses, too; who was let in once will be let in again.
                 if isinstance(error, TopologyMismatch) or (
                     isinstance(error, BrokerRefused) and not self._has_consumed
@@ -164,10 +167,9 @@ class Lane:
                     await consumer.cancel()
                     self.fault = "paused: the broker's memory or disk alarm"
                     logger.warning("lane paused", lane=self.queue, reason="memory or disk alarm")
-                    await asyncio.wait(
-                        {closed, asyncio.ensure_future(self._flowing.wait())},
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
+                    flowing = asyncio.create_task(self._flowing.wait())
+                    await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
+                    flowing.cancel()
                     continue
                 prefetch = 1 if self.is_quarantined else self._prefetch
                 await consumer.consume(prefetch)

@@ -109,6 +109,14 @@ class Metrics:
         self._fetches = _Counters(
             "connectors_credential_fetches", "Credentials asked for, by outcome.", ("outcome",), registry
         )
+        self._calls = _Histograms(
+            "connectors_http_call_duration_seconds",
+            "Outbound HTTP requests, by how far inside the host lies (public, loopback, internal) and how "
+            "they ended (2xx to 5xx, timeout, unreachable, cut, oversize, refused, held, left).",
+            ("reach", "outcome"),
+            _DURATION_BUCKETS,
+            registry,
+        )
         self._lanes = _LaneGauges()
         registry.register(self._lanes)
         self._broker = Gauge(
@@ -182,6 +190,10 @@ class Metrics:
     def credential_fetched(self, outcome: str) -> None:
         """Count a credential asked for: fetched, cached, stale, or why there was none."""
         self._fetches[outcome,].inc()
+
+    def called_out(self, reach: str, outcome: str, duration_s: float) -> None:
+        """Record an outbound HTTP request; both words come from closed sets of the HTTP layer."""
+        self._calls[reach, outcome].observe(duration_s)
 
     def broker_connected(self, connected: bool) -> None:
         """Record whether the worker is connected to the broker."""

@@ -17,7 +17,8 @@ from worker.consumer import Consumer
 from worker.credentials import CredentialSource, NoVault
 from worker.executor import Executor
 from worker.lane import Lane
-from worker.ledger import Ledger, LedgerFault
+from worker.ledger import Ledger
+from worker.ledger_schema import LedgerFault
 from worker.limits import Slots
 from worker.masking import Redactor
 from worker.metrics import Metrics
@@ -48,6 +49,8 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
         self.settings = settings
         self.registry = registry
+        for name, connector in registry.connectors.items():
+            connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._tls = broker_tls(settings)
@@ -66,10 +69,14 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file)
+            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            on_call=self.metrics.called_out,
         )
         self.outbox = Outbox(
-            partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
+            partial(self._connect, "publish"),
+            name="publish",
+            on_change=self.metrics.broker_connected,
+            declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings)

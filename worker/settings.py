@@ -27,7 +27,7 @@ PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
 #: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
-OWN_CONNECTORS: Final = ("dummy", "http")
+OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar")
 
 
 class SettingError(Exception):
@@ -242,6 +242,11 @@ class Settings(BaseSettings):
         """The broker users whose headers of ours count: our own, and the operators'."""
         operators = {user for user, tenants in (self.publishers or {}).items() if "*" in tenants}
         return {self.broker_user, *operators}
+
+    def of_connector(self, name: str) -> dict[str, str]:
+        """Give what is set for one connector, as it finds it in its `settings`."""
+        ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
+        return ours.get(name, {})
 
     def allows_plaintext(self, host: str) -> bool:
         """Say whether an unencrypted connection to this host is accepted."""

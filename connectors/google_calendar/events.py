@@ -1,14 +1,14 @@
 """The actions on events: create, get, update, reschedule, cancel, list; and the list of calendars."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from connectors.google_calendar.answers import EventAnswer, EventDetails, full_answer, short_answer
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conflicts import MAX_PAGES, PAGE_SIZE, InTheWay, find_in_the_way, pages, taken
-from connectors.google_calendar.connector import google_calendar
+from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
     conference_request,
@@ -18,6 +18,7 @@ from connectors.google_calendar.event_body import (
     key_mark,
     new_body,
     patch_body,
+    recognised,
 )
 from connectors.google_calendar.meet import with_conference
 from connectors.google_calendar.params import (
@@ -34,18 +35,7 @@ from connectors.google_calendar.times import Span, calendar_zone, event_span, mo
 from connectors.google_calendar.zones import instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound
-from schemas.error import Code
-
-READ_ERRORS: Final = (
-    Code.CREDENTIAL_INVALID,
-    Code.PERMISSION_DENIED,
-    Code.NOT_FOUND,
-    Code.REJECTED,
-    Code.RATE_LIMITED,
-    Code.UNAVAILABLE,
-    Code.TIMEOUT,
-)
-WRITE_ERRORS: Final = (*READ_ERRORS, Code.CONFLICT)
+from connectors.sdk.outgoing import invalid
 
 
 class Events(BaseModel):
@@ -107,7 +97,8 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     except Conflict as conflict:
         if reason_of(conflict) != "duplicate":
             raise
-        event, created = await recognise(api, params.calendar_id, event_id, ctx), False
+        event = await api.send(events().get(calendarId=params.calendar_id, eventId=event_id))
+        event, created = recognised(event, ctx), False
     event = await with_conference(api, params.calendar_id, event)
     return short_answer(event, params.calendar_id, created=created)
 
@@ -201,6 +192,8 @@ async def list_events(params: ListEvents, ctx: Ctx) -> Events:
     for name, time in bounds.items():
         if time is not None:
             query[name] = (time if zone is None else instant(time, zone)).isoformat()
+    if "timeMin" in query and "timeMax" in query and query["timeMax"] <= query["timeMin"]:
+        raise invalid("range_end", "must come after range_start")  # written in UTC both
     if params.time_zone is not None:
         query["timeZone"] = params.time_zone.key
     if params.query is not None:
@@ -239,26 +232,6 @@ async def list_calendars(ctx: Ctx) -> Calendars:
         if not token:
             break
     return Calendars(calendars=found)
-
-
-async def recognise(api: CalendarApi, calendar_id: str, event_id: str, ctx: Ctx) -> dict[str, Any]:
-    """Give the event that has our id already, where it is this job's and still there.
-
-    Raises:
-        Conflict: it is somebody else's, or was cancelled.
-    """
-    event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
-    if event.get("status") == "cancelled":
-        raise Conflict(
-            "the event of this idempotency key was created before and is cancelled; a new key makes a new one",
-            data={"reason": "cancelled", "event_id": event_id},
-        )
-    if not is_ours(event, ctx):
-        raise Conflict(
-            "another event has the id that this idempotency key leads to; use another key",
-            data={"reason": "foreign", "event_id": event_id},
-        )
-    return event
 
 
 async def delete_event(

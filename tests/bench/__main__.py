@@ -1,4 +1,7 @@
-"""The worker beside a hand-written aio-pika worker, in turns on one broker: ratios, since machines are noisy."""
+"""The worker beside a hand-written aio-pika worker, in turns on one broker: ratios, since machines are noisy.
+
+`python -m tests.bench` measures that, then calendar reads; `… worker` or `… calendar` one of them.
+"""
 
 import asyncio
 import statistics
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.bench import calendar_reads
 from tests.support.rpc import Stranger, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
@@ -117,4 +121,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parts = sys.argv[1:] or ["worker", "calendar"]
+    if "worker" in parts:
+        asyncio.run(main())
+    if "calendar" in parts:
+        calendar_reads.main()

@@ -34,8 +34,10 @@ async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> Non
         children = psutil.Process(launcher.pid).children(recursive=True)
         names = {child.name() for child in children}
 
+        ask = {"range_start": "2030-03-11T09:00", "range_end": "2030-03-11T10:00", "duration_minutes": 60}
         called = subprocess.run(
-            [sys.executable, "-m", "worker", "call", "dummy", "ping", "--json"],
+            [sys.executable, "-m", "worker", "call", "google_calendar", "find_available_slots", "--json",
+             "--params", json.dumps(ask)],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
@@ -43,6 +45,7 @@ async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> Non
         launcher.wait()
     _, left = await asyncio.to_thread(psutil.wait_procs, children, 15)
 
-    assert "pong" == json.loads(called.stdout)["data"], called.stderr
+    # On the calendar's sandbox, with the credential that `dev` has put into the vault.
+    assert 1 == len(json.loads(called.stdout)["data"]["slots"]), called.stdout
     assert {"beam.smp", "bao"} <= names
     assert [] == left

@@ -38,6 +38,7 @@ def work_a_bit(metrics: Metrics) -> None:
     metrics.replied("delivered")
     metrics.credential_fetched("fetched")
     metrics.broker_connected(True)
+    metrics.called_out("public", "2xx", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def work_a_bit(metrics: Metrics) -> None:
         ("connectors_dead_letters_total", {"reason"}),
         ("connectors_replies_total", {"outcome"}),
         ("connectors_credential_fetches_total", {"outcome"}),
+        ("connectors_http_call_duration_seconds_bucket", {"reach", "outcome", "le"}),
         ("connectors_broker_connected", set()),
         ("connectors_build_info", {"version", "python"}),
         ("connectors_loop_lag_seconds", set()),

@@ -20,7 +20,7 @@ def worker() -> None:
 def dev(
     keep_data: Annotated[bool, typer.Option(help="Keep broker and vault data for the next start.")] = False,
 ) -> None:
-    """Start a private RabbitMQ, a private OpenBao and a worker on them; Ctrl-C stops all."""
+    """Start a private RabbitMQ, OpenBao, the providers' sandboxes and a worker on them; Ctrl-C stops all."""
     from worker.dev.stack import run_dev
 
     with faults_told():
@@ -28,7 +28,7 @@ def dev(
 
 
 def demo(keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards.")] = False) -> None:
-    """Run the main job on a private RabbitMQ and OpenBao, and show what happened."""
+    """Book an appointment on a private stack, kill the worker in the middle, and show what happened."""
     from worker.dev.demo import run_demo
     from worker.dev.errors import InfrastructureError
 

@@ -1,4 +1,4 @@
-"""A broker, a vault and a worker for one developer: started together, stopped together."""
+"""A broker, a vault, the providers' sandboxes and a worker for one developer: started and stopped together."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from typing import Self
 import httpx
 
 from connectors.registry import load
+from connectors.sandbox import Sandbox, make_sandboxes
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.ports import LOOPBACK, free_ports
 from worker.dev.process import ChildProcess, base_environment
@@ -26,13 +27,19 @@ READY_TIMEOUT_S = 60.0
 
 
 class Stack:
-    """A private RabbitMQ and OpenBao where no URL is given, and a worker on them.
+    """A private RabbitMQ, OpenBao and providers' sandboxes where no URL is given, and a worker on them.
 
-    The worker logs in to the vault with an AppRole that may read credentials and nothing else.
+    The worker logs in to the vault with an AppRole that may read credentials and nothing else. Without
+    a private vault there are no sandboxes: their credentials would have nowhere to go.
+
+    Args:
+        worker_module: what is run as the worker.
     """
 
-    def __init__(self, settings: Settings, *, keep_data: bool = False) -> None:
+    def __init__(self, settings: Settings, *, keep_data: bool = False, worker_module: str = "worker") -> None:
         self.settings = settings
+        self.sandboxes: tuple[Sandbox, ...] = ()
+        self._worker_command = [sys.executable, "-m", worker_module, "worker"]
         self.rabbitmq_url = ""
         self.vault: PrivateOpenBao | None = None
         self.worker: ChildProcess | None = None
@@ -86,11 +93,12 @@ class Stack:
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.gather(self._start_rabbitmq(), self._start_vault())
+        await self._start_sandboxes()
         port = free_ports(1)[0]
         self.metrics_url = f"http://{LOOPBACK}:{port}"
         self.worker = ChildProcess(
             "worker",
-            [sys.executable, "-m", "worker", "worker"],
+            self._worker_command,
             env=await self._environment(port),
             cwd=self._directory,
             log=self.log,
@@ -113,6 +121,22 @@ class Stack:
             self._exit.push_async_callback(self.vault.stop)
             await self.vault.start()
 
+    async def _start_sandboxes(self) -> None:
+        if self.vault is None:
+            return
+        given = self.settings.model_fields_set
+        self.sandboxes = tuple(
+            sandbox
+            for sandbox in make_sandboxes()
+            if given.isdisjoint(name.lower() for name in sandbox.settings)
+        )
+        for sandbox in self.sandboxes:
+            self._exit.push_async_callback(sandbox.stop)
+            await sandbox.start()
+            await self.vault.put_secret(
+                f"connectors/default/{sandbox.connector}/default", sandbox.credential()
+            )
+
     async def _environment(self, port: int) -> dict[str, str]:
         given = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         ours = {
@@ -121,6 +145,8 @@ class Stack:
             "METRICS_PORT": str(port),
             "DATA_DIR": str(self._directory),
         }
+        for sandbox in self.sandboxes:
+            ours |= sandbox.settings
         if self.vault is not None:
             role = await self.vault.enable_approle()
             secret_id = self._directory / "secret-id"
@@ -139,7 +165,7 @@ class Stack:
 async def run_dev(*, keep_data: bool) -> int:
     """Run the stack until Ctrl-C, and give the exit code."""
     settings = load_settings()
-    print("Starting RabbitMQ, OpenBao and a worker …", flush=True)
+    print("Starting RabbitMQ, OpenBao, sandboxes of the providers and a worker …", flush=True)
     async with Stack(settings, keep_data=keep_data) as stack:
         note = None
         if stack.vault is not None:
@@ -149,12 +175,13 @@ async def run_dev(*, keep_data: bool) -> int:
                 vault_url=stack.vault.url,
                 vault_token=stack.vault.root_token,
             )
+        sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(
                 f"""
   connectors  {", ".join(stack.connectors)}
   RabbitMQ    {stack.rabbitmq_url}
-  OpenBao     {stack.vault.url if stack.vault else settings.vault_url}
+  OpenBao     {stack.vault.url if stack.vault else settings.vault_url}{sandboxes}
   status      {stack.metrics_url}/
   log         {stack.log}
 
