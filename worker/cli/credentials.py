@@ -123,6 +123,7 @@ async def _ask_provider(
     from worker.cli.calls import settings_for_clients
 
     settings = settings_for_clients()
+    connector.settings.update(settings.of_connector(connector.name))
     pool = HttpPool(HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file))
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
