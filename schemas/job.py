@@ -188,7 +188,7 @@ def parse_job(body: bytes, *, message_id: str | None = None, max_body_bytes: int
         return Job.model_validate(fields)
     except ValidationError as error:
         details = describe(error)
-        where = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
+        where = "; ".join(map(str, details[:3]))
         refusal = JobRefused(Code.INVALID_MESSAGE, f"the job is wrong: {where}", details=details)
         raise _with_remains(refusal, fields, message_id) from None
     except JobRefused as refusal:

@@ -245,7 +245,7 @@ class Consumer:
         park = failure is not None and (park or failure.code.facts.parked)
         if failure is not None and park:
             # First, so that whoever hears of it finds it there.
-            await self._park(message, failure, outcome.starts)
+            await self._park(message, failure, outcome.starts, job)
         sending = None
         if message.delivery.properties.reply_to is not None:
             sending = await self._publisher.reply(message.delivery, message.history, result)
@@ -261,15 +261,18 @@ class Consumer:
             lane=message.lane.queue,
         )
         if failure is not None and not park and sending is not Sending.DELIVERED:
-            await self._park(message, failure, outcome.starts)
+            await self._park(message, failure, outcome.starts, job)
 
-    async def _park(self, message: _InHand, failure: ConnectorError, starts: int) -> None:
+    async def _park(
+        self, message: _InHand, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
+    ) -> None:
         lane, delivery = message.lane.queue, message.delivery
         await self._publisher.park(
             delivery, message.history, lane=lane, code=failure.code, message=failure.message, starts=starts
         )
         self._metrics.dead_lettered(failure.code)
-        logger.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
+        log = logger if job is None else _log(job)
+        log.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
 
     async def _give_up(self, message: _InHand) -> bool:
         """Answer for a bug of ours; where even that fails, the queue has the job back."""

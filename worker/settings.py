@@ -126,8 +126,11 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"(sqlite:///|postgresql://).", value.get_secret_value()):
+        url = "" if value is None else value.get_secret_value()
+        if url and not re.match(r"(sqlite:///|postgresql://).", url):
             raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
+        if url.startswith("postgresql:"):
+            _ = urlsplit(url).port  # raises where it is none
         return value
 
     @field_validator("enabled")

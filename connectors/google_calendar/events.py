@@ -239,6 +239,12 @@ async def list_calendars(ctx: Ctx) -> Calendars:
     return Calendars(calendars=found)
 
 
+@google_calendar.check
+async def ask_for_one_calendar(ctx: Ctx) -> None:
+    """Ask for one entry of the account's own list."""
+    await CalendarApi(ctx).send(calendar_list().list(maxResults=1))
+
+
 async def delete_event(
     api: CalendarApi, calendar_id: str, event_id: str, *, notify: str = "none", etag: str | None = None
 ) -> None:

@@ -79,9 +79,7 @@ class Signature:
                 details = tuple(_format_faults(params, self.schema, self.schema.get("$defs", {}), ()))
             if not details:
                 return model
-        raise InvalidParams(
-            "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3]), details=details
-        )
+        raise InvalidParams("; ".join(map(str, details[:3])), details=details)
 
     def arguments(self, params: BaseModel | None, context: Context[Any]) -> dict[str, Any]:
         """Arrange the keyword arguments of one call."""

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.conftest import Run, StartWorker
+from tests.support.http_servers import serve
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
 from worker.dev.openbao import PrivateOpenBao
@@ -206,17 +208,28 @@ async def test_credentials_are_put_listed_checked_and_deleted_and_never_printed(
     connectors: Run, openbao: PrivateOpenBao
 ) -> None:
     vault = {"vault_url": openbao.url, "vault_auth": "token", "vault_token": openbao.root_token}
-    document = json.dumps({"base_url": "https://api.example.com", "auth": "bearer", "token": "s3cret-canary"})
 
+    async def api(request: web.Request) -> web.Response:
+        is_let_in = request.headers["Authorization"] == "Bearer s3cret-canary"
+        return web.Response(status=404 if is_let_in else 401)
+
+    def document(url: str, token: str) -> str:
+        return json.dumps({"base_url": url, "auth": "bearer", "token": token})
+
+    async with serve(api) as served:
+        good, bad = (document(served.url, token) for token in ("s3cret-canary", "s3cret-canary-2"))
+        put = connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=good, **vault)
+        check = ["credentials", "check", "http", "--tenant", "acme"]
+        checked = await asyncio.to_thread(connectors, *check, **vault)
+        connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=bad, **vault)
+        refused = await asyncio.to_thread(connectors, *check, **vault)
     wrong = connectors("credentials", "put", "http", "-", stdin='{"token": "s3cret-canary"}', **vault)
-    put = connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=document, **vault)
     listed = connectors("credentials", "list", "--tenant", "acme", "--json", **vault)
-    checked = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
     deleted = connectors("credentials", "delete", "http", "--tenant", "acme", **vault)
-    gone = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
+    gone = connectors(*check, **vault)
 
     faults = [
-        connectors("credentials", "put", "http", "-", "--tenant", "../x", stdin=document, **vault),
+        connectors("credentials", "put", "http", "-", "--tenant", "../x", stdin=good, **vault),
         connectors("credentials", "delete", "http", "--tenant", "nobody", **vault),
         connectors("credentials", "list", **{**vault, "vault_url": "http://127.0.0.1:1"}),
         connectors("credentials", "put", "dummy", "-", stdin="{}", **vault),
@@ -226,11 +239,14 @@ async def test_credentials_are_put_listed_checked_and_deleted_and_never_printed(
         (each.returncode, len(each.stderr.splitlines())) for each in faults
     ], [each.stderr for each in faults]
     assert "" == checked.stderr
+    assert (1, True) == (refused.returncode, refused.stderr.startswith("connectors: CREDENTIAL_INVALID"))
     assert (1, True) == (wrong.returncode, "base_url" in wrong.stderr)
     assert (0, 0, 0) == (put.returncode, checked.returncode, deleted.returncode), put.stderr + checked.stderr
     assert [{"tenant": "acme", "connector": "http", "credential": "default"}] == json.loads(listed.stdout)
     assert (1, True) == (gone.returncode, "CREDENTIAL_NOT_FOUND" in gone.stderr)
-    said = "".join(done.stdout + done.stderr for done in (wrong, put, listed, checked, deleted, gone))
+    said = "".join(
+        done.stdout + done.stderr for done in (wrong, put, listed, checked, refused, deleted, gone)
+    )
     assert "s3cret-canary" not in said
 
 

@@ -134,7 +134,7 @@ async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
 async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
     broker_url: str, start_worker: StartWorker
 ) -> None:
-    await start_worker(broker_url)
+    worker = await start_worker(broker_url)
     body = b'{"id": "a",  "connector":"dummy","action":"fail","params":{"code":"NOT_FOUND"}}'
 
     with Stranger(broker_url, reply_queue=None) as stranger:
@@ -145,6 +145,7 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
         _, properties, parked = stranger.channel.basic_get("connectors.dead")
 
     assert body == parked
+    assert ["a"] == [line["job_id"] for line in worker.logged("job parked")]
     assert ("m-1", TRACE) == (properties.message_id, properties.headers["traceparent"])
     assert "CC" not in properties.headers
     assert {

@@ -16,7 +16,12 @@ pytestmark = pytest.mark.integration
 
 
 async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    # What a killed launcher leaves in the temporary directory goes with the test.
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "TMPDIR": str(tmp_path),
+    }
     with (tmp_path / "dev.log").open("wb") as log:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "worker", "dev"], env=environment, cwd=tmp_path, stdout=log, stderr=log

@@ -158,6 +158,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
         ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
         ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost:99999/", "CONNECTORS_RABBITMQ_URL"),
         ("CONNECTORS_VAULT_URL", "ftp://u:hunter2@vault.example", "ftp://u:******@vault.example"),
+        ("CONNECTORS_DATABASE_URL", "postgresql://u:hunter2@localhost:99999/x", "CONNECTORS_DATABASE_URL"),
         ("CONNECTORS_DRAIN_SECONDS", "inf", "CONNECTORS_DRAIN_SECONDS"),
         ("CONNECTORS_CA_FILE", __file__, "no certificate"),
     ],

@@ -467,7 +467,7 @@ FULL = Status(
         ConnectorStatus("acme", "2.0", 0, fault="cannot import <acme_sdk>"),
     ),
     lanes=(
-        LaneStatus("connectors.jobs.dummy", 3, 97, waiting=1240),
+        LaneStatus("connectors.jobs.dummy", 3, 97),
         LaneStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
     ),
     name="worker-7",
@@ -534,7 +534,6 @@ def page() -> Outline:
         "cannot import <acme_sdk>",
         "connectors.jobs.dummy",
         "3 of 100",
-        "1,240",
         "paused: the vault is sealed",
         "TIMEOUT 1",
         "OUTCOME_UNKNOWN",

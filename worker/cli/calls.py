@@ -78,8 +78,8 @@ def print_result(result: "Result") -> None:
         return
     print(printable(f"{result.error.code}: {result.error.message}"))
     for detail in result.error.details:
-        if (line := f"{detail.field}: {detail.issue}") not in result.error.message:
-            print(printable(f"  {line}"))
+        if str(detail) not in result.error.message:
+            print(printable(f"  {detail}"))
     if result.error.data is not None:
         print(as_json(result.error.data, indent=2))
     print(f"An agent may say: “{result.error.say}”")

@@ -2,12 +2,18 @@
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
 from worker.cli.source import read_text, shown
+
+if TYPE_CHECKING:
+    from connectors.sdk.connector import Connector
+
+#: Seconds for a provider's answer; a person waits.
+CHECK_TIMEOUT_S = 20.0
 
 app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
 
@@ -37,11 +43,15 @@ def put(
 
 @app.command()
 def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
-    """Read a credential as a worker would, and check that it is well-formed."""
+    """Read a credential as a worker would, check its form, and ask the provider whether it takes it."""
     with faults_told():
         document = asyncio.run(_read(tenant, connector, credential))
-    _check(connector, document)
-    print(f"{tenant}/{connector}/{credential} is there and well-formed")
+        checked = _check(connector, document)
+        if checked.can_check:
+            asyncio.run(_ask_provider(checked, document, tenant, credential))
+            print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
+        else:
+            print(f"{tenant}/{connector}/{credential} is there and well-formed; {connector} asks no further")
 
 
 @app.command("list")
@@ -104,7 +114,40 @@ async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
         await source.close()
 
 
-def _check(connector: str, document: dict[str, Any]) -> None:
+async def _ask_provider(
+    connector: "Connector", document: dict[str, Any], tenant: str, credential: str
+) -> None:
+    from connectors.sdk.context import Context
+    from connectors.sdk.errors import Timeout
+    from connectors.sdk.http import HttpPolicy, HttpPool
+    from worker.cli.calls import settings_for_clients
+
+    settings = settings_for_clients()
+    connector.settings.update(settings.of_connector(connector.name))
+    pool = HttpPool(HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file))
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await connector.call_check(
+                Context(
+                    job_id="credentials-check",
+                    tenant=tenant,
+                    connector=connector.name,
+                    action="check",
+                    idempotency_key="credentials-check",
+                    credential=connector.read_credential(document),
+                    http=pool.client(
+                        tenant=tenant, connector=connector.name, credential=credential, deadline=None
+                    ),
+                )
+            )
+    except TimeoutError:
+        raise Timeout(f"the provider did not answer in {CHECK_TIMEOUT_S:g} s") from None
+    finally:
+        await pool.close()
+
+
+def _check(connector: str, document: dict[str, Any]) -> "Connector":
+    """Check a document against its connector, and give that."""
     from connectors.registry import load
     from connectors.sdk.errors import CredentialInvalid
 
@@ -121,3 +164,4 @@ def _check(connector: str, document: dict[str, Any]) -> None:
         entry.connector.read_credential(document)
     except CredentialInvalid as error:
         fail(error.message)
+    return entry.connector

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from connectors.google_calendar import google_calendar
 from connectors.google_calendar.meet import LOOKS_S
 from connectors.sandbox.google import Fault
 from connectors.sdk.errors import (
     Conflict,
     ConnectorError,
+    CredentialInvalid,
     InvalidParams,
     NotFound,
     PermissionDenied,
@@ -501,6 +503,14 @@ async def test_who_may_only_read_is_told_so(desk: Desk) -> None:
 
 
 # Tokens
+
+
+async def test_a_credential_is_asked_about_at_the_provider(desk: Desk) -> None:
+    await google_calendar.call_check(desk.context("check", None, 1))
+    desk.document["refresh_token"] = "of nobody"
+
+    with pytest.raises(CredentialInvalid):
+        await google_calendar.call_check(desk.context("check", None, 1))
 
 
 async def test_fifty_on_an_expired_token_make_one_token_call(desk: Desk) -> None:
