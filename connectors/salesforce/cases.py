@@ -10,7 +10,7 @@ from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_paths
 from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import AddComment, CreateCase, GetCase, UpdateCase
-from connectors.salesforce.reasons import refusal_of
+from connectors.salesforce.reasons import reason_of, refusal_of
 from connectors.salesforce.rows import query_rows, records_of
 from connectors.salesforce.soql import select
 from connectors.salesforce.writing import (
@@ -23,7 +23,7 @@ from connectors.salesforce.writing import (
     update,
 )
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Sent, Unavailable
+from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Rejected, Sent, Unavailable
 
 #: What is answered of a case unless `fields` says otherwise. Its owner may be a user or a queue, which
 #: have little in common.
@@ -170,7 +170,12 @@ async def _number_of(api: SalesforceApi, case_id: str) -> str | None:
 
 async def _comment(api: SalesforceApi, case_id: str, text: str, *, public: bool) -> str:
     body = {"ParentId": case_id, "CommentBody": text, "IsPublished": public}
-    answer = await api.run(lambda org: org.object("CaseComment").create(body))
+    try:
+        answer = await api.run(lambda org: org.object("CaseComment").create(body))
+    except Rejected as rejected:
+        if reason_of(rejected) != "INVALID_CROSS_REFERENCE_KEY":
+            raise
+        raise NotFound(f"there is no case {case_id}, or this user may not see it") from None
     return full_id(str(answer.get("id")))
 
 
@@ -203,15 +208,11 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
         return org.api.restful("composite", method="POST", data=json.dumps(request))
 
     parts = records_of(await api.run(write) or {}, "compositeResponse")
-    failed = [part for part in parts if _status(part) >= 300]
-    if failed or len(parts) != 2:
-        # The other part says PROCESSING_HALTED; what halted it is of interest.
-        told = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
-        if not told:
-            raise Unavailable("Salesforce answered a part of what was asked", sent=Sent.UNCERTAIN)
-        raise refusal_of(told[0].get("body"), _status(told[0]))
-
-
-def _status(part: dict[str, Any]) -> int:
-    status = part.get("httpStatusCode")
-    return status if isinstance(status, int) else 500
+    statuses = [part.get("httpStatusCode") for part in parts]
+    if len(parts) != 2 or not all(isinstance(status, int) for status in statuses):
+        raise Unavailable("Salesforce answered a part of what was asked", sent=Sent.UNCERTAIN)
+    failed = [part for part in parts if part["httpStatusCode"] >= 300]
+    # The other part says PROCESSING_HALTED; what halted it is of interest.
+    told = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
+    if told:
+        raise refusal_of(told[0].get("body"), told[0]["httpStatusCode"])

@@ -1,9 +1,18 @@
 """The parameters of the actions, as contract section 9 names them."""
 
 import datetime as dt
+import re
 from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from connectors.salesforce.fields import (
     CaseNumber,
@@ -19,6 +28,7 @@ from connectors.salesforce.fields import (
     Short,
 )
 from connectors.salesforce.phone import check_phone
+from connectors.salesforce.session import has_dots
 
 #: Records that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT: Final = 2000
@@ -28,6 +38,10 @@ MAX_COMMENT_CHARS: Final = 4000
 Phone = Annotated[str, AfterValidator(check_phone), Field(examples=["+90 532 111 22 33"])]
 AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(
+    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})"
+)
 UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
 
 
@@ -216,16 +230,32 @@ class SearchRecords(Params):
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
 
 
+def _read_date(text: object) -> dt.date:
+    if not isinstance(text, str) or not _DATE.fullmatch(text):
+        raise ValueError("must be a date such as 2026-03-08")
+    return dt.date.fromisoformat(text)
+
+
+def _read_time(text: object) -> dt.datetime:
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        raise ValueError("must be a time with its offset, such as 2026-03-08T09:00:00Z")
+    return dt.datetime.fromisoformat(text)
+
+
+def _format(kind: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "format": kind, "examples": [example]})
+
+
 class BoundDate(Params):
     """A date as a value of a query."""
 
-    date: dt.date
+    date: Annotated[dt.date, PlainValidator(_read_date), _format("date", "2026-03-08")]
 
 
 class BoundTime(Params):
     """A time as a value of a query."""
 
-    datetime: AwareDatetime
+    datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
 
 
 class Query(Params):
@@ -278,8 +308,8 @@ class UpsertRecord(CreateRecord):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.external_id.strip(".") == "":
-            raise ValueError("external_id is dots alone, which no path can carry")
+        if has_dots(self.external_id):
+            raise ValueError("external_id has a . or .. by itself, which no path can carry")
         if self.external_id_field.lower() in {name.lower() for name in self.fields}:
             raise ValueError(f"{self.external_id_field} is in fields, too")
         return self

@@ -23,7 +23,7 @@ async def query(params: Query, ctx: Ctx) -> Found:
     Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
     pattern for LIKE as a whole: `{"pattern": "Love%"}`.
     """
-    soql = bind(params.soql, {name: _value(bound) for name, bound in params.bindings.items()})
+    soql = bind(params.soql, {name: value_of(bound) for name, bound in params.bindings.items()})
     rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
     return Found(records=rows.records, total=rows.total, truncated=rows.truncated)
 
@@ -69,7 +69,8 @@ def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
     return list(dict.fromkeys(there))
 
 
-def _value(bound: Any) -> Any:
+def value_of(bound: Any) -> Any:
+    """Give a bound value as Python has it."""
     if isinstance(bound, BoundDate):
         return bound.date
     if isinstance(bound, BoundTime):

@@ -134,16 +134,19 @@ def path_of(url: str, root: str) -> str:
     """
     origin = f"https://{NOWHERE}"
     path = url.removeprefix(origin)
-    segments = unquote(path).split("/")
-    # Encoded twice, a dot is still a dot to some servers.
     if (
         not url.startswith(origin + root)
         or not _PATH.fullmatch(path)
-        or any(unquote(segment) in {".", ".."} for segment in segments)
-        or "" in segments[1:-1]
+        or "" in path.split("/")[1:-1]
+        or has_dots(unquote(path))
     ):
         raise ConnectorError("the request leads out of the API; it was not sent", sent=Sent.NO)
     return path
+
+
+def has_dots(path: str) -> bool:
+    """Whether a path has a `.` or `..` of its own, which a server may take for a step up; encoded or not."""
+    return not {".", ".."}.isdisjoint(unquote(path).split("/"))
 
 
 def _finite(text: str) -> float:

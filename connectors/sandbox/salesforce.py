@@ -111,10 +111,10 @@ class SalesforceSandbox:
         """Give the settings that a worker needs to find it: none, the credential says where it is."""
         return {}
 
-    def credentials(self) -> dict[str, dict[str, Any]]:
+    def credentials(self, auth: str = "jwt") -> dict[str, dict[str, Any]]:
         """Make the credential documents by their names; creates are KEYED with it."""
         fields = {f"{name.lower()}_external_id_field": KEY_FIELD for name in _KEYED}
-        return {"default": self.authority.document("jwt", task_key_field=KEY_FIELD, **fields)}
+        return {"default": self.authority.document(auth, task_key_field=KEY_FIELD, **fields)}
 
     def seed(self) -> None:
         """Fill the org with what the demo tells of: an account, two contacts, a case, the key fields."""

@@ -39,6 +39,8 @@ _COMPARISONS: Final = frozenset({"=", "!=", "<>", "<", "<=", ">", ">="})
 _DATE_LITERAL: Final = re.compile(
     r"(TODAY|YESTERDAY|TOMORROW|THIS_WEEK|THIS_MONTH|THIS_YEAR)|(LAST|NEXT)_N_DAYS:(\d+)", re.IGNORECASE
 )
+#: A quoted phrase, or words up to the next OR.
+_TERM: Final = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*")|((?:(?!\s+OR\s).)+))(?:\s+OR\s+|\s*$)""", re.DOTALL)
 _RESERVED: Final = frozenset({"select", "from", "where", "and", "or", "not", "in", "like", "order", "limit"})
 
 
@@ -332,17 +334,14 @@ def _returned(tokens: _Tokens) -> tuple[str, tuple[str, ...], int | None]:
 
 
 def _terms(text: str) -> tuple[str, ...]:
-    """Read `"one phrase" OR "another"`, or words; an operator that is not escaped is refused."""
+    """Read phrases or words, joined by OR; an operator that is not escaped is refused."""
     terms = []
-    for part in re.split(r"\s+OR\s+", text):
-        inside = part.strip()
-        quoted = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', inside)
-        phrase = quoted[1] if quoted else inside
-        if re.search(r'(?<!\\)(?:\\\\)*["{}()\[\]&|!^~:]', phrase):
-            raise Refusal(
-                400, "MALFORMED_SEARCH", "The search term has a reserved character that is not escaped"
-            )
-        terms.append(re.sub(r"\\(.)", r"\1", phrase))
+    for phrase, words in _TERM.findall(text):
+        inside = phrase[1:-1] if phrase else words.strip()
+        if re.search(r'(?<!\\)(?:\\\\)*["{}()\[\]&|!^~:]', inside):
+            message = "The search term has a reserved character that is not escaped"
+            raise Refusal(400, "MALFORMED_SEARCH", message)
+        terms.append(re.sub(r"\\(.)", r"\1", inside))
     if not any(len(term) > 1 for term in terms):
         raise Refusal(400, "MALFORMED_SEARCH", "search term must be longer than one character")
     return tuple(terms)
