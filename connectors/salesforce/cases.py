@@ -15,7 +15,6 @@ from connectors.salesforce.rows import query_rows, records_of
 from connectors.salesforce.soql import select
 from connectors.salesforce.writing import (
     body_of,
-    checked,
     create,
     creates,
     find_created,
@@ -73,16 +72,17 @@ async def create_case(params: CreateCase, ctx: Ctx) -> CaseCreated:
         "AccountId": params.account_id,
         "OwnerId": params.owner_id,
     }
-    body = await checked(ctx, "Case", body_of(named, params.fields), params.fields)
-    case = await create(ctx, "Case", body, allow_duplicates=params.allow_duplicates)
-    number = await _number_of(SalesforceApi(ctx), case.id)
+    api = SalesforceApi(ctx)
+    body = await body_of(api, "Case", named, params.fields)
+    case = await create(api, "Case", body, allow_duplicates=params.allow_duplicates)
+    number = await _number_of(api, case.id)
     return CaseCreated(case_id=case.id, case_number=number, created=case.is_new)
 
 
 @create_case.reconcile
 async def find_case(params: CreateCase, ctx: Ctx) -> CaseCreated | None:
     """Look up whether the case was opened."""
-    case = await find_created(ctx, "Case")
+    case = await find_created(SalesforceApi(ctx), "Case")
     if case is None:
         return None
     number = await _number_of(SalesforceApi(ctx), case.id)
@@ -92,7 +92,7 @@ async def find_case(params: CreateCase, ctx: Ctx) -> CaseCreated | None:
 @create_case.undo
 async def delete_case(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the case that was opened."""
-    await undo_create(ctx, "Case", result["case_id"] if result else None)
+    await undo_create(SalesforceApi(ctx), "Case", result["case_id"] if result else None)
 
 
 def _effect_of_update(params: UpdateCase, credential: SalesforceCredential | None) -> Effect:
@@ -111,10 +111,10 @@ async def update_case(params: UpdateCase, ctx: Ctx) -> CaseUpdated:
         "Description": params.description,
         "OwnerId": params.owner_id,
     }
-    body = await checked(ctx, "Case", body_of(named, params.fields), params.fields)
+    body = await body_of(api, "Case", named, params.fields)
     case_id = params.case_id or await _id_of(api, params.case_number)
     if params.comment is None:
-        changed = await update(ctx, "Case", case_id, body)
+        changed = await update(api, "Case", case_id, body)
     elif not body:
         await _comment(api, case_id, params.comment, public=False)
         changed = []
@@ -207,7 +207,7 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
     def write(org: Org) -> Any:
         return org.api.restful("composite", method="POST", data=json.dumps(request))
 
-    parts = records_of(await api.run(write) or {}, "compositeResponse")
+    parts = records_of(await api.run(write) or {}, "compositeResponse", sent=Sent.UNCERTAIN)
     statuses = [part.get("httpStatusCode") for part in parts]
     if len(parts) != 2 or not all(isinstance(status, int) for status in statuses):
         raise Unavailable("Salesforce answered a part of what was asked", sent=Sent.UNCERTAIN)

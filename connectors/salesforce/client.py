@@ -8,6 +8,7 @@ an error by Salesforce's own code (`reasons`) · simple-salesforce reads the ans
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -16,7 +17,7 @@ from simple_salesforce.api import Salesforce, SFType
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.reasons import refusal
 from connectors.salesforce.session import NOWHERE, Asked, LoopSession
-from connectors.salesforce.threads import Threads
+from connectors.salesforce.threads import THREAD_WAIT_S, Threads
 from connectors.sdk.context import Context
 from connectors.sdk.errors import Sent, Timeout
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Seconds for one call. Salesforce mostly answers in a third of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 12.0
+#: Seconds for all calls of a job: less than an action's 30, so that a call that finds no time left says
+#: itself that nothing was sent.
+JOB_TIME_S: Final = 28.0
 #: What simple-salesforce is told instead of the token, which the shared layer keeps.
 NO_TOKEN: Final = "none"  # noqa: S105  # a name for the lack of one
 
@@ -53,14 +57,16 @@ class Org:
 
 
 class SalesforceApi:
-    """The API of one org, on behalf of one job.
+    """The API of one org, on behalf of one job, which makes one of these.
 
     api = SalesforceApi(ctx)
     record = await api.run(lambda org: org.object("Lead").get(lead_id))
     """
 
     def __init__(self, ctx: Ctx) -> None:
+        self.ctx: Final = ctx
         self._http = ctx.http
+        self._ends_at = time.monotonic() + JOB_TIME_S
         self._version = ctx.credential.api_version
         self._auth = ctx.credential.auth_for(ctx.tenant, ctx.http)
         #: Whose org it is, and which.
@@ -83,23 +89,34 @@ class SalesforceApi:
                 headers=asked.headers,
                 content=asked.body,
                 auth=self._auth,
-                timeout_s=CALL_TIMEOUT_S,
+                timeout_s=self._rest_s(CALL_TIMEOUT_S),
                 raise_for_status=False,
             )
             if usage := _USAGE.search(response.headers.get("sforce-limit-info", "")):
                 self._http.quota(int(usage[1]), int(usage[2]))
             if response.status_code >= 300:
-                raise refusal(response)
+                error = refusal(response)
+                if asked.method == "GET":
+                    error.sent = Sent.ANSWERED  # a read leaves nothing open, whoever broke it
+                raise error
             return response
 
         session = LoopSession(self.root, send, asyncio.get_running_loop())
 
-        return await _threads.run(self.account, lambda: work(Org(session, self._version)), session.cancel)
+        return await _threads.run(
+            self.account,
+            lambda: work(Org(session, self._version)),
+            session.cancel,
+            wait_s=self._rest_s(THREAD_WAIT_S),
+        )
 
     async def _instance_url(self) -> str:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(self._rest_s(CALL_TIMEOUT_S)):
                 token = await self._auth.token()
         except TimeoutError:
-            raise Timeout(f"no access token within {CALL_TIMEOUT_S:g} s", sent=Sent.NO) from None
+            raise Timeout("the access token did not come in time", sent=Sent.NO) from None
         return token.facts["instance_url"]
+
+    def _rest_s(self, at_most_s: float) -> float:
+        return min(at_most_s, self._ends_at - time.monotonic())

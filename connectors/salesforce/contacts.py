@@ -14,7 +14,6 @@ from connectors.salesforce.rows import plain, query_rows, records_of
 from connectors.salesforce.soql import find, select
 from connectors.salesforce.writing import (
     body_of,
-    checked,
     create,
     creates,
     find_created,
@@ -84,30 +83,32 @@ async def get_contact_details(params: GetContact, ctx: Ctx) -> ContactFound:
 @salesforce.action(effect=creates("Contact"), errors=WRITE_ERRORS)
 async def create_contact(params: CreateContact, ctx: Ctx) -> ContactCreated:
     """Create a contact, once per idempotency key where the credential names a field for it."""
-    body = await checked(ctx, "Contact", body_of(_named(params), params.fields), params.fields)
-    contact = await create(ctx, "Contact", body, allow_duplicates=params.allow_duplicates)
+    api = SalesforceApi(ctx)
+    body = await body_of(api, "Contact", _named(params), params.fields)
+    contact = await create(api, "Contact", body, allow_duplicates=params.allow_duplicates)
     return ContactCreated(contact_id=contact.id, created=contact.is_new)
 
 
 @create_contact.reconcile
 async def find_contact(params: CreateContact, ctx: Ctx) -> ContactCreated | None:
     """Look up whether the contact was created."""
-    contact = await find_created(ctx, "Contact")
+    contact = await find_created(SalesforceApi(ctx), "Contact")
     return None if contact is None else ContactCreated(contact_id=contact.id, created=contact.is_new)
 
 
 @create_contact.undo
 async def delete_contact(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the contact that was created."""
-    await undo_create(ctx, "Contact", result["contact_id"] if result else None)
+    await undo_create(SalesforceApi(ctx), "Contact", result["contact_id"] if result else None)
 
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
 async def update_contact(params: UpdateContact, ctx: Ctx) -> ContactUpdated:
     """Change the fields given of a contact, and nothing else."""
     named = _named(params) | {"OwnerId": params.owner_id}
-    body = await checked(ctx, "Contact", body_of(named, params.fields), params.fields)
-    changed = await update(ctx, "Contact", params.contact_id, body)
+    api = SalesforceApi(ctx)
+    body = await body_of(api, "Contact", named, params.fields)
+    changed = await update(api, "Contact", params.contact_id, body)
     return ContactUpdated(contact_id=params.contact_id, updated_fields=changed)
 
 

@@ -1,10 +1,12 @@
 """What an org says of its objects: which fields there are, kept for a while."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from connectors.salesforce.client import SalesforceApi
 from connectors.sdk.errors import InvalidParams, Sent
@@ -62,6 +64,8 @@ class Descriptions:
         self._clock = clock
         self._max_kept = max_kept
         self._kept: OrderedDict[Hashable, ObjectFacts] = OrderedDict()
+        #: Who asks while another asks the same waits for that answer; gone when nobody holds one.
+        self._asking: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, api: SalesforceApi, object_name: str, *, within_s: float = TTL_S) -> ObjectFacts:
         """Give what the org says of an object.
@@ -70,16 +74,16 @@ class Descriptions:
             NotFound: there is none of this name for this user.
         """
         key = (api.account, object_name.lower())
-        held = self._kept.get(key)
-        if held is not None and self._clock() - held.described_at < within_s:
+        asking = self._asking.setdefault(key, asyncio.Lock())
+        async with asking:
+            held = self._kept.get(key)
+            if held is None or self._clock() - held.described_at >= within_s:
+                answer = await api.run(lambda org: org.object(object_name).describe())
+                held = self._kept[key] = _facts(answer, object_name, self._clock())
             self._kept.move_to_end(key)
-            return held
-        answer = await api.run(lambda org: org.object(object_name).describe())
-        facts = self._kept[key] = _facts(answer, object_name, self._clock())
-        self._kept.move_to_end(key)
-        if len(self._kept) > self._max_kept:
-            self._kept.popitem(last=False)
-        return facts
+            if len(self._kept) > self._max_kept:
+                self._kept.popitem(last=False)
+        return held
 
 
 descriptions: Final = Descriptions()

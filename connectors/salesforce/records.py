@@ -23,7 +23,7 @@ from connectors.salesforce.params import (
 from connectors.salesforce.rows import plain, query_rows
 from connectors.salesforce.soql import select
 from connectors.salesforce.writing import (
-    checked,
+    body_of,
     create,
     creates,
     delete,
@@ -59,15 +59,16 @@ def _object_of(params: CreateRecord) -> str:
 @salesforce.action(effect=creates(_object_of), errors=WRITE_ERRORS)
 async def create_record(params: CreateRecord, ctx: Ctx) -> RecordCreated:
     """Create a record of any object, once per idempotency key where the credential names a field for it."""
-    body = await checked(ctx, params.object, dict(params.fields), params.fields)
-    made = await create(ctx, params.object, body, allow_duplicates=params.allow_duplicates)
+    api = SalesforceApi(ctx)
+    body = await body_of(api, params.object, {}, params.fields)
+    made = await create(api, params.object, body, allow_duplicates=params.allow_duplicates)
     return RecordCreated(object=params.object, record_id=made.id, created=made.is_new)
 
 
 @create_record.reconcile
 async def find_record(params: CreateRecord, ctx: Ctx) -> RecordCreated | None:
     """Look up whether the record was created."""
-    made = await find_created(ctx, params.object)
+    made = await find_created(SalesforceApi(ctx), params.object)
     if made is None:
         return None
     return RecordCreated(object=params.object, record_id=made.id, created=made.is_new)
@@ -77,9 +78,9 @@ async def find_record(params: CreateRecord, ctx: Ctx) -> RecordCreated | None:
 async def undo_record(ctx: Ctx, params: CreateRecord | None, result: dict[str, Any] | None) -> None:
     """Delete the record that was created."""
     if result:
-        await undo_create(ctx, result["object"], result["record_id"])
+        await undo_create(SalesforceApi(ctx), result["object"], result["record_id"])
     elif params is not None:
-        await undo_create(ctx, params.object, None)
+        await undo_create(SalesforceApi(ctx), params.object, None)
     elif ctx.attempt > 1:
         raise OutcomeUnknown("which object the record is of is not known; send the params, too")
 
@@ -87,8 +88,9 @@ async def undo_record(ctx: Ctx, params: CreateRecord | None, result: dict[str, A
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
 async def update_record(params: UpdateRecord, ctx: Ctx) -> RecordUpdated:
     """Change the fields given of a record of any object, and nothing else."""
-    body = await checked(ctx, params.object, dict(params.fields), params.fields)
-    changed = await update(ctx, params.object, params.record_id, body)
+    api = SalesforceApi(ctx)
+    body = await body_of(api, params.object, {}, params.fields)
+    changed = await update(api, params.object, params.record_id, body)
     return RecordUpdated(object=params.object, record_id=params.record_id, updated_fields=changed)
 
 

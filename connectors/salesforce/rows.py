@@ -37,11 +37,11 @@ async def query_rows(api: SalesforceApi, soql: str, *, limit: int) -> Rows:
     while answer.get("done") is not True and len(found) < limit:
         more = answer.get("nextRecordsUrl")
         if not isinstance(more, str) or not more.startswith("/services/data/"):
-            raise Unavailable("Salesforce does not say where the next page is", sent=Sent.UNCERTAIN)
+            raise Unavailable("Salesforce does not say where the next page is")
         answer = await api.run(_next_page(more, headers))
         page = records_of(answer)
         if not page and answer.get("done") is not True:
-            raise Unavailable("Salesforce gives empty pages without an end", sent=Sent.UNCERTAIN)
+            raise Unavailable("Salesforce gives empty pages without an end")
         found += page
     return Rows(
         records=[plain(record) for record in found[:limit]],
@@ -54,7 +54,9 @@ def _next_page(url: str, headers: Mapping[str, str]) -> Any:
     return lambda org: org.api.query_more(url, identifier_is_url=True, headers=headers)
 
 
-def records_of(answer: Mapping[str, Any], key: str = "records") -> list[dict[str, Any]]:
+def records_of(
+    answer: Mapping[str, Any], key: str = "records", *, sent: Sent = Sent.ANSWERED
+) -> list[dict[str, Any]]:
     """Give the records of an answer.
 
     Raises:
@@ -62,7 +64,7 @@ def records_of(answer: Mapping[str, Any], key: str = "records") -> list[dict[str
     """
     records = answer.get(key)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise Unavailable("Salesforce answered without records", sent=Sent.UNCERTAIN)
+        raise Unavailable(f"Salesforce answered without {key}", sent=sent)
     return records
 
 

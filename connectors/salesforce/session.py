@@ -47,7 +47,8 @@ Send = Callable[[Asked], Coroutine[Any, Any, "httpx.Response"]]
 class Answer:
     """An answer, in the shape that simple-salesforce reads."""
 
-    def __init__(self, response: "httpx.Response", url: str) -> None:
+    def __init__(self, response: "httpx.Response", asked: Asked, url: str) -> None:
+        self._may_have_changed = asked.method != "GET"
         self.status_code = response.status_code
         self.headers = response.headers
         self.content = response.content
@@ -69,8 +70,9 @@ class Answer:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            # What was asked for may have been done; only its answer is of no use.
-            raise Unavailable("Salesforce answered with what is no JSON object", sent=Sent.UNCERTAIN)
+            # A write may have been done; only its answer is of no use.
+            sent = Sent.UNCERTAIN if self._may_have_changed else Sent.ANSWERED
+            raise Unavailable("Salesforce answered with what is no JSON object", sent=sent)
         return answer
 
 
@@ -116,7 +118,7 @@ class LoopSession:
             if self._is_cancelled:
                 raise concurrent.futures.CancelledError
             flight = self._flight = asyncio.run_coroutine_threadsafe(self._send(asked), self._loop)
-        return Answer(flight.result(), url)
+        return Answer(flight.result(), asked, url)
 
     def cancel(self) -> None:
         """Let the thread go: what it waits for ends, and nothing more is sent."""

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from connectors.salesforce.answers import TaskCreated
-from connectors.salesforce.client import Ctx
+from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
 from connectors.salesforce.params import CreateTask, LogCall
-from connectors.salesforce.writing import body_of, checked, create, creates, find_created, undo_create
+from connectors.salesforce.writing import body_of, create, creates, find_created, undo_create
 
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
@@ -30,7 +30,7 @@ async def find_task(params: CreateTask, ctx: Ctx) -> TaskCreated | None:
 @create_task.undo
 async def delete_task(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the task that was created."""
-    await undo_create(ctx, "Task", result["task_id"] if result else None)
+    await undo_create(SalesforceApi(ctx), "Task", result["task_id"] if result else None)
 
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
@@ -57,7 +57,7 @@ async def find_call(params: LogCall, ctx: Ctx) -> TaskCreated | None:
 @log_call.undo
 async def delete_call(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the note."""
-    await undo_create(ctx, "Task", result["task_id"] if result else None)
+    await undo_create(SalesforceApi(ctx), "Task", result["task_id"] if result else None)
 
 
 def _shared(params: CreateTask | LogCall) -> dict[str, Any]:
@@ -71,10 +71,11 @@ def _shared(params: CreateTask | LogCall) -> dict[str, Any]:
 
 
 async def _create(ctx: Ctx, named: dict[str, Any], fields: dict[str, Any]) -> TaskCreated:
-    task = await create(ctx, "Task", await checked(ctx, "Task", body_of(named, fields), fields))
+    api = SalesforceApi(ctx)
+    task = await create(api, "Task", await body_of(api, "Task", named, fields))
     return TaskCreated(task_id=task.id, created=task.is_new)
 
 
 async def _find(ctx: Ctx) -> TaskCreated | None:
-    task = await find_created(ctx, "Task")
+    task = await find_created(SalesforceApi(ctx), "Task")
     return None if task is None else TaskCreated(task_id=task.id, created=task.is_new)

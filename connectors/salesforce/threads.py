@@ -14,7 +14,7 @@ THREADS: Final = 32
 #: orgs are slow, there is always a free one for the next.
 SHARE: Final = 3
 #: Seconds that a call waits for a thread. Nothing has left until then, and its job can say so.
-WAIT_S: Final = 10.0
+THREAD_WAIT_S: Final = 10.0
 #: Seconds that a cancelled call waits for its thread to come free.
 UNWIND_S: Final = 1.0
 
@@ -31,9 +31,8 @@ class Threads:
     Used by one event loop at a time.
     """
 
-    def __init__(self, total: int = THREADS, *, wait_s: float = WAIT_S) -> None:
+    def __init__(self, total: int = THREADS) -> None:
         self._total = total
-        self._wait_s = wait_s
         self._pool = ThreadPoolExecutor(total, thread_name_prefix="salesforce")
         self._held: Counter[Hashable] = Counter()
         self._waiting: deque[tuple[Hashable, asyncio.Future[None]]] = deque()
@@ -43,16 +42,24 @@ class Threads:
         """How many threads have nothing to do."""
         return self._total - self._held.total()
 
-    async def run(self, org: Hashable, work: Callable[[], T], cancel: Callable[[], None]) -> T:
+    async def run(
+        self,
+        org: Hashable,
+        work: Callable[[], T],
+        cancel: Callable[[], None],
+        *,
+        wait_s: float = THREAD_WAIT_S,
+    ) -> T:
         """Run work in a thread of this org's share.
 
         Args:
             cancel: makes the work end at once; called where the job is cancelled.
+            wait_s: seconds to wait for a thread.
 
         Raises:
-            Unavailable: the org's share was busy for WAIT_S; nothing was sent.
+            Unavailable: the org's share was busy for so long; nothing was sent.
         """
-        await self._enter(org)
+        await self._enter(org, wait_s)
         try:
             running = asyncio.get_running_loop().run_in_executor(self._pool, work)
         except BaseException:
@@ -67,7 +74,7 @@ class Threads:
             await asyncio.wait({running}, timeout=UNWIND_S)
             raise
 
-    async def _enter(self, org: Hashable) -> None:
+    async def _enter(self, org: Hashable, wait_s: float) -> None:
         if self._may_enter(org):
             self._held[org] += 1
             return
@@ -75,7 +82,7 @@ class Threads:
         entry = org, turn
         self._waiting.append(entry)
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(wait_s):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
@@ -84,7 +91,7 @@ class Threads:
                 self._waiting.remove(entry)
             if isinstance(error, TimeoutError):
                 raise Unavailable(
-                    f"other calls of this org kept every thread of its share busy for {self._wait_s:g} s",
+                    f"other calls of this org kept every thread of its share busy for {wait_s:.0f} s",
                     sent=Sent.NO,
                 ) from None
             raise

@@ -55,42 +55,33 @@ def mark_of(ctx: Ctx) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def body_of(named: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+async def body_of(
+    api: SalesforceApi, object_name: str, named: Mapping[str, Any], fields: Mapping[str, Any]
+) -> dict[str, Any]:
     """Put together what an action's parameters name and what `fields` adds.
 
     Raises:
-        InvalidParams: a field is given twice.
+        InvalidParams: a field is given twice, or the object has none of this name.
     """
     body = {name: value for name, value in named.items() if value is not None}
     taken = {name.lower() for name in body}
     for name in fields:
         if name.lower() in taken:
             raise invalid(f"fields.{name}", "is given by a parameter of its own, too")
+    if fields:
+        await check_names(api, object_name, fields)
     return body | dict(fields)
 
 
-async def checked(
-    ctx: Ctx, object_name: str, body: dict[str, Any], fields: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Give the body to write, once the org knows each of the fields that a job named by itself.
-
-    Raises:
-        InvalidParams: it does not know one.
-    """
-    if fields:
-        await check_names(SalesforceApi(ctx), object_name, fields)
-    return body
-
-
 async def create(
-    ctx: Ctx, object_name: str, body: dict[str, Any], *, allow_duplicates: bool = False
+    api: SalesforceApi, object_name: str, body: dict[str, Any], *, allow_duplicates: bool = False
 ) -> Created:
     """Create a record, by the way that the credential names.
 
     Raises:
         Conflict: a duplicate rule or a unique field found others; `data.ids` names them.
     """
-    api, credential = SalesforceApi(ctx), ctx.credential
+    ctx, credential = api.ctx, api.ctx.credential
     key_field = credential.key_field(object_name)
     for ours in (credential.external_id_field(object_name), key_field):
         if ours is not None and ours.lower() in {name.lower() for name in body}:
@@ -143,9 +134,9 @@ async def upsert(
     return Created(await _find_external(api, object_name, path), is_new=False)
 
 
-async def update(ctx: Ctx, object_name: str, record_id: str, body: dict[str, Any]) -> list[str]:
+async def update(api: SalesforceApi, object_name: str, record_id: str, body: dict[str, Any]) -> list[str]:
     """Change fields of a record, and list them."""
-    await SalesforceApi(ctx).run(lambda org: org.object(object_name).update(record_id, body))
+    await api.run(lambda org: org.object(object_name).update(record_id, body))
     return sorted(body)
 
 
@@ -158,45 +149,46 @@ async def delete(api: SalesforceApi, object_name: str, record: str) -> bool:
     return True
 
 
-async def find_created(ctx: Ctx, object_name: str) -> Created | None:
+async def find_created(api: SalesforceApi, object_name: str) -> Created | None:
     """Look up whether this job's record was created: what a `reconcile` does.
 
     Raises:
         OutcomeUnknown: it bears no mark to be found by.
     """
-    found = await _marked(ctx, object_name)
+    found = await _marked(api, object_name)
     if not found:
         return None
     return Created(found[0], is_new=True)
 
 
-async def undo_create(ctx: Ctx, object_name: str, record_id: str | None) -> None:
+async def undo_create(api: SalesforceApi, object_name: str, record_id: str | None) -> None:
     """Delete the record that this job created; one that is gone is as good.
 
     Raises:
         OutcomeUnknown: whether there is one cannot be found out.
     """
-    api = SalesforceApi(ctx)
+    ctx = api.ctx
     external = ctx.credential.external_id_field(object_name)
     if record_id is not None:
         await delete(api, object_name, record_id)
     elif external is not None:
         await delete(api, object_name, format_external_id(external, mark_of(ctx)))
     elif ctx.credential.key_field(object_name) is not None:
-        for each in await _marked(ctx, object_name):
+        for each in await _marked(api, object_name):
             await delete(api, object_name, each)
     elif ctx.attempt > 1:
         raise _untraceable(object_name)
     # else it never began, and there is nothing to take back
 
 
-async def _marked(ctx: Ctx, object_name: str) -> list[str]:
+async def _marked(api: SalesforceApi, object_name: str) -> list[str]:
     """List the records that bear this job's mark."""
+    ctx = api.ctx
     field = ctx.credential.key_field(object_name) or ctx.credential.external_id_field(object_name)
     if field is None:
         raise _untraceable(object_name)
     soql = select(object_name, ["Id"], f"{field} = {{mark}}", limit=10, mark=mark_of(ctx))
-    rows = await query_rows(SalesforceApi(ctx), soql, limit=10)
+    rows = await query_rows(api, soql, limit=10)
     return [str(record["Id"]) for record in rows.records if "Id" in record]
 
 

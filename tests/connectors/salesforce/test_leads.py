@@ -377,3 +377,29 @@ async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench, monkeypatch: p
         await bench.run("create_lead", LEAD, document=plain_document(bench))
 
     assert Sent.UNCERTAIN is caught.value.sent
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("describe", status=502), Fault("describe", body=b"x"), Fault("describe", cut="after")]
+)
+async def test_a_reading_that_breaks_before_the_write_leaves_nothing_open(bench: Bench, fault: Fault) -> None:
+    bench.org.faults.add(fault)
+
+    with pytest.raises(Unavailable) as caught:
+        await bench.run("create_lead", LEAD | {"fields": {"Rating": "Hot"}}, document=plain_document(bench))
+
+    assert caught.value.sent is not Sent.UNCERTAIN
+
+
+async def test_a_job_without_time_left_says_that_nothing_was_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from connectors.salesforce import client
+
+    monkeypatch.setattr(client, "JOB_TIME_S", 0.0)
+
+    with pytest.raises(ConnectorError) as caught:
+        await bench.run("create_lead", LEAD, document=plain_document(bench))
+
+    assert Sent.NO is caught.value.sent
+    assert 0 == bench.org.journal.calls["create"]

@@ -304,6 +304,12 @@ async def test_a_description_is_kept_for_the_tenant(bench: Bench) -> None:
     assert 2 == bench.org.journal.calls["describe"]
 
 
+async def test_many_who_need_a_description_ask_once(bench: Bench) -> None:
+    await asyncio.gather(*(bench.run("describe_object", {"object": "Lead"}) for _ in range(20)))
+
+    assert 1 == bench.org.journal.calls["describe"]
+
+
 async def test_an_object_that_is_not_there_is_not_found(bench: Bench) -> None:
     with pytest.raises(NotFound):
         await bench.run("describe_object", {"object": "Nope__c"})

@@ -79,12 +79,12 @@ def _appending(order: list[int], number: int) -> Callable[[], None]:
 
 
 async def test_who_waits_too_long_is_told_that_nothing_was_sent() -> None:
-    threads = Threads(1, wait_s=0.01)
+    threads = Threads(1)
     slow = Slow(threads)
     await slow.start("a", 1)
 
     with pytest.raises(Unavailable) as caught:
-        await threads.run("a", _nothing, _nothing)
+        await threads.run("a", _nothing, _nothing, wait_s=0.01)
 
     assert Sent.NO is caught.value.sent
     await slow.end()
