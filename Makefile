@@ -39,6 +39,7 @@ check: $(READY) ## Format, lint, types, layers, generated files
 
 bench: $(READY) ## Measure the worker beside a hand-written one
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.salesforce_reads
 
 chaos: $(READY) ## Kill at random and count: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)

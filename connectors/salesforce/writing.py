@@ -82,15 +82,14 @@ async def create(
         Conflict: a duplicate rule or a unique field found others; `data.ids` names them.
     """
     ctx, credential = api.ctx, api.ctx.credential
-    key_field = credential.key_field(object_name)
-    for ours in (credential.external_id_field(object_name), key_field):
+    external, key_field = credential.external_id_field(object_name), credential.key_field(object_name)
+    for ours in (external, key_field):
         if ours is not None and ours.lower() in {name.lower() for name in body}:
             raise invalid(f"fields.{ours}", "is the connector's own: it holds the mark of the job")
-    if key_field is not None:
-        body = {**body, key_field: mark_of(ctx)}
-    external = credential.external_id_field(object_name)
     if external is not None:
         return await upsert(api, object_name, external, mark_of(ctx), body, allow_duplicates=allow_duplicates)
+    if key_field is not None:
+        body = {**body, key_field: mark_of(ctx)}
     headers = _ALLOW_DUPLICATES if allow_duplicates else None
     answer = await api.run(lambda org: org.object(object_name).create(body, headers=headers))
     return Created(_id_of(answer), is_new=True)
@@ -120,14 +119,10 @@ async def upsert(
     try:
         answer = await api.run(write)
     except Conflict as conflict:
-        if reason_of(conflict) != "DUPLICATE_VALUE":
+        if reason_of(conflict) != "DUPLICATE_VALUE" or not await _is_there(api, object_name, path):
             raise
-        # Another run of the same job may have been quicker by a moment: then the record is there.
-        try:
-            return Created(await _find_external(api, object_name, path), is_new=False)
-        except NotFound:
-            pass
-        raise
+        # Another upsert was quicker by a moment; now there is a record to change.
+        answer = await api.run(write)
     if answer.get("id"):
         return Created(_id_of(answer), is_new=answer.get("created") is not False)
     # Older versions of the API do not say which record they changed.
@@ -190,6 +185,14 @@ async def _marked(api: SalesforceApi, object_name: str) -> list[str]:
     soql = select(object_name, ["Id"], f"{field} = {{mark}}", limit=10, mark=mark_of(ctx))
     rows = await query_rows(api, soql, limit=10)
     return [str(record["Id"]) for record in rows.records if "Id" in record]
+
+
+async def _is_there(api: SalesforceApi, object_name: str, path: str) -> bool:
+    try:
+        await _find_external(api, object_name, path)
+    except NotFound:
+        return False
+    return True
 
 
 async def _find_external(api: SalesforceApi, object_name: str, path: str) -> str:

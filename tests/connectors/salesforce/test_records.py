@@ -8,7 +8,7 @@ import pytest
 from connectors.salesforce import salesforce
 from connectors.sandbox.salesforce import KEY_FIELD, Fault, Field
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
+from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
 from connectors.sdk.http import HttpPolicy, HttpPool
 from tests.support.salesforce import Bench
 
@@ -74,6 +74,29 @@ async def test_a_record_is_upserted_by_its_external_id(invoices: Bench, number: 
     assert (True, False) == (first["created"], second["created"])
     (invoice,) = invoices.org.store.records(OBJECT)
     assert (number, 2) == (invoice["Number__c"], invoice["Total__c"])
+
+
+async def test_an_upsert_that_lost_a_race_still_writes_its_values(invoices: Bench) -> None:
+    params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": "17"}
+    await invoices.run("upsert_record", {**params, "fields": {"Total__c": 1}})
+    invoices.org.faults.add(Fault("upsert", status=400, code="DUPLICATE_VALUE"))
+
+    await invoices.run("upsert_record", {**params, "fields": {"Total__c": 2}})
+
+    (invoice,) = invoices.org.store.records(OBJECT)
+    assert 2 == invoice["Total__c"]
+
+
+async def test_another_unique_value_that_is_taken_is_a_conflict(invoices: Bench) -> None:
+    invoices.org.store.add_field(OBJECT, Field("Code__c", is_unique=True))
+    taken = await invoices.run("create_record", {"object": OBJECT, "fields": {"Code__c": "A"}})
+    params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": "18"}
+
+    with pytest.raises(Conflict) as caught:
+        await invoices.run("upsert_record", {**params, "fields": {"Code__c": "a"}})
+
+    assert caught.value.data is not None
+    assert [taken["record_id"]] == caught.value.data["ids"]
 
 
 async def test_a_reference_may_be_given_by_an_external_id(invoices: Bench) -> None:
