@@ -119,4 +119,4 @@ class SalesforceApi:
         return token.facts["instance_url"]
 
     def _rest_s(self, at_most_s: float) -> float:
-        return min(at_most_s, self._ends_at - time.monotonic())
+        return max(min(at_most_s, self._ends_at - time.monotonic()), 0.0)

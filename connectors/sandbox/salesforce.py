@@ -1,8 +1,7 @@
 """A local server that speaks Salesforce's OAuth and REST API, to develop, demo and test against.
 
     async with SalesforceSandbox() as salesforce:
-        salesforce.seed()
-        document = salesforce.authority.document("jwt")
+        document = salesforce.credential()
         ...  # a worker with this document in its vault
 
 One call goes through: a fault that was asked for (`faults`) · the session (`authority`) · the resource
@@ -14,7 +13,7 @@ find at once what was written, and of SOQL what `salesforce_soql` says.
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -51,8 +50,7 @@ class SalesforceSandbox:
         tls: makes it speak TLS, with this certificate.
     """
 
-    #: The connector that it is for.
-    name: Final = "salesforce"
+    connector: Final = "salesforce"
 
     def __init__(
         self,
@@ -107,14 +105,17 @@ class SalesforceSandbox:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def environment(self) -> dict[str, str]:
-        """Give the settings that a worker needs to find it: none, the credential says where it is."""
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The worker's settings that lead here: none, the credential says where it is."""
         return {}
 
-    def credentials(self, auth: str = "jwt") -> dict[str, dict[str, Any]]:
-        """Make the credential documents by their names; creates are KEYED with it."""
+    def credential(self, auth: str = "jwt") -> dict[str, Any]:
+        """Give the credential's document of an org that is seeded; creates are KEYED with it."""
+        if KEY_FIELD.lower() not in self.store.object("Lead").fields:
+            self.seed()
         fields = {f"{name.lower()}_external_id_field": KEY_FIELD for name in _KEYED}
-        return {"default": self.authority.document(auth, task_key_field=KEY_FIELD, **fields)}
+        return self.authority.document(auth, task_key_field=KEY_FIELD, **fields)
 
     def seed(self) -> None:
         """Fill the org with what the demo tells of: an account, two contacts, a case, the key fields."""

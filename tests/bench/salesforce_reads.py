@@ -44,7 +44,7 @@ def _serve(pipe: Connection) -> None:
         org = SalesforceSandbox(delay_s=SERVER_DELAY_S)
         await org.start()
         org.seed()
-        pipe.send(org.credentials("client_credentials")["default"])
+        pipe.send(org.credential("client_credentials"))
         await asyncio.Event().wait()
 
     asyncio.run(serve())

@@ -19,7 +19,7 @@ async def test_contact_lead_and_case_in_one_story(
 ) -> None:
     async with SalesforceSandbox() as org:
         org.seed()
-        document = org.credentials()["default"]
+        document = org.credential()
         role = await openbao.enable_approle()
         await openbao.put_secret("connectors/default/salesforce/default", document)
         (secret_id := tmp_path / "secret-id").write_text(role.secret_id.get_secret_value())

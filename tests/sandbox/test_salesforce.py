@@ -251,5 +251,5 @@ async def test_the_seed_tells_the_demos_story(client: Client) -> None:
     assert ["Ada Lovelace", "Charles Babbage"] == [
         each["Name"] for each in client.org.store.records("Contact")
     ]
-    assert "jwt" == client.org.credentials()["default"]["auth"]
-    assert {} == client.org.environment()
+    assert "jwt" == client.org.credential()["auth"]
+    assert {} == client.org.settings

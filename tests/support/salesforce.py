@@ -14,7 +14,7 @@ class Bench:
     def __init__(self, org: SalesforceSandbox, pool: HttpPool) -> None:
         self.org = org
         self.pool = pool
-        self.document: dict[str, Any] = org.credentials("client_credentials")["default"]
+        self.document: dict[str, Any] = org.credential("client_credentials")
 
     def context(
         self,
