@@ -7,7 +7,7 @@ from connectors.salesforce.answers import CaseCreated, CaseFound, CaseUpdated, C
 from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.credential import SalesforceCredential
-from connectors.salesforce.describe import check_paths
+from connectors.salesforce.describe import check_paths, with_visible
 from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import AddComment, CreateCase, GetCase, UpdateCase
 from connectors.salesforce.reasons import reason_of, refusal_of
@@ -142,7 +142,12 @@ async def _find(
         NotFound, Conflict: there is none; or several have the number.
     """
     where, value = ("Id = {value}", case_id) if case_id is not None else ("CaseNumber = {value}", number)
-    rows = await query_rows(api, select("Case", paths, where, limit=2, value=value), limit=2)
+    rows = await with_visible(
+        api,
+        "Case",
+        paths,
+        lambda shown: query_rows(api, select("Case", shown, where, limit=2, value=value), limit=2),
+    )
     if not rows.records:
         raise NotFound(f"there is no case {value}, or this user may not see it")
     if len(rows.records) > 1:

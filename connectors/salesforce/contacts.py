@@ -6,7 +6,7 @@ from typing import Any, Final
 from connectors.salesforce.answers import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
-from connectors.salesforce.describe import check_paths
+from connectors.salesforce.describe import check_paths, with_visible
 from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import CreateContact, GetContact, UpdateContact
 from connectors.salesforce.phone import is_same, terms_of
@@ -113,16 +113,20 @@ async def update_contact(params: UpdateContact, ctx: Ctx) -> ContactUpdated:
 
 
 async def _by(api: SalesforceApi, paths: Sequence[str], where: str, value: str) -> list[Record]:
-    rows = await query_rows(
-        api, select("Contact", paths, where, limit=MAX_MATCHES, value=value), limit=MAX_MATCHES
+    rows = await with_visible(
+        api,
+        "Contact",
+        paths,
+        lambda shown: query_rows(
+            api, select("Contact", shown, where, limit=MAX_MATCHES, value=value), limit=MAX_MATCHES
+        ),
     )
     return [_with_full_id(record) for record in rows.records]
 
 
 async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> list[Record]:
     """Search for the ways the number may be written, and keep what is the same number."""
-    wanted = list(dict.fromkeys([*paths, *PHONE_FIELDS]))
-    records = await _search(api, find(terms_of(phone), "PHONE", {"Contact": wanted}, limit=MAX_MATCHES))
+    records = await _search(api, terms_of(phone), "PHONE", [*paths, *PHONE_FIELDS])
     same = [
         record
         for record in records
@@ -132,16 +136,19 @@ async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> lis
 
 
 async def _by_name(api: SalesforceApi, paths: Sequence[str], name: str) -> list[Record]:
-    wanted = list(dict.fromkeys([*paths, "Name"]))
-    records = await _search(api, find([name], "NAME", {"Contact": wanted}, limit=MAX_MATCHES))
+    records = await _search(api, [name], "NAME", [*paths, "Name"])
     # The search finds parts of names, too; who bears this very name is meant.
     exact = [record for record in records if _folded(record.get("Name")) == _folded(name)]
     return [_only(record, paths) for record in exact or records]
 
 
-async def _search(api: SalesforceApi, sosl: str) -> list[Record]:
-    answer = await api.run(lambda org: org.api.search(sosl))
-    found = records_of(answer or {"searchRecords": []}, "searchRecords")
+async def _search(api: SalesforceApi, terms: Sequence[str], group: str, paths: Sequence[str]) -> list[Record]:
+    async def look(shown: Sequence[str]) -> list[Record]:
+        sosl = find(terms, group, {"Contact": shown}, limit=MAX_MATCHES)
+        answer = await api.run(lambda org: org.api.search(sosl))
+        return records_of(answer or {"searchRecords": []}, "searchRecords")
+
+    found = await with_visible(api, "Contact", list(dict.fromkeys(paths)), look)
     return [_with_full_id(plain(record)) for record in found]
 
 

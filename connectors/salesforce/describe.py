@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from connectors.salesforce.client import SalesforceApi
-from connectors.sdk.errors import InvalidParams, Sent
+from connectors.salesforce.reasons import reason_of
+from connectors.sdk.errors import InvalidParams, Rejected, Sent
 from schemas.error import Detail
 
 #: Seconds for which a description is believed.
@@ -34,6 +35,8 @@ NAME_FIELDS: Final = frozenset(
         "isactive",
     }
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,26 @@ async def check_paths(api: SalesforceApi, object_name: str, paths: Iterable[str]
     if faults:
         listed = ", ".join(fault.field for fault in faults[:5])
         raise InvalidParams(f"{object_name} has no field {listed}", details=faults[:20], sent=Sent.NO)
+
+
+async def with_visible(
+    api: SalesforceApi, object_name: str, paths: Sequence[str], look: Callable[[Sequence[str]], Awaitable[T]]
+) -> T:
+    """Look with these fields, and where the org hides some of them from this user, without those."""
+    try:
+        return await look(paths)
+    except Rejected as rejected:
+        if reason_of(rejected) != "INVALID_FIELD":
+            raise
+        facts = await descriptions.of(api, object_name)
+        shown = [
+            path
+            for path in paths
+            if path.partition(".")[0].lower() in (facts.relationships if "." in path else facts.fields)
+        ]
+        if shown == list(paths):
+            raise
+    return await look(shown)
 
 
 async def check_names(api: SalesforceApi, object_name: str, fields: Mapping[str, Any]) -> None:

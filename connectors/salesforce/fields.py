@@ -75,7 +75,6 @@ FieldValues = Annotated[
     Field(
         max_length=MAX_FIELDS,
         description="Further fields by their API names; null empties one.",
-        examples=[{"Rating": "Hot"}],
     ),
 ]
 CaseNumber = Annotated[

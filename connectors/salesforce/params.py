@@ -104,7 +104,7 @@ class UpdateLead(_Person):
     last_name: str | None = Field(default=None, min_length=1, max_length=80)
     company: Short | None = None
     lead_source: Short | None = None
-    status: Short | None = None
+    status: Short | None = Field(default=None, examples=["Working - Contacted"])
     owner_id: RecordId | None = None
 
     @model_validator(mode="after")
@@ -127,7 +127,7 @@ class UpdateContact(_Person):
     contact_id: RecordId
     last_name: str | None = Field(default=None, min_length=1, max_length=80)
     account_id: RecordId | None = None
-    mobile_phone: AnyPhone | None = None
+    mobile_phone: AnyPhone | None = Field(default=None, examples=["+90 532 111 22 33"])
     owner_id: RecordId | None = None
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class UpdateContact(_Person):
 
 class _CaseRef(Params):
     case_id: RecordId | None = None
-    case_number: CaseNumber | None = None
+    case_number: CaseNumber | None = Field(default=None, examples=["00001026"])
 
     @model_validator(mode="after")
     def _check_ref(self) -> Self:
@@ -171,7 +171,7 @@ class CreateCase(Params):
 class UpdateCase(_CaseRef):
     """The fields of a case to change, and a comment."""
 
-    status: Short | None = None
+    status: Short | None = Field(default=None, examples=["Working"])
     priority: Short | None = None
     subject: Short | None = None
     description: Long | None = None
@@ -187,7 +187,7 @@ class UpdateCase(_CaseRef):
 class AddComment(_CaseRef):
     """What to note on which case."""
 
-    comment: str = Field(min_length=1, max_length=MAX_COMMENT_CHARS)
+    comment: str = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
     public: bool = Field(default=False, description="Whether the customer may see it.")
 
 
@@ -290,21 +290,21 @@ class CreateRecord(Params):
     """A new record."""
 
     object: ObjectName
-    fields: FieldValues = Field(min_length=1)
+    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
     allow_duplicates: bool = False
 
 
 class UpdateRecord(RecordRef):
     """The fields of a record to change."""
 
-    fields: FieldValues = Field(min_length=1)
+    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
 
 
 class UpsertRecord(CreateRecord):
     """The record of an external id, to be created or changed."""
 
-    external_id_field: Name
-    external_id: str = Field(min_length=1, max_length=255)
+    external_id_field: Name = Field(examples=["Number__c"])
+    external_id: str = Field(min_length=1, max_length=255, examples=["17"])
 
     @model_validator(mode="after")
     def _check(self) -> Self:

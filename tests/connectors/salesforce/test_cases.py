@@ -219,3 +219,11 @@ async def test_an_update_that_makes_no_sense_is_refused(bench: Bench, params: di
         await bench.run("update_case", {"case_number": "00001001", **params})
 
     assert [] == bench.org.requests
+
+
+async def test_a_field_of_a_case_that_the_org_hides_is_left_out(bench: Bench) -> None:
+    del bench.org.store.object("Case").fields["origin"]
+
+    answer = await bench.run("get_case", {"case_number": "00001001"})
+
+    assert "Origin" not in answer["case"]

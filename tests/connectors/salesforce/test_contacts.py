@@ -191,3 +191,19 @@ async def test_a_contact_without_an_external_id_is_found_again(bench: Bench) -> 
     made = await bench.run("create_contact", {"last_name": "Hopper"}, document=document)
 
     assert made == await bench.reconcile("create_contact", {"last_name": "Hopper"}, document=document)
+
+
+@pytest.mark.parametrize(
+    "by", [{"email": "ada@lovelace.example"}, {"phone": "0532 111 22 33"}, {"name": "Ada Lovelace"}]
+)
+async def test_fields_that_the_org_hides_from_this_user_are_left_out(
+    bench: Bench, by: dict[str, str]
+) -> None:
+    fields = bench.org.store.object("Contact").fields
+    for hidden in ("department", "assistantphone", "accountid"):
+        del fields[hidden]
+
+    answer = await bench.run("get_contact_details", by)
+
+    assert "Ada Lovelace" == answer["contact"]["Name"]
+    assert {"Department", "Account"}.isdisjoint(answer["contact"])

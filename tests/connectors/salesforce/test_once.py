@@ -1,6 +1,8 @@
 """Salesforce under the worker's promise: one effect per key, on a real ledger, whatever the org does."""
 
+import random
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,20 @@ from worker.retry import GiveUp, Retry, decide
 pytestmark = pytest.mark.integration
 
 LEAD = {"last_name": "Hopper", "company": "Navy"}
+MISHAPS = (
+    Fault("upsert", cut="before"),
+    Fault("upsert", cut="after"),
+    Fault("upsert", truncate=5),
+    Fault("upsert", body=b"<html>"),
+    Fault("upsert", body=b"[]"),
+    Fault("upsert", status=503, code="SERVER_UNAVAILABLE"),
+    Fault("upsert", status=502, does_work=True),
+    Fault("upsert", status=500),
+    Fault("upsert", status=400, code="UNABLE_TO_LOCK_ROW"),
+    Fault("upsert", status=401, code="INVALID_SESSION_ID"),
+    Fault("token", status=503),
+    Fault("token", cut="before"),
+)
 
 
 class Given(NoVault):
@@ -80,6 +96,23 @@ async def test_an_upsert_cut_off_after_it_happened_leaves_one_lead(desk: Desk) -
     assert (Code.UNAVAILABLE, None, None) == (_code(first), _code(second), _code(third))
     assert second.data["created"] is False
     assert third.replayed
+    assert 1 == desk.leads()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_goes_wrong_the_lead_is_there_once(desk: Desk, seed: int) -> None:
+    luck = random.Random(seed)
+    for _ in range(luck.randint(1, 5)):
+        desk.org.faults.add(replace(luck.choice(MISHAPS)))
+    if luck.random() < 0.5:
+        desk.org.authority.expire_sessions()
+
+    outcomes: list[Outcome] = []
+    while not outcomes or outcomes[-1].error is not None:
+        outcomes.append(await desk.send("create_lead", LEAD, len(outcomes), lead_external_id_field=KEY_FIELD))
+        assert len(outcomes) < 10
+
+    assert all(each.error.code.facts.retryable for each in outcomes[:-1] if each.error is not None)
     assert 1 == desk.leads()
 
 
