@@ -37,7 +37,7 @@ check: $(READY) ## Format, lint, types, layers, generated files
 	@$(BIN)/lint-imports
 	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py
 
-bench: $(READY) ## Measure the worker beside a hand-written one, and calendar reads beside Google's client
+bench: $(READY) ## Measure the worker beside a hand-written one, calendar and Salesforce reads beside their clients
 	@$(BIN)/python -m tests.bench
 
 chaos: $(READY) ## Kill at random and count: JOBS=1000 KILLS=10

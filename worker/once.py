@@ -224,7 +224,10 @@ class Once:
                 return await self._declare_unknown(
                     call, claim, "its worker died while the call was under way"
                 )
-            found = await self._find(call, claim, document)
+            try:
+                found = await self._find(call, claim, document)
+            except OutcomeUnknown as unclear:
+                return await self._declare_unknown(call, claim, unclear.message)
             if found is not None:
                 return await self._complete(call, claim, Outcome(data=found, starts=call.attempt.starts))
             claim.calling = False
@@ -266,16 +269,11 @@ class Once:
             return await self._complete(call, claim, outcome)
         claim.calling = error.sent is Sent.UNCERTAIN
         if claim.calling and effect is Effect.WRITE:
-            if not call.action.can_reconcile:
-                unknown = await self._declare_unknown(call, claim, error.message)
-                return unknown if error.code.facts.retryable else outcome  # a bug stays one
             try:
-                found = await self._find(call, claim, document)
-            except NotNow:
-                found = None
-            except ConnectorError as unclear:
-                logger.info("reconcile failed", job_id=call.job.id, code=unclear.code)
-                found = None
+                found = await self._look_up(call, claim, document)
+            except OutcomeUnknown as unclear:
+                unknown = await self._declare_unknown(call, claim, f"{error.message}; {unclear.message}")
+                return unknown if error.code.facts.retryable else outcome  # a bug stays one
             if found is not None:
                 return await self._complete(call, claim, Outcome(data=found, starts=outcome.starts))
             # It may land yet; the next try looks again before it calls.
@@ -289,6 +287,22 @@ class Once:
         else:
             await self._end_without_effect(claim)
         return outcome
+
+    async def _look_up(self, call: Call, claim: _Claim, document: Any) -> Any | None:
+        """Look an uncertain effect up now; None where it is not there, or cannot be looked up just now.
+
+        Raises:
+            OutcomeUnknown: it can never be looked up.
+        """
+        try:
+            return await self._find(call, claim, document)
+        except OutcomeUnknown:
+            raise
+        except NotNow:
+            return None
+        except ConnectorError as unclear:
+            logger.info("reconcile failed", job_id=call.job.id, code=unclear.code)
+            return None
 
     async def _find(self, call: Call, claim: _Claim, document: Any) -> Any | None:
         """Look an uncertain effect up: its result, or None where it surely is not there.

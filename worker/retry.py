@@ -9,6 +9,8 @@ from worker.topology import RUNGS
 
 #: Seconds before the second, third, fourth and every later try; each is drawn between half and whole.
 DELAYS_S: Final = (1.0, 5.0, 30.0, 120.0)
+#: No wait longer than the longest rung: a quota that is used up for the day is the caller's to know now.
+MAX_WAIT_S: Final[int] = max(RUNGS.values())
 #: Rests shorter than this are waited out in hand; the shortest rung would take twice as long.
 IN_HAND_S: Final = 0.5
 
@@ -45,7 +47,7 @@ def decide(
         retry_after_s: what the provider asked for; no try comes before.
         chance: a random number from 0 to 1.
     """
-    if not code.facts.retryable or failures >= max_attempts:
+    if not code.facts.retryable or failures >= max_attempts or (retry_after_s or 0.0) > MAX_WAIT_S:
         return GiveUp()
     delay_s = max(backoff_s(failures, chance), retry_after_s or 0.0)
     not_before = now + timedelta(seconds=delay_s)

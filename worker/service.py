@@ -71,6 +71,7 @@ class Worker:
         self._http = HttpPool(
             HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
             on_call=self.metrics.called_out,
+            on_quota=self.metrics.quota_seen,
         )
         self.outbox = Outbox(
             partial(self._connect, "publish"),

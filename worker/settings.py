@@ -27,7 +27,7 @@ PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
 #: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
-OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar")
+OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar", "salesforce")
 
 
 class SettingError(Exception):

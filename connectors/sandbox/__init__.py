@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from connectors.sandbox.google import GoogleSandbox
+from connectors.sandbox.salesforce import SalesforceSandbox
 
-__all__ = ["GoogleSandbox", "Sandbox", "make_sandboxes"]
+__all__ = ["GoogleSandbox", "SalesforceSandbox", "Sandbox", "make_sandboxes"]
 
 
 class Sandbox(Protocol):
@@ -39,4 +40,4 @@ class Sandbox(Protocol):
 
 def make_sandboxes() -> tuple[Sandbox, ...]:
     """Make one of each provider's, not started yet."""
-    return (GoogleSandbox(),)
+    return (GoogleSandbox(), SalesforceSandbox())

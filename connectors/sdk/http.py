@@ -21,7 +21,7 @@ changed something, none of its later failures is NO.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -52,6 +52,9 @@ from connectors.sdk.transport import Transport
 
 __all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
 
+#: Told how much of a quota an account (tenant, connector, credential) has used: `(account, used, total)`.
+OnQuota = Callable[[tuple[str, str, str], int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class HttpPolicy:
@@ -76,6 +79,7 @@ class HttpPool:
 
     Args:
         on_call: told of each request, for the metrics; must not block.
+        on_quota: told of each quota that a provider speaks of; must not block.
         lookup: resolves names, for tests.
 
     Raises:
@@ -83,9 +87,15 @@ class HttpPool:
     """
 
     def __init__(
-        self, policy: HttpPolicy, *, on_call: OnCall | None = None, lookup: Lookup | None = None
+        self,
+        policy: HttpPolicy,
+        *,
+        on_call: OnCall | None = None,
+        on_quota: OnQuota | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self.policy = policy
+        self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache()
         transport = Transport(
@@ -171,6 +181,10 @@ class HttpClient:
         """Hold back this account's calls to a host that said in its own way to slow down."""
         target = self._read(url, None)
         self._pool.shared.budgets.of((*self._account, target.netloc)).pause(wait_s)
+
+    def quota(self, used: int, total: int) -> None:
+        """Tell the metrics how much of this account's quota is used, as the provider says."""
+        self._pool.on_quota(self._account, used, total)
 
     async def request(
         self,
@@ -297,4 +311,8 @@ class HttpClient:
 
 
 def _ignore_call(reach: str, outcome: str, duration_s: float) -> None:
+    """Count nothing: no metrics were asked for."""
+
+
+def _ignore_quota(account: tuple[str, str, str], used: int, total: int) -> None:
     """Count nothing: no metrics were asked for."""

@@ -33,6 +33,9 @@ async def test_the_demo_shows_one_event_and_one_answer_for_a_worker_killed_in_th
         "succeeded after 2 tries",
         "calendar  1 event: Check-up, Ada Lovelace",
         "1 succeeded, 9 CONFLICT",
+        "Ada Lovelace, ada@lovelace.example",
+        "org       1 lead: Hopper",
+        "'updated_fields': ['Status']",
         "no dead letters are left",
     ):
         assert fact in told.stdout, told.stdout

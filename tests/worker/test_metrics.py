@@ -174,3 +174,14 @@ def test_totals_sum_up_the_counters(metrics: Metrics) -> None:
 
 def test_the_content_type_is_prometheus_text() -> None:
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+
+
+def test_the_fullest_account_of_a_connector_makes_its_quota(metrics: Metrics) -> None:
+    for number in range(10_100):
+        metrics.quota_seen((f"tenant-{number}", "crm", "default"), 10, 100)
+    metrics.quota_seen(("acme", "crm", "default"), 90, 100)
+    metrics.quota_seen(("acme", "erp", "default"), 1, 0)
+
+    found = list(samples(metrics, "connectors_provider_quota_used_ratio"))
+
+    assert [({"connector": "crm"}, 0.9), ({"connector": "erp"}, 1.0)] == sorted(found, key=str)

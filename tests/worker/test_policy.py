@@ -51,6 +51,11 @@ def test_retry_after_is_kept() -> None:
     assert Retry(NOW + timedelta(seconds=90)) == _decide(Code.RATE_LIMITED, retry_after_s=90.0)
 
 
+def test_a_wait_beyond_the_longest_rung_is_not_waited() -> None:
+    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values())), Retry)
+    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values()) + 1)
+
+
 @given(st.integers(1, 50), st.floats(0, 1))
 def test_each_delay_is_drawn_between_half_and_whole_of_its_step(failures: int, chance: float) -> None:
     step_s = DELAYS_S[min(failures, len(DELAYS_S)) - 1]

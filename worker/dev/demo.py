@@ -9,6 +9,7 @@ from rich.markup import escape
 from schemas.job import Job
 from worker.client import ConnectorsClient
 from worker.dev.demo_appointment import tell_appointment
+from worker.dev.demo_crm import tell_crm
 from worker.dev.demo_shop import Shop, read_metrics, tell_shop
 from worker.dev.narrator import Narrator
 from worker.dev.stack import Stack, until_interrupted
@@ -19,7 +20,7 @@ async def run_demo(*, keep: bool = False) -> int:
     """Start everything, tell the story, and give the exit code."""
     began = time.monotonic()
     tell = Narrator(Console(soft_wrap=True))
-    tell.say("Starting a private RabbitMQ, a private OpenBao, a calendar and a worker …")
+    tell.say("Starting a private RabbitMQ, a private OpenBao, a calendar, a Salesforce and a worker …")
     shop = Shop()
     await shop.start()
     try:
@@ -52,6 +53,7 @@ async def _story(stack: Stack, shop: Shop, tell: Narrator) -> bool:
         refused = await client.send(wrong, timeout_s=5)
         tell.answer(refused)
         good.append(refused.error is not None and refused.error.code == "INVALID_PARAMS")
+        good.append(await tell_crm(stack, client, tell))
         good.append(await tell_shop(stack, shop, client, tell))
     return all(good)
 
