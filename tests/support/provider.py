@@ -30,6 +30,7 @@ class Provider:
         app = web.Application()
         app.router.add_put("/bookings/{key}", self._book)
         app.router.add_post("/notes/{key}", self._note)
+        app.router.add_get("/alive", lambda request: self._answer(request, "alive"))
         app.router.add_get("/{kind}/{key}", self._find)
         app.router.add_delete("/{kind}/{key}", self._remove)
         self._runner = web.AppRunner(app, access_log=None)
