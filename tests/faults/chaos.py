@@ -138,10 +138,14 @@ async def run_chaos(jobs: int, kills: int, folder: Path, *, seed: int, show: boo
         killing = asyncio.create_task(_kill(kills, chance, workers, servers, tally))
         collecting = asyncio.create_task(asyncio.to_thread(_collect, broker.url, jobs, tally))
         while not collecting.done():
+            if killing.done():
+                killing.result()  # a server that did not come back ends the run
             progress.update(answered, completed=len(tally.replies))
             progress.update(killed, completed=tally.kills.total())
             await asyncio.sleep(0.2)
-        await asyncio.gather(publishing, killing, collecting)
+        killing.cancel()  # where answers stopped coming, so do the kills
+        await asyncio.gather(killing, return_exceptions=True)
+        await asyncio.gather(publishing, collecting)
         tally.effects = provider.effects()
     return tally
 
@@ -208,8 +212,10 @@ async def _kill(
     servers: Mapping[str, PrivateRabbitMQ | PrivateOpenBao | PrivatePostgres],
     tally: Tally,
 ) -> None:
-    for _ in range(kills):
+    for number in range(kills):
         await asyncio.sleep(chance.uniform(*BETWEEN_KILLS_S))
+        while len(tally.replies) < 0.9 * len(tally.sent) * number / kills:
+            await asyncio.sleep(0.1)  # spread over the whole run
         what = chance.choices(("worker", *servers), weights=(8, 1, 1, 1))[0]
         tally.kills[what] += 1
         if what == "worker":
