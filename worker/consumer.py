@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-#: Seconds until a job that could not run comes back, by how often that happened: soon at first, and
-#: seldom when ten thousand of one tenant wait.
+#: Seconds until a job that could not run comes back, by how often that happened.
 _HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 
 
@@ -186,13 +185,19 @@ class Consumer:
         try:
             with lane.slots.admit(job.tenant) as admitted:
                 if not (admitted or (deadline is not None and deadline <= started_at)):
-                    raise NotNow("its tenant holds as many slots as one may")
+                    reason, delay_s = (
+                        "its tenant holds as many slots as one may",
+                        lane.slots.send_round(job.tenant),
+                    )
+                    await self._postpone(message, job, deadline, reason, delay_s)
+                    return True
                 attempt = Attempt(history.publisher, history.starts, deadline, note)
                 outcome = await self._executor.execute(job, attempt)
         except NotNow as reason:
             if self._executor.is_stopping:
                 return False
-            await self._postpone(message, job, deadline, str(reason))
+            delay_s = _HOP_S[min(history.hops, len(_HOP_S) - 1)]
+            await self._postpone(message, job, deadline, str(reason), delay_s)
             return True
         if (failure := outcome.error) is not None:
             now = datetime.now(UTC)
@@ -221,11 +226,13 @@ class Consumer:
             await outcome.lingering
         return True
 
-    async def _postpone(self, message: _InHand, job: Job, deadline: datetime | None, reason: str) -> None:
+    async def _postpone(
+        self, message: _InHand, job: Job, deadline: datetime | None, reason: str, delay_s: float
+    ) -> None:
         """Send a job through a rung without counting a try; it is back by its deadline."""
         _log(job).info("job postponed", reason=reason)
         now = datetime.now(UTC)
-        not_before = now + timedelta(seconds=_HOP_S[min(message.history.hops, len(_HOP_S) - 1)])
+        not_before = now + timedelta(seconds=delay_s)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
         await self._publisher.wait(message.delivery, message.history.after_hop(not_before), now)

@@ -121,7 +121,7 @@ FAIL_AT: dict[str, Callable[[], None]] = {
 if __name__ == "__main__":
     worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
     worker.once.RENEW_S = 0.5  # type: ignore[misc]
-    worker.once.STALL_S = 0.5  # type: ignore[misc]
+    worker.once.STALL_S = 2.0  # type: ignore[misc]
     worker.broker.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
     worker.caller.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):

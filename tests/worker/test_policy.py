@@ -1,6 +1,7 @@
 """Retry, topology, history, settings, limits: the rules, without a broker."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.error import Code
 from worker.broker import Delivery, Properties
 from worker.history import History
-from worker.limits import Slots
+from worker.limits import RETURN_S, RETURNS_PER_S, Slots
 from worker.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
 from worker.settings import SettingError, Settings, load_settings, masked, unknown_names
 from worker.topology import RUNGS, Topology, is_bulk, routing_key
@@ -233,6 +234,21 @@ async def test_bulk_work_holds_a_quarter_of_the_slots_at_most() -> None:
 async def _hold(slots: Slots) -> None:
     async with slots.hold(bulk=True):
         pass
+
+
+async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_back() -> None:
+    crowded, alone = Slots(4), Slots(4)
+
+    few = [alone.send_round("a") for _ in range(5)]
+    many = [crowded.send_round("a") for _ in range(10_000)]
+
+    assert {1.0} == set(few)
+    assert set(RETURN_S) == set(many)
+    by_step = Counter(many[-1000:])
+    a_second = sum(10 * count / step_s for step_s, count in by_step.items())
+    assert RETURNS_PER_S / 2 < a_second < RETURNS_PER_S * 3
+    assert crowded.send_round("b") == 1.0
+    assert set(RETURN_S) <= {float(seconds) for seconds in RUNGS.values()}
 
 
 def test_one_tenant_is_admitted_to_its_share() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 import httpx
 
@@ -64,6 +65,12 @@ async def linger(ctx: Context, seconds: float) -> str:
 async def crash(ctx: Context) -> str:
     """Raise what no connector should."""
     raise ZeroDivisionError("a canary: hunter2-secret-text")
+
+
+@effects.action(effect=Effect.READ)
+async def quit(ctx: Context) -> str:
+    """Try to take the worker along."""
+    sys.exit(3)
 
 
 async def _send(method: str, path: str) -> dict[str, str]:
