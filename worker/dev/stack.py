@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -50,6 +51,7 @@ class Stack:
         self._directory = (
             settings.data_dir / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
         )
+        self._guard = None if keep_data else _guard_of(self._directory)
 
     async def __aenter__(self) -> Self:
         """Start what is not given.
@@ -70,6 +72,8 @@ class Stack:
         await self._exit.aclose()
         if not self._keep_data:
             shutil.rmtree(self._directory, ignore_errors=True)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.communicate, b"\n")
 
     @property
     def log(self) -> Path:
@@ -212,3 +216,17 @@ async def until_interrupted(stack: Stack) -> int:
             continue
     print("\nStopping …", flush=True)
     return 0
+
+
+def _guard_of(directory: Path) -> "subprocess.Popen[bytes]":
+    """Have a directory removed when this process is killed: it holds the secrets of broker and vault.
+
+    The guard waits at a pipe that ends with this process; a line tells it that there is nothing to do.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _ || { sleep 1; rm -rf "$1"; }', "guard of the data", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
