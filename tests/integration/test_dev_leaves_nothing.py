@@ -39,6 +39,10 @@ async def test_kill_9_of_connectors_dev_leaves_no_process_and_no_secrets(tmp_pat
              "--params", json.dumps(ask)],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
+        checked = subprocess.run(
+            [sys.executable, "-m", "worker", "credentials", "check", "google_calendar"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     finally:
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
@@ -50,5 +54,6 @@ async def test_kill_9_of_connectors_dev_leaves_no_process_and_no_secrets(tmp_pat
 
     # On the calendar's sandbox, with the credential that `dev` has put into the vault.
     assert 1 == len(json.loads(called.stdout)["data"]["slots"]), called.stdout
+    assert 0 == checked.returncode, checked.stderr
     assert {"beam.smp", "bao"} <= names
     assert [] == left

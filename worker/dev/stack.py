@@ -80,6 +80,22 @@ class Stack:
         """Where the worker writes."""
         return self._directory / "worker.log"
 
+    def settings_for_others(self, vault: PrivateOpenBao) -> dict[str, str]:
+        """Give the settings that lead commands in another terminal here; the vault's with an operator's token."""
+        given = self.settings.database_url
+        leading_there = {
+            "rabbitmq_url": self.rabbitmq_url,
+            "vault_url": vault.url,
+            "vault_auth": "token",
+            "vault_token": vault.root_token,
+            "database_url": given.get_secret_value()
+            if given
+            else f"sqlite:///{self._directory / 'ledger.db'}",
+        }
+        for sandbox in self.sandboxes:
+            leading_there |= {name.lower(): value for name, value in sandbox.settings.items()}
+        return leading_there
+
     async def start_worker(self) -> None:
         """Start the worker, and wait until it is ready."""
         assert self.worker is not None
@@ -173,12 +189,7 @@ async def run_dev(*, keep_data: bool) -> int:
     async with Stack(settings, keep_data=keep_data) as stack:
         note = None
         if stack.vault is not None:
-            note = write_running(
-                settings.data_dir,
-                rabbitmq_url=stack.rabbitmq_url,
-                vault_url=stack.vault.url,
-                vault_token=stack.vault.root_token,
-            )
+            note = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
         sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(
