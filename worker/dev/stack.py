@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -50,6 +51,7 @@ class Stack:
         self._directory = (
             settings.data_dir / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
         )
+        self._guard = None if keep_data else _guard_of(self._directory)
 
     async def __aenter__(self) -> Self:
         """Start what is not given.
@@ -70,11 +72,29 @@ class Stack:
         await self._exit.aclose()
         if not self._keep_data:
             shutil.rmtree(self._directory, ignore_errors=True)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.communicate, b"\n")
 
     @property
     def log(self) -> Path:
         """Where the worker writes."""
         return self._directory / "worker.log"
+
+    def settings_for_others(self, vault: PrivateOpenBao) -> dict[str, str]:
+        """Give the settings that lead commands in another terminal here; the vault's with an operator's token."""
+        given = self.settings.database_url
+        leading_there = {
+            "rabbitmq_url": self.rabbitmq_url,
+            "vault_url": vault.url,
+            "vault_auth": "token",
+            "vault_token": vault.root_token,
+            "database_url": given.get_secret_value()
+            if given
+            else f"sqlite:///{self._directory / 'ledger.db'}",
+        }
+        for sandbox in self.sandboxes:
+            leading_there |= {name.lower(): value for name, value in sandbox.settings.items()}
+        return leading_there
 
     async def start_worker(self) -> None:
         """Start the worker, and wait until it is ready."""
@@ -173,12 +193,7 @@ async def run_dev(*, keep_data: bool) -> int:
     async with Stack(settings, keep_data=keep_data) as stack:
         note = None
         if stack.vault is not None:
-            note = write_running(
-                settings.data_dir,
-                rabbitmq_url=stack.rabbitmq_url,
-                vault_url=stack.vault.url,
-                vault_token=stack.vault.root_token,
-            )
+            note = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
         sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(
@@ -216,3 +231,17 @@ async def until_interrupted(stack: Stack) -> int:
             continue
     print("\nStopping …", flush=True)
     return 0
+
+
+def _guard_of(directory: Path) -> "subprocess.Popen[bytes]":
+    """Have a directory removed when this process is killed: it holds the secrets of broker and vault.
+
+    The guard waits at a pipe that ends with this process; a line tells it that there is nothing to do.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _ || { sleep 1; rm -rf "$1"; }', "guard of the data", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
