@@ -15,13 +15,14 @@ app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 
 @app.command("list")
 def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the dead letters, oldest first."""
+    """List the dead letters, oldest first; personal data is masked."""
     from worker.cli.calls import settings_for_clients
     from worker.dead_letters import DeadLetters
+    from worker.letter_view import view_letters
 
     async def look() -> tuple[list[dict[str, Any]], int]:
         async with DeadLetters(settings_for_clients()) as letters:
-            return [letter.summary() for letter in await letters.all()], await letters.count_poison()
+            return view_letters(await letters.all()), await letters.count_poison()
 
     with faults_told():
         found, poison = asyncio.run(look())
@@ -51,10 +52,14 @@ def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 
 
 @app.command()
-def show(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Show every letter of a job, its body included."""
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show personal data, too.")] = False,
+) -> None:
+    """Show every letter of a job, its body included; personal data is masked."""
     from worker.cli.calls import settings_for_clients
     from worker.dead_letters import DeadLetters
+    from worker.letter_view import view_letters
 
     async def look() -> "list[Letter]":
         async with DeadLetters(settings_for_clients()) as letters:
@@ -64,7 +69,10 @@ def show(job_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
         found = asyncio.run(look())
     if not found:
         fail(f"no dead letter bears the id {job_id!r}")
-    print_json([{**letter.summary(), "body": letter.text()} for letter in found])
+    if reveal:
+        print_json([{**letter.summary(), "body": letter.text()} for letter in found])
+    else:
+        print_json(view_letters(found, with_body=True))
 
 
 @app.command()

@@ -5,7 +5,7 @@ import os
 
 import httpx
 
-from connectors.sdk import Connector, Context, Effect, NotFound, Timeout, Unavailable
+from connectors.sdk import Connector, Context, Effect, NotFound, Personal, Timeout, Unavailable
 from connectors.sdk.errors import Sent
 
 effects = Connector("effects")
@@ -64,6 +64,13 @@ async def linger(ctx: Context, seconds: float) -> str:
 async def crash(ctx: Context) -> str:
     """Raise what no connector should."""
     raise ZeroDivisionError("a canary: hunter2-secret-text")
+
+
+@effects.action(effect=Effect.READ)
+async def find_caller(ctx: Context, phone: Personal[str]) -> str:
+    """Find nobody, and say so wherever people read along."""
+    ctx.log.info(f"asked for {phone}", phone=phone, digits=phone[1:])
+    raise NotFound(f"nobody has the number {phone}")
 
 
 async def _send(method: str, path: str) -> dict[str, str]:
