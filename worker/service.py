@@ -64,7 +64,9 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file)
+            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            on_secret=redactor.register,
+            keep=self.credentials.keep,
         )
         self.outbox = Outbox(
             partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
