@@ -56,6 +56,10 @@ def credential_of(function: Callable[..., Any]) -> Any:
     return None
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def _ignore(message: str) -> None:
     """Drop a progress note: the job asked for none."""
 
@@ -85,6 +89,7 @@ class Context(Generic[CredentialT]):
     locale: str = "en"
     log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
     _note: Callable[[str], None] = _ignore
+    _now: Callable[[], datetime] = _utc_now
 
     def progress(self, message: str) -> None:
         """Tell a caller who asked for progress how far the job is; best effort, never waits."""
@@ -92,4 +97,4 @@ class Context(Generic[CredentialT]):
 
     def remaining_s(self) -> float | None:
         """Count the seconds left until the deadline; None without one."""
-        return None if self.deadline is None else (self.deadline - datetime.now(UTC)).total_seconds()
+        return None if self.deadline is None else (self.deadline - self._now()).total_seconds()
