@@ -22,9 +22,12 @@ class TestDummy(ConnectorContract):
 
     def example(self, action: str, provider: Any) -> Mapping[str, Any]:
         seconds = {"seconds": 0.01}
-        return {"sleep": seconds, "block": seconds, "fail": {"code": "NOT_FOUND"}}.get(
-            action, super().example(action, provider)
-        )
+        examples: dict[str, Mapping[str, Any]] = {
+            "sleep": seconds,
+            "block": seconds,
+            "fail": {"code": "NOT_FOUND"},
+        }
+        return examples.get(action, super().example(action, provider))
 
 
 class Orders(FakeProvider):

@@ -315,9 +315,7 @@ class ConnectorContract:
 
     def _hold(self, fault_of: Callable[["Action[..., Any]"], str | None]) -> None:
         faults = [
-            f"{action!r} {fault}"
-            for action in self._concerned()
-            if (fault := fault_of(action)) is not None
+            f"{action!r} {fault}" for action in self._concerned() if (fault := fault_of(action)) is not None
         ]
         assert not faults, "\n".join(faults)
 

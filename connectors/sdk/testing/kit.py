@@ -326,6 +326,7 @@ class Kit:
         if heeds_deadline and rest_s is not None and rest_s < limit_s:
             limit_s, at_deadline = rest_s, True
         running = asyncio.create_task(self._guard(call, context))
+        running.add_done_callback(_look_at)
         try:
             await asyncio.wait({running}, timeout=limit_s)
             if not running.done():
@@ -473,6 +474,12 @@ def _complete(entry: _Entry, outcome: _Outcome) -> _Outcome:
 
 def _fingerprint(job: Job) -> str:
     return hashlib.sha256(json.dumps(job.params, sort_keys=True).encode()).hexdigest()
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """Look at the error even where nobody waits any more: asyncio complains of unseen ones."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _bug(call: _Call, bug: BaseException) -> ConnectorError:
