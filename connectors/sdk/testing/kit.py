@@ -225,7 +225,8 @@ class Kit:
             return told
         self._check_deadline(call.job)
         if entry is None:
-            entry = self._entries[identity] = _Entry(fingerprint, starts=call.starts)
+            entry = self._entries[identity] = _Entry(fingerprint)
+        call = replace(call, starts=entry.starts)
         task = asyncio.create_task(self._bring_about(call, entry, identity))
         try:
             # A write on its way is left to finish; the caller hears at the deadline.
@@ -453,18 +454,21 @@ def _result(job: Job, outcome: _Outcome, started_at: datetime, finished_at: date
 def _told(entry: _Entry, fingerprint: str, call: _Call) -> _Outcome | None:
     """Answer from what is known of the key; None where it is to be run."""
     key = call.job.key
-    error: ConnectorError | None = None
     if entry.state == "undone":
-        error = Conflict(f"the effect of the key {key!r} was taken back", data={"outcome": "undone"})
-    elif entry.fingerprint != fingerprint:
-        error = ConnectorError(
-            f"the key {key!r} was used before with other params", code=Code.IDEMPOTENCY_CONFLICT
+        error: ConnectorError = Conflict(
+            f"the effect of the key {key!r} was taken back", data={"outcome": "undone"}
         )
-    elif entry.state == "done":
+        return _Outcome(error=error, starts=call.starts)
+    if entry.fingerprint != fingerprint:
+        message = f"the key {key!r} was used before with other params"
+        error = ConnectorError(message, code=Code.IDEMPOTENCY_CONFLICT)
+        return _Outcome(error=error, starts=call.starts)
+    if entry.state == "done":
         return _Outcome(data=entry.result, starts=entry.starts, replayed=True)
-    elif entry.state == "unknown":
+    if entry.state == "unknown":
         error = OutcomeUnknown(f"whether the effect of the key {key!r} happened is not known")
-    return None if error is None else _Outcome(error=error, starts=max(entry.starts, call.starts))
+        return _Outcome(error=error, starts=entry.starts)
+    return None
 
 
 def _complete(entry: _Entry, outcome: _Outcome) -> _Outcome:
