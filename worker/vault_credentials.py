@@ -65,6 +65,11 @@ class VaultCredentials:
         """Why not, in one phrase; None while available."""
         return self._session.availability.reason
 
+    @property
+    def pending_writes(self) -> int:
+        """Rotated tokens that wait for the vault."""
+        return len(self._keeping)
+
     async def start(self) -> None:
         """Log in; return even where the vault is away.
 
