@@ -224,7 +224,13 @@ class Worker:
                 tenant_total=self.settings.tenant_slots,
                 on_change=partial(self.metrics.slots, lane),
             )
-            self.metrics.add_connector(name, self.registry.connectors[name].actions)
+            installed = self.registry.installed[name]
+            self.metrics.add_connector(
+                name,
+                self.registry.connectors[name].actions,
+                distribution=installed.distribution,
+                version=installed.version,
+            )
             self.metrics.add_lane(lane, self.settings.concurrency)
             self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
             for bulk in (False, True):

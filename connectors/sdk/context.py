@@ -1,5 +1,6 @@
 """What an action is told about its job, and handed to do its work."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -90,6 +91,12 @@ class Context(Generic[CredentialT]):
     log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
     _note: Callable[[str], None] = _ignore
     _now: Callable[[], datetime] = _utc_now
+
+    @property
+    def key_digest(self) -> str:
+        """The key as 64 hex digits: for a provider whose ids or keys have a form of their own."""
+        parts = (self.tenant, self.connector, self.action, self.idempotency_key)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def progress(self, message: str) -> None:
         """Tell a caller who asked for progress how far the job is; best effort, never waits."""

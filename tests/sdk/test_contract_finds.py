@@ -176,7 +176,11 @@ def breaking_on_odd_keys(bad: Connector[ApiKey]) -> None:
         (leaking, "test_secrets_never_come_out", "lets a secret out in: log"),
         (quoting, "test_secrets_never_come_out", "lets a secret out in: error"),
         (quoting, "test_whatever_the_provider_refuses_with_becomes_a_declared_code", "own words"),
-        (quoting, "test_whatever_the_provider_refuses_with_becomes_a_declared_code", "REJECTED at status"),
+        (
+            quoting,
+            "test_whatever_the_provider_refuses_with_becomes_a_declared_code",
+            "REJECTED at status 403",
+        ),
         (quoting, "test_an_answer_that_is_no_answer_is_an_error_and_no_bug", "breaks on a garble answer"),
         (lying_about_what_was_sent, "test_a_connection_cut_after_the_work_has_one_effect", "another effect"),
         (swallowing, "test_a_cancelled_run_ends_at_once", "goes on for 2 s"),

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.effects import Effect
 from connectors.sdk.params import example_of
+from connectors.sdk.status import status_error
 from connectors.sdk.testing.fault_proxy import CANARY, Fault, FaultProxy
 from connectors.sdk.testing.kit import Kit
 from connectors.sdk.testing.provider import Asked
@@ -55,9 +56,11 @@ COMMON_CODES: Final = frozenset(
         Code.RESULT_TOO_LARGE,
     }
 )
-#: What the shared HTTP layer makes of a status, unless a connector knows better.
+#: Statuses that providers refuse with; the shared HTTP layer knows what each means, a connector may know better.
 REFUSED_WITH: Final = (400, 401, 403, 404, 409, 422, 429, 500, 503)
 
+#: A check's name, what it promises, and the function.
+Check = tuple[str, str, Callable[["ConnectorContract"], None]]
 Work = Callable[["_Scene", "Action[..., Any]"], Awaitable[None]]
 
 
@@ -71,6 +74,12 @@ class ConnectorContract:
     #: Checks that do not fit, with the actions they do not fit and the reason:
     #: `{"test_unicode_…": {"fail": "its code is one of a list"}}`; the action `*` stands for all.
     exempt: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    #: The checks that run nothing: what is declared.
+    declared: ClassVar[Collection[str]] = (
+        "test_every_action_says_what_it_does",
+        "test_every_parameter_has_a_closed_and_typed_schema",
+        "test_every_action_says_what_it_returns",
+    )
 
     def provider(self) -> AbstractAsyncContextManager[Any]:
         """Make the fake provider, with what the examples need in it; `None` where there is none.
@@ -149,7 +158,7 @@ class ConnectorContract:
         self._each(check)
 
     def test_whatever_the_provider_refuses_with_becomes_a_declared_code(self) -> None:
-        """Each refusal becomes a code of the closed list that the action declares or all may have."""
+        """Each refusal becomes the code that its status means, or one that the action declares."""
 
         async def check(scene: "_Scene", action: Action[..., Any]) -> None:
             for status in REFUSED_WITH:
@@ -158,8 +167,9 @@ class ConnectorContract:
                 if scene.proxy.hit == 0:
                     return
                 scene.expect(ran.code is not None, f"takes a status {status} for a success")
+                meant = status_error(status, host="", headers={}, now=0.0).code
                 scene.expect(
-                    ran.code is None or ran.code in {*action.errors, *COMMON_CODES},
+                    ran.code is None or ran.code in {meant, *action.errors, *COMMON_CODES},
                     f"fails with {ran.code} at status {status}; declare it in errors=, or map it",
                 )
                 scene.expect(CANARY not in _told(ran), f"repeats the provider's own words at status {status}")
@@ -306,8 +316,8 @@ class ConnectorContract:
     # How the checks are made.
 
     @classmethod
-    def checks(cls) -> Iterator[tuple[str, str, Callable[["ConnectorContract"], None]]]:
-        """List the checks: name, what it promises, the function; those of a subclass last."""
+    def checks(cls) -> Iterator[Check]:
+        """List the checks; those of a subclass last."""
         names = [name for base in reversed(cls.__mro__) for name in vars(base) if name.startswith("test_")]
         for name in dict.fromkeys(names):
             function = getattr(cls, name)
