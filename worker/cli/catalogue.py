@@ -73,7 +73,7 @@ def describe(
         "title": connector.title,
         "version": entry.version,
         "credential": None if connector.credential is None else connector.credential.model_json_schema(),
-        "actions": [_described(connector, action) for action in chosen],
+        "actions": [facts_of(connector, action) for action in chosen],
     }
     if as_json:
         print_json(described)
@@ -89,7 +89,8 @@ def describe(
         _print_action(action)  # type: ignore[arg-type]
 
 
-def _described(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[str, Any]:
+def facts_of(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[str, Any]:
+    """Say what a caller needs to know of one action."""
     from connectors.sdk.effects import Effect
     from connectors.sdk.params import example_of
     from worker.cli.export import result_schema
