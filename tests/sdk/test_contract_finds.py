@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -147,6 +148,14 @@ def swallowing(bad: Connector[ApiKey]) -> None:
         return ""
 
 
+def blocking(bad: Connector[ApiKey]) -> None:
+    @bad.action(effect=Effect.READ)
+    async def look() -> str:
+        """Look."""
+        time.sleep(1.2)
+        return ""
+
+
 def breaking_on_odd_keys(bad: Connector[ApiKey]) -> None:
     @bad.action(effect=Effect.KEYED)
     async def write(ctx: Context[ApiKey]) -> str:
@@ -184,6 +193,7 @@ def breaking_on_odd_keys(bad: Connector[ApiKey]) -> None:
         (quoting, "test_an_answer_that_is_no_answer_is_an_error_and_no_bug", "breaks on a garble answer"),
         (lying_about_what_was_sent, "test_a_connection_cut_after_the_work_has_one_effect", "another effect"),
         (swallowing, "test_a_cancelled_run_ends_at_once", "goes on for 2 s"),
+        (blocking, "test_the_loop_is_never_held_up", "holds the loop"),
         (breaking_on_odd_keys, "test_every_printable_key_is_taken", "a key of odd characters"),
     ],
 )
