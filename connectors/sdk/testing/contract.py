@@ -412,7 +412,7 @@ class _Scene:
 
     def effect(self, action: Action[..., Any]) -> Effect:
         params = action.signature.read(dict(self.example(action)))
-        return action.effect_of(params, self.kit.credential())
+        return action.effect_of(params, self.kit.caller.credential())
 
     def expect(self, holds: bool, fault: str) -> None:
         """Note what is wrong, and go on: one run of the checks tells everything."""
@@ -429,7 +429,7 @@ def _cut(kind: Any) -> Work:
             await calm.kit.run(action, calm.example(action), key="k")
             one_effect = calm.state()
         # Timeouts begin now: making a connection for the first time may take long on a busy machine.
-        scene.kit.timeout_s = SHORT_S if kind == "hang_after" else None
+        scene.kit.caller.timeout_s = SHORT_S if kind == "hang_after" else None
         hits = scene.contract.is_work if effect is not Effect.READ else _is_no_token_request
         scene.proxy.fail(Fault(kind, times=1, hits=hits))
         ran = await scene.kit.run(action, params, key="k")
