@@ -331,6 +331,7 @@ async def test_lines_of_tokens_are_bounded_and_keep_their_name() -> None:
     assert "t0" == rotations.newest(("other", "crm", "default"), first).get_secret_value()
 
 
+@pytest.mark.integration
 async def test_an_action_gets_its_client_from_its_credential() -> None:
     crm = Connector("crm", credential=ApiKey)
 
