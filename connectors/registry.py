@@ -1,5 +1,6 @@
 """Finding connectors: entry points in the group `connectors`, ours by the same door as everybody's."""
 
+import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from connectors.sdk.connector import Connector
 
 #: The entry point group.
 GROUP: Final = "connectors"
+#: Seconds that a connector's import may take. The slowest of ours takes one.
+IMPORT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +53,17 @@ class Registry:
         return cls({each.name: Installed(each.name, "(given)", "", each) for each in connectors})
 
 
-def load(names: Collection[str] | None = None) -> Registry:
+def load(names: Collection[str] | None = None, *, import_s: float = IMPORT_S) -> Registry:
     """Load the connectors named, or every one that is installed.
 
-    Only what is named is imported. One that fails to import, or a name that two distributions
-    claim, is kept with its fault; the others run.
+    Only what is named is imported. One that fails to import or does not finish in `import_s` seconds,
+    or a name that two distributions claim, is kept with its fault; the others run.
     """
     offers: defaultdict[str, list[EntryPoint]] = defaultdict(list)
     for offer in _distinct(entry_points(group=GROUP)):
         offers[offer.name].append(offer)
     chosen = sorted(offers) if names is None else [name for name in names if name in offers]
-    return Registry({name: _load_one(name, offers[name]) for name in chosen})
+    return Registry({name: _load_one(name, offers[name], import_s) for name in chosen})
 
 
 def installed_names() -> frozenset[str]:
@@ -77,20 +80,24 @@ def _origin(offer: EntryPoint) -> tuple[str, str]:
     return (offer.dist.name, offer.dist.version) if offer.dist else ("(unknown)", "")
 
 
-def _load_one(name: str, offers: list[EntryPoint]) -> Installed:
+def _load_one(name: str, offers: list[EntryPoint], import_s: float) -> Installed:
     origins = [" ".join(_origin(offer)).strip() for offer in offers]
     distribution, version = _origin(offers[0])
     if len(offers) > 1:
         fault = f"connector {name!r} is registered twice: {' and '.join(origins)}; uninstall one"
         return Installed(name, ", ".join(origins), "", fault=fault)
-    try:
-        loaded = offers[0].load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plugin may raise anything, SystemExit too
+    importing = _Import(offers[0])
+    importing.join(import_s)
+    if importing.is_alive():
+        fault = (
+            f"connector {name!r} of {origins[0]} is still importing after {import_s:g} s; it is left alone"
+        )
+        return Installed(name, distribution, version, fault=fault)
+    if (error := importing.error) is not None:
         reason = " ".join(str(error).split())[:200]
         fault = f"connector {name!r} of {origins[0]} fails to import: {type(error).__name__}: {reason}"
         return Installed(name, distribution, version, fault=fault)
+    loaded = importing.loaded
     if not isinstance(loaded, Connector):
         fault = f"connector {name!r} of {origins[0]}: {offers[0].value} is no Connector"
         return Installed(name, distribution, version, fault=fault)
@@ -98,3 +105,21 @@ def _load_one(name: str, offers: list[EntryPoint]) -> Installed:
         fault = f"connector {name!r} of {origins[0]} calls itself {loaded.name!r}; the names must agree"
         return Installed(name, distribution, version, fault=fault)
     return Installed(name, distribution, version, loaded)
+
+
+class _Import(threading.Thread):
+    """One import, in a thread that is not waited for at exit: a plugin may hang, or raise anything."""
+
+    def __init__(self, offer: EntryPoint) -> None:
+        super().__init__(name=f"import {offer.name}", daemon=True)
+        self._offer = offer
+        self.loaded: object = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Import; SystemExit is a failure like another."""
+        try:
+            self.loaded = self._offer.load()
+        except BaseException as error:  # told by the thread that waits
+            self.error = error

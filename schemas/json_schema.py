@@ -1,4 +1,7 @@
-"""The wire as JSON Schema 2020-12: `python -m schemas.json_schema` writes the files, a test compares them."""
+"""The wire as JSON Schema 2020-12 and AsyncAPI: `python -m schemas.json_schema` writes the files.
+
+A test compares them.
+"""
 
 import json
 import sys
@@ -8,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.asyncapi import asyncapi
 from schemas.job import Job
 from schemas.result import Progress, Result
 
@@ -25,7 +29,12 @@ def documents() -> Iterator[tuple[Path, str]]:
         if model is Job:
             # The id may come as the AMQP property message_id, which this schema does not see.
             schema["required"] = [field for field in schema["required"] if field != "id"]
-        yield FOLDER / f"{name}.json", json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        yield FOLDER / f"{name}.json", _text(schema)
+    yield FOLDER / "asyncapi.json", _text(asyncapi())
+
+
+def _text(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _mode(model: type[BaseModel]) -> Any:

@@ -2,8 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from worker.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "connectors/README.md"]
@@ -11,13 +15,35 @@ PAGES = ["README.md", "connectors/README.md"]
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_examples_run(page: str) -> None:
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    names: dict[str, object] = {}
+    assert len(_names_of(page)) > 1
 
-    for example in examples:
+
+def _names_of(page: str) -> dict[str, Any]:
+    """Run a page's examples, and give what they define."""
+    names: dict[str, Any] = {"__name__": "guide"}
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
         exec(compile(example, page, "exec"), names)
+    return names
 
-    assert examples
+
+@pytest.mark.integration
+def test_the_guides_contract_passes() -> None:
+    names = _names_of("connectors/README.md")
+    contract = names["TestShop"]
+
+    for _, _, check in contract.checks():
+        stage = contract()
+        stage.setup_method(check)
+        check(stage)
+
+
+def test_the_guides_commands_run() -> None:
+    commands = re.findall(r"^\$ connectors (.*)$", (ROOT / "connectors/README.md").read_text(), re.MULTILINE)
+
+    for command in commands:
+        done = CliRunner().invoke(app, command.split())
+        assert 0 == done.exit_code, f"{command}: {done.output}"
+    assert commands
 
 
 @pytest.mark.integration

@@ -238,7 +238,7 @@ class Caller:
             attempt=attempt.starts + 1,
             deadline=attempt.deadline,
             locale=job.locale,
-            log=JobLog(_CONNECTOR_LOG, fields),
+            log=JobLog(_CONNECTOR_LOG, fields, call.action.signature.personal(job.params)),
             _note=lambda message: attempt.note("note", message),
         )
 

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, NoReturn, Protocol, SupportsIndex
 from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialNotFound
+from connectors.sdk.rotation import Rotation
 from schemas.job import NAME_PATTERN, SCOPE_PATTERN
 
 
@@ -89,6 +90,10 @@ class CredentialSource(Protocol):
             refused: what fetch gave; a secret read since then is kept, so that a hundred jobs
                 refused at once cause one read. None drops whatever is there.
         """
+        ...
+
+    async def keep(self, rotation: Rotation) -> None:
+        """Store a refresh token that a provider exchanged, where the policy lets us; never raise."""
         ...
 
     async def wait_available(self, timeout_s: float) -> bool:
@@ -224,6 +229,9 @@ class NoVault:
         self, tenant: str, connector: str, credential: str, refused: Mapping[str, JsonValue] | None = None
     ) -> None:
         """Do nothing."""
+
+    async def keep(self, rotation: Rotation) -> None:
+        """Do nothing: the token lives as long as the process."""
 
     async def wait_available(self, timeout_s: float) -> bool:
         """Answer at once: nothing can be away."""

@@ -144,13 +144,22 @@ class Metrics:
             "Log lines lost because the log's stream was slow or closed.",
             registry=registry,
         )
+        self._connectors = Gauge(
+            "connectors_connector_info",
+            "1 for each connector that runs, with the distribution that it comes from.",
+            ("connector", "distribution", "version"),
+            registry=registry,
+        )
         build = Info("connectors_build", "What is running.", registry=registry)
         build.info({"version": version, "python": platform.python_version()})
         ProcessCollector(registry=registry)
         self._start_at_zero()
 
-    def add_connector(self, connector: str, actions: Iterable[str]) -> None:
-        """Let a connector's series begin at zero."""
+    def add_connector(
+        self, connector: str, actions: Iterable[str], *, distribution: str = "", version: str = ""
+    ) -> None:
+        """Let a connector's series begin at zero, and say where it comes from."""
+        self._connectors.labels(connector, distribution, version).set(1)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
                 self._jobs[connector, action, outcome].inc(0)

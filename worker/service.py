@@ -72,6 +72,8 @@ class Worker:
             HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
+            on_secret=redactor.register,
+            keep=self.credentials.keep,
         )
         self.outbox = Outbox(
             partial(self._connect, "publish"),
@@ -232,7 +234,13 @@ class Worker:
                 tenant_total=self.settings.tenant_slots,
                 on_change=partial(self.metrics.slots, lane),
             )
-            self.metrics.add_connector(name, self.registry.connectors[name].actions)
+            installed = self.registry.installed[name]
+            self.metrics.add_connector(
+                name,
+                self.registry.connectors[name].actions,
+                distribution=installed.distribution,
+                version=installed.version,
+            )
             self.metrics.add_lane(lane, self.settings.concurrency)
             self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
             for bulk in (False, True):

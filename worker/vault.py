@@ -15,12 +15,14 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import hvac
 from pydantic import JsonValue, SecretStr
 
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
+from connectors.sdk.rotation import Rotation
 from worker.credentials import CredentialName, SecretDocument, VaultUnavailable
 from worker.vault_config import LoginRefused, VaultConfig
 from worker.vault_http import (
@@ -33,6 +35,8 @@ from worker.vault_http import (
     json_object,
 )
 
+#: Looks at a secret that somebody else keeps changing, before it is left to them.
+MAX_COLLISIONS: Final = 3
 _WRAPPING_TOKEN: Final = re.compile(r"(?:hvs\.|s\.)[A-Za-z0-9._-]{20,}")
 _CREATION_PATH: Final = re.compile(r"auth/approle/role/[\w.-]+/secret-id")
 
@@ -166,6 +170,10 @@ class VaultClient:
             CredentialInvalid: no object of fields.
             TokenRefused, VaultUnavailable.
         """
+        return SecretDocument(self._read_version(token, name)[0])
+
+    def _read_version(self, token: SecretStr, name: CredentialName) -> tuple[dict[str, JsonValue], int]:
+        """Read a secret's fields, and the number of their version."""
         kv, mount = self._kv(token), self._config.mount
         try:
             answer = ask(
@@ -180,7 +188,7 @@ class VaultClient:
             raise VaultUnavailable(NOT_A_VAULT)
         if not isinstance(version["data"], dict):
             raise CredentialInvalid(f"{name} is not an object of fields: put it again")
-        return SecretDocument(version["data"])
+        return version["data"], int(_part(version, "metadata").get("version", 0))
 
     def write(self, token: SecretStr, name: CredentialName, fields: Mapping[str, JsonValue]) -> int:
         """Store one secret as a new version, and give the version's number.
@@ -194,6 +202,35 @@ class VaultClient:
         except Refusal as refusal:
             raise self._secret_refused(refusal, name) from None
         return int(_part(answer, "data").get("version", 0))
+
+    def replace(self, token: SecretStr, name: CredentialName, rotation: Rotation) -> bool:
+        """Put the newest token where the secret still holds one of the older; False where it does not.
+
+        By check-and-set: a secret that is put meanwhile wins, and is looked at again.
+
+        Raises:
+            CredentialNotFound, CredentialInvalid: there is no such secret any more.
+            TokenRefused, VaultUnavailable.
+        """
+        kv, mount = self._kv(token), self._config.mount
+        older = {each.get_secret_value() for each in rotation.older}
+        for _ in range(MAX_COLLISIONS):
+            fields, version = self._read_version(token, name)
+            if fields.get(rotation.field) not in older:
+                return False
+            secret = {**fields, rotation.field: rotation.newest.get_secret_value()}
+            try:
+                ask(
+                    partial(
+                        kv.create_or_update_secret, name.path, secret=secret, cas=version, mount_point=mount
+                    )
+                )
+            except Refusal as refusal:
+                if refusal.status == 400 and "check-and-set" in str(refusal.answer.get("errors")):
+                    continue
+                raise self._secret_refused(refusal, name) from None
+            return True
+        return False
 
     def names(self, token: SecretStr, *folders: str) -> list[str]:
         """List what lies below `connectors/` and these folders, one level; folders end in a slash.

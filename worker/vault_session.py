@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from loguru import logger
 
 from connectors.sdk.errors import ConnectorError, CredentialDenied
+from connectors.sdk.rotation import Rotation
 from worker.credentials import CredentialName, SecretDocument, VaultUnavailable
 from worker.settings import SettingError
 from worker.threads import BoundedThreads, ThreadsBusy
@@ -177,6 +178,28 @@ class VaultSession:
         self.availability.mark_read_failed(reason)
         self._look.set()
         raise VaultUnavailable(reason)
+
+    async def replace(self, name: CredentialName, rotation: Rotation) -> bool:
+        """Put a rotated token into its secret; False where somebody has put another one.
+
+        Raises:
+            CredentialDenied: the policy does not let us write; says what to grant.
+            CredentialNotFound, CredentialInvalid: there is no such secret any more.
+            VaultUnavailable: no word within `timeout_s`, all calls together.
+        """
+        login = self._login
+        if login is None or self.availability.reason is not None:
+            raise VaultUnavailable(self.availability.reason or "not logged in")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._call(lambda: self._client.replace(login.token, name, rotation))
+        except TimeoutError:
+            raise VaultUnavailable("the vault did not answer in time") from None
+        except TokenRefused:
+            raise CredentialDenied(
+                f"the vault's policy does not let the worker write {name}: grant `update` beside `read` on "
+                f"{self._client.data_path(name)}"
+            ) from None
 
     async def _read(self, name: CredentialName) -> SecretDocument:
         login = self._login

@@ -1,4 +1,15 @@
-"""What a connector is written with: everything public is named here."""
+"""What a connector is written with: everything public is named here.
+
+What is needed less often is in modules of its own, public as well:
+
+    connectors.sdk.auth       credentials ready to use: API key, basic, OAuth 2, and the base for your own
+    connectors.sdk.errors     every error class, and `Sent`: how far a request had come
+    connectors.sdk.paginate   answers that come in pages
+    connectors.sdk.testing    the test kit, and the contract that every connector passes
+
+Compatibility: what the `__all__` of these five names keeps its meaning until the next major version,
+and warns for one minor version before it goes. Everything else may change at any time.
+"""
 
 from connectors.sdk.connector import Connector
 from connectors.sdk.context import Context
@@ -16,6 +27,7 @@ from connectors.sdk.errors import (
     Timeout,
     Unavailable,
 )
+from connectors.sdk.personal import Personal
 
 __all__ = [
     "Conflict",
@@ -28,6 +40,7 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "PermissionDenied",
+    "Personal",
     "RateLimited",
     "Rejected",
     "Timeout",

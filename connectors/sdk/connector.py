@@ -2,14 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Final, Generic, ParamSpec, TypeAlias, get_type_hints, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
+from typing_extensions import TypeVar
 
-from connectors.sdk.context import Context, is_context
+from connectors.sdk.context import Context, credential_of, is_context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
 from connectors.sdk.params import Signature
@@ -20,10 +21,18 @@ from schemas.job import NAME_PATTERN, describe
 DEFAULT_TIMEOUT_S: Final = 30.0
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+T = TypeVar("T")
+UndoT = TypeVar("UndoT", bound=Callable[..., Coroutine[Any, Any, Any]])
+CredentialT = TypeVar("CredentialT", default=Any)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
-#: An effect that depends on the job: `(params, credential) -> Effect`.
-EffectOf = Callable[[Any, Any], Effect]
+#: An effect that depends on the job: `(params, credential) -> Effect`; the credential is None where the
+#: question comes before the secret is read.
+EffectOf: TypeAlias = Callable[[Any, CredentialT | None], Effect]
+#: What an action says of how it may fail: the class that it raises, or a code that has none.
+Failure: TypeAlias = Code | type[ConnectorError]
 
 
 class Action(Generic[P, R]):
@@ -34,27 +43,27 @@ class Action(Generic[P, R]):
 
     def __init__(
         self,
-        function: Callable[P, Any],
+        function: Callable[P, R],
         *,
         connector: str,
         name: str,
-        effect: Effect | EffectOf,
+        effect: Effect | EffectOf[Any],
         timeout_s: float,
-        errors: Sequence[Code],
+        errors: Sequence[Failure],
     ) -> None:
         self.function = function
         self.connector = connector
         self.name = name
         self.effect = effect
         self.timeout_s = timeout_s
-        self.errors = tuple(errors)
+        self.errors = tuple(each if isinstance(each, Code) else each.code for each in errors)
         self.description = inspect.getdoc(function) or ""
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = Signature(function)
         self._reconcile: tuple[Callable[..., Any], Signature] | None = None
         self._undo: tuple[Callable[..., Any], dict[str, Any]] | None = None
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, as a unit test does."""
         return self.function(*args, **kwargs)
 
@@ -64,6 +73,16 @@ class Action(Generic[P, R]):
     def effect_of(self, params: BaseModel | None, credential: Any) -> Effect:
         """Say what running this job does to the world."""
         return self.effect if isinstance(self.effect, Effect) else self.effect(params, credential)
+
+    @overload
+    def reconcile(
+        self: "Action[P, Coroutine[Any, Any, T]]", function: Callable[Q, Coroutine[Any, Any, T | None]]
+    ) -> Callable[Q, Coroutine[Any, Any, T | None]]: ...
+
+    @overload
+    def reconcile(
+        self, function: Callable[Q, Coroutine[Any, Any, R | None]]
+    ) -> Callable[Q, Coroutine[Any, Any, R | None]]: ...
 
     def reconcile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Declare how to find out whether an uncertain run happened.
@@ -79,7 +98,7 @@ class Action(Generic[P, R]):
         self._reconcile = (function, signature)
         return function
 
-    def undo(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def undo(self, function: UndoT) -> UndoT:
         """Declare how to take the effect back.
 
         The function may take `result` (what the run returned, or None), `params` (the model of the
@@ -143,7 +162,7 @@ class Action(Generic[P, R]):
             ) from None
 
 
-class Connector:
+class Connector(Generic[CredentialT]):
     """A named set of actions on one kind of system.
 
     Args:
@@ -151,6 +170,14 @@ class Connector:
         title: as people read it.
         credential: the pydantic model of the secret's document; None where no secret is needed.
     """
+
+    @overload
+    def __init__(self: "Connector[None]", name: str, *, title: str = ...) -> None: ...
+
+    @overload
+    def __init__(
+        self: "Connector[ModelT]", name: str, *, title: str = ..., credential: type[ModelT]
+    ) -> None: ...
 
     def __init__(self, name: str, *, title: str = "", credential: type[BaseModel] | None = None) -> None:
         if not re.fullmatch(NAME_PATTERN[1:-1], name):
@@ -179,10 +206,10 @@ class Connector:
         self,
         /,
         *,
-        effect: Effect | EffectOf = ...,
+        effect: Effect | EffectOf[CredentialT] = ...,
         timeout_s: float = ...,
         name: str | None = ...,
-        errors: Sequence[Code] = ...,
+        errors: Sequence[Failure] = ...,
     ) -> Callable[[Callable[P, R]], Action[P, R]]: ...
 
     def action(
@@ -190,17 +217,21 @@ class Connector:
         function: Callable[P, R] | None = None,
         /,
         *,
-        effect: Effect | EffectOf = Effect.WRITE,
+        effect: Effect | EffectOf[CredentialT] = Effect.WRITE,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         name: str | None = None,
-        errors: Sequence[Code] = (),
+        errors: Sequence[Failure] = (),
     ) -> Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]:
         """Register a function, asynchronous or not, as an action.
 
         Args:
             effect: what running it twice does; unsaid, it is a WRITE and never repeated blindly.
             timeout_s: seconds until the call is given up.
-            errors: the codes it may fail with beyond the common ones, for the catalogue.
+            errors: how it may fail: the classes that it raises, or codes. The catalogue shows them, and
+                the contract test holds the action to them.
+
+        Raises:
+            TypeError: the function cannot be an action, or wants another connector's credential.
         """
 
         def register(function: Callable[P, R]) -> Action[P, R]:
@@ -217,21 +248,31 @@ class Connector:
                 timeout_s=timeout_s,
                 errors=errors,
             )
+            self._check_credential(action)
             self._actions[action_name] = action
             return action
 
         return register if function is None else register(function)
 
-    def read_credential(self, document: Mapping[str, Any]) -> Any:
+    def _check_credential(self, action: Action[..., Any]) -> None:
+        wanted = credential_of(action.function)
+        given = self.credential or type(None)
+        if isinstance(wanted, type) and not issubclass(given, wanted):
+            raise TypeError(
+                f"{action!r} wants a Context[{wanted.__name__}], and the connector's credential is "
+                f"{given.__name__}"
+            )
+
+    def read_credential(self, document: Mapping[str, Any]) -> CredentialT:
         """Check a secret's document against the connector's model.
 
         Raises:
             CredentialInvalid: names the fields that are wrong, never their values.
         """
         if self.credential is None:
-            return None
+            return None  # type: ignore[return-value]  # then CredentialT is None
         try:
-            return self.credential.model_validate(dict(document))
+            return self.credential.model_validate(dict(document))  # type: ignore[return-value]  # a CredentialT
         except ValidationError as error:
             details = describe(error)
             wrong = "; ".join(map(str, details[:3]))

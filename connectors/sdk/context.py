@@ -1,13 +1,16 @@
 """What an action is told about its job, and handed to do its work."""
 
+import hashlib
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import TypeVar
+
+from connectors.sdk.personal import PersonalData
 
 if TYPE_CHECKING:
     from connectors.sdk.http import HttpClient
@@ -16,13 +19,25 @@ CredentialT = TypeVar("CredentialT", default=Any)
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines bear the job; fields are keyword arguments: `log.info("found", count=2)`."""
+    """A logger whose lines bear the job; fields are keyword arguments: `log.info("found", count=2)`.
+
+    Args:
+        fields: what each line bears.
+        personal: what is personal in the job; masked in each line.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, fields: Mapping[str, object], personal: PersonalData | None = None
+    ) -> None:
+        super().__init__(logger, fields)
+        self._personal = personal or PersonalData()
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the job's fields and the call's own beside the message."""
         passed = {name: kwargs[name] for name in ("exc_info", "stack_info", "stacklevel") if name in kwargs}
         fields = {name: value for name, value in kwargs.items() if name not in passed}
-        return msg, {**passed, "extra": {"fields": {**(self.extra or {}), **fields}}}
+        masked = self._personal.mask(fields)
+        return self._personal.mask(msg), {**passed, "extra": {"fields": {**(self.extra or {}), **masked}}}
 
 
 def is_context(hint: Any) -> bool:
@@ -31,6 +46,19 @@ def is_context(hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(map(is_context, get_args(hint)))
     return hint is Context or origin is Context
+
+
+def credential_of(function: Callable[..., Any]) -> Any:
+    """Tell which credential a function's `Context[…]` promises; None where it does not say."""
+    for hint in get_type_hints(function).values():
+        for each in (hint, *get_args(hint)):
+            if get_origin(each) is Context:
+                return get_args(each)[0]
+    return None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _ignore(message: str) -> None:
@@ -62,6 +90,13 @@ class Context(Generic[CredentialT]):
     locale: str = "en"
     log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
     _note: Callable[[str], None] = _ignore
+    _now: Callable[[], datetime] = _utc_now
+
+    @property
+    def key_digest(self) -> str:
+        """The key as 64 hex digits: for a provider whose ids or keys have a form of their own."""
+        parts = (self.tenant, self.connector, self.action, self.idempotency_key)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def progress(self, message: str) -> None:
         """Tell a caller who asked for progress how far the job is; best effort, never waits."""
@@ -69,4 +104,4 @@ class Context(Generic[CredentialT]):
 
     def remaining_s(self) -> float | None:
         """Count the seconds left until the deadline; None without one."""
-        return None if self.deadline is None else (self.deadline - datetime.now(UTC)).total_seconds()
+        return None if self.deadline is None else (self.deadline - self._now()).total_seconds()

@@ -23,6 +23,25 @@ from typing import Any, ClassVar
 
 from schemas.error import Code, Detail
 
+__all__ = [
+    "Code",
+    "Conflict",
+    "ConnectorError",
+    "CredentialDenied",
+    "CredentialInvalid",
+    "CredentialNotFound",
+    "Detail",
+    "InvalidParams",
+    "NotFound",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "RateLimited",
+    "Rejected",
+    "Sent",
+    "Timeout",
+    "Unavailable",
+]
+
 
 class Sent(StrEnum):
     """How far a request had come when it failed."""

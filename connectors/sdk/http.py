@@ -46,6 +46,7 @@ from connectors.sdk.outgoing import (
     invalid,
 )
 from connectors.sdk.resolver import Lookup
+from connectors.sdk.rotation import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.status import is_error, status_error
 from connectors.sdk.tokens import TokenCache
 from connectors.sdk.transport import Transport
@@ -80,6 +81,8 @@ class HttpPool:
     Args:
         on_call: told of each request, for the metrics; must not block.
         on_quota: told of each quota that a provider speaks of; must not block.
+        on_secret: told each access token, to be masked.
+        keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
 
     Raises:
@@ -92,12 +95,15 @@ class HttpPool:
         *,
         on_call: OnCall | None = None,
         on_quota: OnQuota | None = None,
+        on_secret: Callable[[str], None] | None = None,
+        keep: Keep = forget_at_exit,
         lookup: Lookup | None = None,
     ) -> None:
         self.policy = policy
         self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
-        self.tokens = TokenCache()
+        self.tokens = TokenCache(on_secret=on_secret)
+        self.rotations = Rotations(keep)
         transport = Transport(
             internal=internal,
             ca_file=policy.ca_file,
@@ -129,17 +135,17 @@ class HttpClient:
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
     """
 
-    __slots__ = ("_account", "_base", "_deadline", "_headers", "_named", "_pool", "_trail")
+    __slots__ = ("_auth", "_base", "_deadline", "_headers", "_named", "_pool", "_trail", "account")
 
-    def __init__(
-        self, pool: HttpPool, account: tuple[str, str, str], deadline: float | None, trail: "Trail"
-    ) -> None:
+    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, trail: "Trail") -> None:
         self._pool = pool
-        self._account = account
+        #: Tenant, connector and credential.
+        self.account = account
         self._deadline = deadline
         self._trail = trail
         self._base: Target | None = None
         self._headers: Headers = {}
+        self._auth: Auth | None = None
         self._named: frozenset[str] = frozenset()
 
     @property
@@ -147,8 +153,18 @@ class HttpClient:
         """The process's access tokens."""
         return self._pool.tokens
 
+    @property
+    def rotations(self) -> Rotations:
+        """The process's lines of refresh tokens."""
+        return self._pool.rotations
+
     def at(
-        self, base_url: str, *, headers: Headers | None = None, allowed_hosts: Iterable[str] = ()
+        self,
+        base_url: str,
+        *,
+        headers: Headers | None = None,
+        auth: Auth | None = None,
+        allowed_hosts: Iterable[str] = (),
     ) -> "HttpClient":
         """Give a client for the API that a credential or a setting names.
 
@@ -157,6 +173,7 @@ class HttpClient:
 
         Args:
             headers: sent to this origin alone, such as the credential's.
+            auth: where calls to this origin get their bearer token.
             allowed_hosts: further hosts (`host` or `host:port`) that redirects may lead to.
 
         Raises:
@@ -169,6 +186,7 @@ class HttpClient:
             raise CredentialInvalid(f"the API's URL {error}", sent=Sent.NO) from None
         client = self._copy()
         client._base, client._headers, client._named = base, headers or {}, named
+        client._auth = auth
         return client
 
     def detached(self) -> "HttpClient":
@@ -180,11 +198,11 @@ class HttpClient:
     def pause(self, url: str, wait_s: float) -> None:
         """Hold back this account's calls to a host that said in its own way to slow down."""
         target = self._read(url, None)
-        self._pool.shared.budgets.of((*self._account, target.netloc)).pause(wait_s)
+        self._pool.shared.budgets.of((*self.account, target.netloc)).pause(wait_s)
 
     def quota(self, used: int, total: int) -> None:
         """Tell the metrics how much of this account's quota is used, as the provider says."""
-        self._pool.on_quota(self._account, used, total)
+        self._pool.on_quota(self.account, used, total)
 
     async def request(
         self,
@@ -223,6 +241,8 @@ class HttpClient:
         if method not in METHODS:
             raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
         target = self._read(url, params)
+        if auth is None and self._base is not None and target.origin == self._base.origin:
+            auth = self._auth
         body, content_type = encode_body(json, content, data)
         if body is not None and method in SAFE_METHODS:
             raise invalid("method", f"{method} carries no body")
@@ -240,7 +260,7 @@ class HttpClient:
             now + limit_s,
         )
         try:
-            exchange = Exchange(self._pool.shared, self._account, self._named, self._trail)
+            exchange = Exchange(self._pool.shared, self.account, self._named, self._trail)
             response = await exchange.run(request, auth, follow_redirects)
             if raise_for_status and is_error(response.status_code):
                 raise status_error(
@@ -305,8 +325,9 @@ class HttpClient:
         return merged
 
     def _copy(self) -> "HttpClient":
-        client = HttpClient(self._pool, self._account, self._deadline, self._trail)
+        client = HttpClient(self._pool, self.account, self._deadline, self._trail)
         client._base, client._headers, client._named = self._base, self._headers, self._named
+        client._auth = self._auth
         return client
 
 

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined, to_json
 
 from connectors.sdk.context import Context, is_context
 from connectors.sdk.errors import InvalidParams
+from connectors.sdk.personal import PersonalData, is_marked
 from schemas.error import Detail
 from schemas.job import describe
 
@@ -62,6 +63,7 @@ class Signature:
         self.returns: TypeAdapter[Any] = TypeAdapter(hints.get("return", Any))
         self.schema = _closed(self.model.model_json_schema())
         self._has_formats = _mentions_formats(self.schema)
+        self._has_personal = is_marked(self.schema)
 
     def read(self, params: Mapping[str, Any]) -> BaseModel:
         """Check parameters as they came, strictly and in JSON's terms: no string for a number.
@@ -80,6 +82,10 @@ class Signature:
             if not details:
                 return model
         raise InvalidParams("; ".join(map(str, details[:3])), details=details)
+
+    def personal(self, params: Mapping[str, Any]) -> PersonalData:
+        """Find what is personal in parameters as they came."""
+        return PersonalData.of(params, self.schema) if self._has_personal else PersonalData()
 
     def arguments(self, params: BaseModel | None, context: Context[Any]) -> dict[str, Any]:
         """Arrange the keyword arguments of one call."""

@@ -42,8 +42,15 @@ class TokenCache:
     in it), so that a rotated secret does not go on with the old token. The worker closes it.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_tokens: int = MAX_TOKENS,
+        on_secret: Callable[[str], None] | None = None,
+    ) -> None:
         self._clock = clock
+        self._on_secret = on_secret
         self._max_tokens = max_tokens
         self._tokens: OrderedDict[Hashable, tuple[Token, float]] = OrderedDict()
         self._flights: dict[Hashable, asyncio.Task[Token]] = {}
@@ -106,6 +113,8 @@ class TokenCache:
                 if len(self._refusals) > self._max_tokens:
                     self._refusals.popitem(last=False)
             raise
+        if self._on_secret is not None:
+            self._on_secret(token.value.get_secret_value())
         life_s = float("inf") if token.lifetime_s is None else token.lifetime_s
         self._tokens[key] = token, self._clock() + life_s - min(RENEW_BEFORE_S, life_s / 10)
         self._tokens.move_to_end(key)

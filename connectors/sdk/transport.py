@@ -15,7 +15,8 @@ import ssl
 from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -194,6 +195,19 @@ class Answer(httpx.Response):
     """An answer read whole, which makes its request only for who asks: that costs more than the rest."""
 
     asked: tuple[str, str]
+
+    def json(self, **options: Any) -> Any:
+        """Read the body as JSON.
+
+        Raises:
+            Unavailable: it is none. What was asked for may have been done; its answer is of no use.
+        """
+        try:
+            return super().json(**options)
+        except (ValueError, RecursionError):
+            pass  # raised below, outside of the handler: the library's error holds the body
+        host = urlsplit(self.asked[1]).hostname
+        raise Unavailable(f"{host} answered with what is not JSON", sent=Sent.UNCERTAIN)
 
     @property
     def request(self) -> httpx.Request:

@@ -148,5 +148,5 @@ def test_hooks_are_checked_when_they_are_declared() -> None:
 
     with pytest.raises(TypeError, match="async"):
 
-        @create.undo
+        @create.undo  # type: ignore[type-var]  # mypy sees it, too
         def forget() -> None: ...

@@ -74,3 +74,12 @@ def test_a_name_that_two_claim_runs_for_neither(plugins: Path) -> None:
 
     assert {"dummy"} == set(registry.connectors)
     assert "registered twice: acme_crm 1.2 and beta_crm 0.4; uninstall one" in registry.broken["crm"]
+
+
+def test_one_that_does_not_finish_importing_is_left_alone(plugins: Path) -> None:
+    _distribution(plugins, "acme", "acme", "acme_hanging", "import threading; threading.Event().wait(5)")
+
+    registry = load(["acme", "dummy"], import_s=0.2)
+
+    assert {"dummy"} == set(registry.connectors)
+    assert "is still importing after 0.2 s" in registry.broken["acme"]

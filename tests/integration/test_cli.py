@@ -137,6 +137,27 @@ async def test_a_letter_cannot_drive_the_terminal_and_an_absent_id_is_named(
     assert "'gone'" in purged.stderr
 
 
+async def test_personal_data_is_in_no_log_line_and_no_listing_of_dead_letters(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    worker = await start_worker(broker_url, enabled="effects")
+    with Stranger(broker_url) as stranger:
+        stranger.send(job("effects", "find_caller", {"phone": "+905321112233"}, id="p"), reply_to="")
+        stranger.send(job("uninstalled", "do", {"phone": "+905321112233"}, id="q"), reply_to="")
+        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "letters")
+
+        listed = connectors("dead", "list", "--json").stdout
+        shown = [connectors("dead", "show", each, "--json").stdout for each in ("p", "q")]
+        revealed = connectors("dead", "show", "p", "--reveal").stdout
+
+    assert "nobody has the number ***" in listed
+    assert '\\"phone\\": \\"***\\"' in shown[0]
+    for text in (listed, *shown, worker.log_path.read_text()):
+        assert "5321112233" not in text
+    assert "+905321112233" in revealed
+    assert "asked for ***" in worker.log_path.read_text()
+
+
 async def test_a_replayed_job_runs_although_its_deadline_has_passed(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:

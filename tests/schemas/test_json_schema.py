@@ -22,7 +22,11 @@ def test_the_files_are_what_the_code_generates() -> None:
     assert {path.name for path, _ in documents()} == {path.name for path in FOLDER.glob("*.json")}
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in FOLDER.glob("*.json") if path.stem != "asyncapi"),
+    ids=lambda path: path.stem,
+)
 def test_each_file_is_a_schema(path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(_schema(path.stem))
 

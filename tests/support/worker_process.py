@@ -22,8 +22,15 @@ FAILING = Path(__file__).with_name("failing_worker.py")
 class WorkerProcess:
     """`python -m worker worker` with the settings given, and no others."""
 
-    def __init__(self, environment: Mapping[str, str], directory: Path, *, failing: bool = False) -> None:
-        self._command = [str(FAILING)] if failing else ["-m", "worker", "worker"]
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        directory: Path,
+        *,
+        failing: bool = False,
+        python: str = sys.executable,
+    ) -> None:
+        self._command = [python, *([str(FAILING)] if failing else ["-m", "worker", "worker"])]
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / "worker.log"
@@ -41,7 +48,7 @@ class WorkerProcess:
         """Start it, without waiting for anything."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *self._command],
+                self._command,
                 env=self._environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

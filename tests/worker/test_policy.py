@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.sdk.retry import MAX_WAIT_S
 from schemas.error import Code
 from worker.broker import Delivery, Properties
 from worker.history import History
@@ -53,6 +54,7 @@ def test_retry_after_is_kept() -> None:
 
 
 def test_a_wait_beyond_the_longest_rung_is_not_waited() -> None:
+    assert MAX_WAIT_S == max(RUNGS.values())
     assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values())), Retry)
     assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values()) + 1)
 

@@ -1,5 +1,14 @@
 """The command line."""
 
-from worker.cli.app import main
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, where the extra that it needs is installed."""
+    try:
+        from worker.cli.app import main as run
+    except ModuleNotFoundError as missing:
+        sys.exit(f"connectors: {missing.name} is missing; install connectors-service[worker]")
+    run()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import calls, catalogue, credentials, dead, lanes, run
+from worker.cli import calls, catalogue, check, credentials, dead, export, lanes, new, run
 
 app = typer.Typer(
     name="connectors",
@@ -41,10 +41,13 @@ app.command("call")(calls.call)
 app.command("publish")(calls.publish)
 app.command("list")(catalogue.list_connectors)
 app.command("describe")(catalogue.describe)
+app.command("new")(new.new)
+app.command("check")(check.check)
 app.command("config")(run.config)
 app.add_typer(lanes.app, name="lanes")
 app.add_typer(dead.app, name="dead")
 app.add_typer(credentials.app, name="credentials")
+app.add_typer(export.app, name="export")
 
 
 def main() -> None:

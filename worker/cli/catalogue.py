@@ -1,6 +1,7 @@
 """`list` and `describe`: what is installed, and how to call it."""
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,11 +33,12 @@ def list_connectors(as_json: Annotated[bool, typer.Option("--json", help="Print 
         print_json(rows)
         return
     print_table(
-        ["connector", "enabled", "version", "actions"],
+        ["connector", "enabled", "distribution", "version", "actions"],
         [
             (
                 row["connector"],
                 "yes" if row["enabled"] else "no",
+                row["distribution"],
                 row["version"],
                 row["fault"] or " ".join(row["actions"]),  # type: ignore[arg-type]
             )
@@ -71,32 +73,40 @@ def describe(
         "title": connector.title,
         "version": entry.version,
         "credential": None if connector.credential is None else connector.credential.model_json_schema(),
-        "actions": [_described(connector, action) for action in chosen],
+        "actions": [facts_of(connector, action) for action in chosen],
     }
     if as_json:
         print_json(described)
         return
     print(f"{connector.title} ({connector.name} {entry.version})")
     if connector.credential is not None:
-        print(f"credential: {', '.join(connector.credential.model_fields)}")
+        print("credential, stored by `connectors credentials put`:")
+        for field, schema in connector.credential.model_json_schema()["properties"].items():
+            needed = "" if connector.credential.model_fields[field].is_required() else " (optional)"
+            text = f": {schema['description']}" if "description" in schema else ""
+            print(f"    {field}{needed}{text}")
     for action in described["actions"]:  # type: ignore[union-attr]
         _print_action(action)  # type: ignore[arg-type]
 
 
-def _described(connector: "Connector", action: "Action[..., Any]") -> dict[str, Any]:
+def facts_of(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[str, Any]:
+    """Say what a caller needs to know of one action."""
     from connectors.sdk.effects import Effect
     from connectors.sdk.params import example_of
+    from worker.cli.export import result_schema
 
-    example = example_of(action.signature.model)
+    example = shlex.quote(json.dumps(example_of(action.signature.model), ensure_ascii=False))
     return {
         "action": f"{connector.name}.{action.name}",
         "description": action.description,
         "effect": action.effect.value if isinstance(action.effect, Effect) else "by its parameters",
         "can_undo": action.can_undo,
         "timeout_s": action.timeout_s,
+        "can_reconcile": action.can_reconcile,
         "errors": [code.value for code in action.errors],
         "params": action.signature.schema,
-        "example": f"connectors call {connector.name} {action.name} --params '{json.dumps(example)}'",
+        "returns": result_schema(action),
+        "example": f"connectors call {connector.name} {action.name} --params {example}",
     }
 
 
@@ -108,5 +118,9 @@ def _print_action(action: dict[str, Any]) -> None:
     for name, schema in action["params"]["properties"].items():
         kind = schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any of several"
         default = "required" if name in required else f"default {json.dumps(schema.get('default'))}"
-        print(f"    {name}: {kind}, {default}")
+        personal = ", personal" if schema.get("x-personal") else ""
+        text = f": {schema['description']}" if "description" in schema else ""
+        print(f"    {name}: {kind}, {default}{personal}{text}")
+    if action["errors"]:
+        print(f"  may fail with {', '.join(action['errors'])}")
     print(f"  {action['example']}")

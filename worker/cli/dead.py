@@ -15,13 +15,14 @@ app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 
 @app.command("list")
 def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the dead letters, oldest first."""
+    """List the dead letters, oldest first; personal data is masked."""
     from worker.cli.calls import settings_for_clients
     from worker.dead_letters import DeadLetters
+    from worker.letter_view import view_letters
 
     async def look() -> tuple[list[dict[str, Any]], int]:
         async with DeadLetters(settings_for_clients()) as letters:
-            return [letter.summary() for letter in await letters.all()], await letters.count_poison()
+            return view_letters(await letters.all()), await letters.count_poison()
 
     with faults_told():
         found, poison = asyncio.run(look())
@@ -53,11 +54,13 @@ def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 @app.command()
 def show(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show personal data, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every letter of a job, its body included."""
+    """Show every letter of a job, its body included; personal data is masked."""
     from worker.cli.calls import settings_for_clients
     from worker.dead_letters import DeadLetters
+    from worker.letter_view import view_letters
 
     async def look() -> "list[Letter]":
         async with DeadLetters(settings_for_clients()) as letters:
@@ -67,12 +70,15 @@ def show(
         found = asyncio.run(look())
     if not found:
         fail(f"no dead letter bears the id {job_id!r}")
-    shown = [{**letter.summary(), "body": letter.text()} for letter in found]
+    if reveal:
+        shown = [{**letter.summary(), "body": letter.text()} for letter in found]
+    else:
+        shown = view_letters(found, with_body=True)
     if as_json:
         print_json(shown)
         return
     for each in shown:
-        print_table(["field", "value"], [(name, value) for name, value in each.items()], empty="")
+        print_table(["field", "value"], list(each.items()), empty="")
 
 
 @app.command()

@@ -74,7 +74,9 @@ def faults_told() -> Iterator[None]:
     # A command speaks for itself: what the parts below log is for a worker's log. And what the broker
     # refuses, tasks of the client library fail of, too.
     logger.remove()
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    asyncio_log = logging.getLogger("asyncio")
+    level = asyncio_log.level
+    asyncio_log.setLevel(logging.CRITICAL)
     try:
         yield
     except (SettingError, LoginRefused) as error:
@@ -85,6 +87,8 @@ def faults_told() -> Iterator[None]:
         fail(f"the vault is not available: {error}")
     except BrokerError as error:
         fail(str(error))
+    finally:
+        asyncio_log.setLevel(level)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import httpx
 
-from connectors.sdk import Connector, Context, Effect, NotFound, Timeout, Unavailable
+from connectors.sdk import Connector, Context, Effect, NotFound, Personal, Timeout, Unavailable
 from connectors.sdk.errors import Sent
 
 effects = Connector("effects")
@@ -71,6 +71,13 @@ async def crash(ctx: Context) -> str:
 async def quit(ctx: Context) -> str:
     """Try to take the worker along."""
     sys.exit(3)
+
+
+@effects.action(effect=Effect.READ)
+async def find_caller(ctx: Context, phone: Personal[str]) -> str:
+    """Find nobody, and say so wherever people read along."""
+    ctx.log.info(f"asked for {phone}", phone=phone, digits=phone[1:])
+    raise NotFound(f"nobody has the number {phone}")
 
 
 async def _send(method: str, path: str) -> dict[str, str]:

@@ -1,0 +1,1 @@
+raise ZeroDivisionError("no luck at import")
