@@ -46,6 +46,12 @@ def _check_names(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _check_words(text: str) -> str:
+    if sum(map(str.isalnum, text)) < 2:
+        raise ValueError("must have two letters or digits: Salesforce searches for no less")
+    return text
+
+
 def _unique(names: list[str]) -> list[str]:
     return list({name.lower(): name for name in reversed(names)}.values())[::-1]
 
@@ -89,5 +95,7 @@ Email = Annotated[
     ),
     Field(max_length=254, examples=["ada@lovelace.example"]),
 ]
+#: Words to search for.
+Words = Annotated[str, AfterValidator(_check_words), Field(min_length=2, max_length=200)]
 Short = Annotated[str, Field(min_length=1, max_length=255)]
 Long = Annotated[str, Field(min_length=1, max_length=32_000)]

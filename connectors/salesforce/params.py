@@ -26,6 +26,7 @@ from connectors.salesforce.fields import (
     RecordId,
     Scalar,
     Short,
+    Words,
 )
 from connectors.salesforce.phone import check_phone
 from connectors.salesforce.session import has_dots
@@ -67,7 +68,7 @@ class GetContact(Params):
     contact_id: RecordId | None = None
     email: Email | None = None
     phone: Phone | None = None
-    name: str | None = Field(default=None, min_length=2, max_length=121, examples=["Ada Lovelace"])
+    name: Words | None = Field(default=None, examples=["Ada Lovelace"])
     fields: FieldPaths | None = Field(
         default=None, description="The fields to answer; Id always is. Default: the usual ones."
     )
@@ -222,7 +223,7 @@ class LogCall(_Activity):
 class SearchRecords(Params):
     """What to look for."""
 
-    text: str = Field(min_length=2, max_length=200, examples=["Lovelace"])
+    text: Words = Field(examples=["Lovelace"])
     objects: list[Name] = Field(default=["Contact", "Lead", "Account", "Case"], min_length=1, max_length=20)
     fields: list[FieldPath] | None = Field(
         default=None, max_length=50, description="The fields to answer, where an object has them."

@@ -92,6 +92,7 @@ MAX_IDS: Final = 50
 
 _ID: Final = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
 _ID_IN_TEXT: Final = re.compile(r"\bid: ([a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?)\b")
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,79}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,120}")
 
 
@@ -121,7 +122,7 @@ def refusal_of(
     # A gateway's 5xx is a failure whatever its body says; a 401 is about the credential.
     if known is None or status == 401 or (status >= 500 and known[0] not in {Unavailable, RateLimited}):
         error = status_error(status, host=host, headers=headers or {}, now=time.time())
-        data = {"status": status} | ({"reason": code} if code in REASONS else {})
+        data = {"status": status} | ({"reason": code} if code else {})
         return type(error)(
             error.message,
             retry_after_s=error.retry_after_s,
@@ -155,21 +156,22 @@ def reason_of(error: ConnectorError) -> str | None:
 
 def _code(fault: Mapping[str, Any]) -> str:
     # Inside composite answers and results of creates it is called statusCode.
-    return str(fault.get("errorCode") or fault.get("statusCode") or "")
+    code = str(fault.get("errorCode") or fault.get("statusCode"))
+    return code if _CODE.fullmatch(code) else ""
 
 
 def _details(faults: Sequence[Mapping[str, Any]]) -> list[Detail]:
     """Name the fields that are wrong, each with Salesforce's own code."""
-    details = []
+    details: list[Detail] = []
     for fault in faults[:20]:
         code = _code(fault)
+        meaning = REASONS[code][1] if code in REASONS else "refuses it"
         fields = fault.get("fields")
-        for name in fields if isinstance(fields, list) else ():
-            if isinstance(name, str) and _FIELD.fullmatch(name):
-                meaning = REASONS[code][1] if code in REASONS else "is refused"
-                details.append(
-                    Detail(field=name, issue=f"{meaning} ({code})" if code in REASONS else meaning)
-                )
+        details += [
+            Detail(field=name, issue=f"{meaning} ({code})" if code else meaning)
+            for name in (fields if isinstance(fields, list) else ())
+            if isinstance(name, str) and _FIELD.fullmatch(name)
+        ]
     return details[:20]
 
 

@@ -174,7 +174,10 @@ def parse_soql(text: str) -> Query:
     paths = () if is_count else tuple(_names(tokens))
     tokens.expect("from")
     name = tokens.name()
-    where = _condition(tokens) if tokens.word("where") else None
+    try:
+        where = _condition(tokens) if tokens.word("where") else None
+    except RecursionError:
+        raise tokens.fault("too many parentheses") from None
     order = _order(tokens) if tokens.word("order", "by") else ()
     limit = tokens.count() if tokens.word("limit") else None
     offset = tokens.count() if tokens.word("offset") else 0

@@ -1,8 +1,11 @@
 """The sandbox's query languages: what is malformed is refused, what is well-formed means what it says."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connectors.sandbox.salesforce import Refusal
 from connectors.sandbox.salesforce_faults import Journal
@@ -141,6 +144,26 @@ def test_what_there_is_not_or_cannot_be_compared_is_refused(store: Store, soql: 
         run_query(store, parse_soql(soql))
 
     assert code == caught.value.code
+
+
+WORDS = "SELECT Id Name FROM Contact WHERE AND OR NOT IN LIKE ( ) , = != 'x' 'a\\\\' 7 null TODAY LIMIT ORDER BY {"
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=20).map(" ".join) | st.text(max_size=60))
+def test_whatever_is_asked_is_answered_or_refused(text: str) -> None:
+    store = Store(Journal(), lambda: NOW)
+
+    for soql in (text, f"SELECT Id FROM Contact WHERE {text}"):
+        with suppress(Refusal):
+            run_query(store, parse_soql(soql))
+    for sosl in (text, f"FIND {{{text}}} RETURNING Contact(Id)"):
+        with suppress(Refusal):
+            run_search(store, parse_sosl(sosl))
+
+
+def test_parentheses_without_end_are_refused() -> None:
+    with pytest.raises(Refusal):
+        parse_soql(f"SELECT Id FROM Contact WHERE {'(' * 100_000}")
 
 
 def test_a_reference_to_several_objects_gives_what_they_share(store: Store) -> None:

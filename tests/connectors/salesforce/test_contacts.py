@@ -65,9 +65,7 @@ async def test_a_contact_is_found_as_people_ask(bench: Bench, by: dict[str, str]
         {"phone": "0532 999 99 99"},
         {"name": "Grace Hopper"},
         {"name": "x' OR Name LIKE '%"},
-        {"name": "%%"},
         {"name": 'Ada"} RETURNING User(Id)'},
-        {"name": "*?"},
     ],
 )
 async def test_nobody_found_is_said(bench: Bench, by: dict[str, str]) -> None:
@@ -144,6 +142,9 @@ async def test_a_field_made_a_moment_ago_is_known(bench: Bench, monkeypatch: pyt
         {"email": "no address"},
         {"phone": "call me"},
         {"name": "A"},
+        {"name": "%%"},
+        {"name": "*? a"},
+        {"name": "x" * 201},
         {"contact_id": "../../query?q="},
         {"contact_id": "https://evil.example"},
         {"email": "a@b.example", "fields": ["Id FROM User--"]},

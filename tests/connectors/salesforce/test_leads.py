@@ -345,10 +345,7 @@ async def test_a_job_that_is_cancelled_frees_its_thread(bench: Bench) -> None:
     released.set()
 
 
-async def test_a_slow_org_does_not_hold_up_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import client
-
-    monkeypatch.setattr(client, "CALL_TIMEOUT_S", 1.0)
+async def test_a_slow_org_does_not_hold_up_another(bench: Bench) -> None:
     released = asyncio.Event()
     bench.org.faults.add(Fault("search", times=None, until=released))
     slow = [
@@ -358,12 +355,11 @@ async def test_a_slow_org_does_not_hold_up_another(bench: Bench, monkeypatch: py
     while bench.org.journal.calls["search"] < 24:
         await asyncio.sleep(0.01)
 
-    answer = await asyncio.wait_for(bench.run("get_contact_details", {"email": "ada@lovelace.example"}), 0.8)
+    answer = await asyncio.wait_for(bench.run("get_contact_details", {"email": "ada@lovelace.example"}), 5)
 
     assert answer["found"] is True
     released.set()
-    outcomes = await asyncio.gather(*slow, return_exceptions=True)
-    assert all(isinstance(outcome, dict | Timeout | Unavailable) for outcome in outcomes)
+    assert all(outcome["found"] for outcome in await asyncio.gather(*slow))
 
 
 async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,9 @@ def test_other_numbers_are_told_apart(one: str, other: str) -> None:
     "text", ["", "call me", "12345", "() -", "1" * 50, "0" * 40_000 + "!", "555 1234; DROP"]
 )
 def test_what_is_no_number_is_refused(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(ValueError, match="telephone"):
         check_phone(text)
 
-    assert 0.05 > time.perf_counter() - began
+    assert 0.05 > time.process_time() - began

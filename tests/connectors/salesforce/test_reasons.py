@@ -159,3 +159,13 @@ def test_several_records_of_an_external_id_are_named() -> None:
     assert isinstance(error, Conflict)
     assert error.data is not None
     assert ["00Q000000000001AAA"] == error.data["ids"]
+
+
+def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
+    error = _refused(400, _fault("TRANSFER_REQUIRES_READ", fields=["OwnerId"]))
+    garbled = _refused(400, _fault(f"no code {SECRET}", fields=["OwnerId"]))
+
+    assert "TRANSFER_REQUIRES_READ" == reason_of(error)
+    assert "refuses it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
+    assert reason_of(garbled) is None
+    assert "refuses it" == garbled.details[0].issue

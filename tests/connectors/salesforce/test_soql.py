@@ -218,12 +218,12 @@ def test_what_is_no_object_is_refused(name: str) -> None:
     ["Id FROM User--", "Id,Name", "(SELECT Id FROM Contacts)", "Account..Name", ".Name", "a" * 40_000 + "!"],
 )
 def test_what_is_no_field_is_refused(path: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(ValidationError):
         TypeAdapter(FieldPath).validate_python(path)
 
-    assert 0.05 > time.perf_counter() - began
+    assert 0.05 > time.process_time() - began
 
 
 @pytest.mark.parametrize(
