@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final
 
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.effects import Effect
+from connectors.sdk.errors import ConnectorError
 from connectors.sdk.params import example_of
 from connectors.sdk.status import status_error
 from connectors.sdk.testing.fault_proxy import CANARY, Fault, FaultProxy
@@ -391,6 +392,8 @@ class ConnectorContract:
                         await work(scene, action)
                     except AssertionError as fault:
                         scene.faults.append(str(fault))
+                    except ConnectorError as fault:  # the check could not even begin
+                        scene.faults.append(f"does not take its own example: {fault.code}: {fault.message}")
                     faults.extend(f"{action!r} {fault}" for fault in scene.faults)
 
         asyncio.run(all_of_them())
