@@ -18,7 +18,7 @@ endif
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY) ## Run the main job on a private RabbitMQ and OpenBao, and show what happened
+demo: $(READY) ## Book an appointment, kill the worker in the middle of the call, and show what happened
 	@$(BIN)/connectors demo
 
 test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
@@ -37,7 +37,7 @@ check: $(READY) ## Format, lint, types, layers, generated files
 	@$(BIN)/lint-imports
 	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py
 
-bench: $(READY) ## Measure the worker beside a hand-written one
+bench: $(READY) ## Measure the worker beside a hand-written one, calendar and Salesforce reads beside their clients
 	@$(BIN)/python -m tests.bench
 
 chaos: $(READY) ## Kill at random and count: JOBS=1000 KILLS=10

@@ -322,6 +322,23 @@ async def request(params: RequestParams, ctx: Context[HttpCredential]) -> HttpRe
     )
 
 
+@http.check
+async def ask_for_the_base(ctx: Context[HttpCredential]) -> None:
+    """Ask for the base address; whatever is there, a credential that is refused shows."""
+    credential = ctx.credential
+    api = ctx.http.at(
+        credential.base_url, headers=credential.headers(), allowed_hosts=credential.allowed_hosts
+    )
+    response = await api.request(
+        "HEAD", "/", follow_redirects=bool(credential.allowed_hosts), raise_for_status=False
+    )
+    # Nothing but the API's author knows whether there is anything at its base: a 404 is no refusal.
+    if response.status_code in {401, 403, 407} or response.status_code >= 500:
+        raise status_error(
+            response.status_code, host=response.url.host, headers=response.headers, now=time.time()
+        )
+
+
 def _read_body(content: bytes, response: "httpx.Response") -> Any:
     if not content:
         return None

@@ -297,6 +297,9 @@ class Detail(BaseModel):
     field: str
     issue: str
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.issue}" if self.field else self.issue
+
 
 class Error(BaseModel):
     """Why a job failed, as the reply carries it."""

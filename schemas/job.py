@@ -44,7 +44,8 @@ OLDER_NAMES: Final[Mapping[str, str]] = {
 }
 
 _RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
 
@@ -187,13 +188,19 @@ def parse_job(body: bytes, *, message_id: str | None = None, max_body_bytes: int
         return Job.model_validate(fields)
     except ValidationError as error:
         details = describe(error)
-        where = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
+        where = "; ".join(map(str, details[:3]))
         refusal = JobRefused(Code.INVALID_MESSAGE, f"the job is wrong: {where}", details=details)
         raise _with_remains(refusal, fields, message_id) from None
     except JobRefused as refusal:
         if not fields and refusal.is_object:
             fields = _salvage(body[:max_body_bytes])
         raise _with_remains(refusal, fields, message_id) from None
+
+
+def refuse(message: str, *, body: bytes, message_id: str | None) -> JobRefused:
+    """Refuse a message for what is around its body, keeping of the body what names the job."""
+    refusal = JobRefused(Code.INVALID_MESSAGE, message)
+    return _with_remains(refusal, _salvage(body[:MAX_BODY_BYTES]), message_id)
 
 
 def describe(error: ValidationError) -> tuple[Detail, ...]:
@@ -280,7 +287,8 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         siblings = ", ".join(repr(other[:64]) for other in list(fields)[:5] if other != name)
         beside = f" in the object that also has {siblings}" if siblings else ""
-        raise _invalid(f"the key {name[:64]!r} comes twice{beside}", field=name[:200])
+        field = name[:200].encode(errors="replace").decode()  # a lone surrogate cannot be written again
+        raise _invalid(f"the key {name[:64]!r} comes twice{beside}", field=field)
     return fields
 
 
@@ -366,6 +374,16 @@ def _with_remains(refusal: JobRefused, fields: Mapping[str, Any], message_id: st
         isinstance(metadata, dict)
         and len(metadata) <= MAX_METADATA
         and all(isinstance(value, str) for value in metadata.values())
+        and _can_be_written("".join((*metadata, *metadata.values())))
     ):
         refusal.metadata = metadata
     return refusal
+
+
+def _can_be_written(text: str) -> bool:
+    """Say whether a text has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,6 +1,9 @@
 """What the tests stand on: a real broker and vault of the suite's own, a worker as a process."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +19,7 @@ from worker.dev.rabbitmq import PrivateRabbitMQ
 PLUGIN = Path(__file__).parent / "support" / "plugin"
 
 StartWorker = Callable[..., Awaitable[WorkerProcess]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +93,24 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
     yield start
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture
+def connectors(broker_url: str, tmp_path: Path) -> Run:
+    """Run `connectors …` on this test's broker."""
+
+    def run(*args: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CONNECTORS_RABBITMQ_URL": broker_url,
+            "CONNECTORS_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+            "CONNECTORS_DATA_DIR": str(tmp_path),
+            "PYTHONPATH": str(PLUGIN),
+            **{f"CONNECTORS_{name.upper()}": value for name, value in settings.items()},
+        }
+        command = [sys.executable, "-m", "worker", *args]
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, check=False
+        )
+
+    return run

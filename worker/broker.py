@@ -41,7 +41,10 @@ class BrokerError(Exception):
 
 
 class BrokerRefused(BrokerError):
-    """The broker will not have us: wrong password, virtual host or permission. Trying again is idle."""
+    """The broker will not have us, or we not it: password, virtual host, permission, certificate.
+
+    Trying again is idle.
+    """
 
 
 class TopologyMismatch(BrokerError):
@@ -49,7 +52,15 @@ class TopologyMismatch(BrokerError):
 
 
 class PublishUncertain(BrokerError):
-    """No confirm came: the message may or may not be stored. Publish it again."""
+    """No confirm came: the message may or may not be stored. Publish it again.
+
+    Args:
+        broke: the connection ended on it; else there was only no answer in time.
+    """
+
+    def __init__(self, message: str, *, broke: bool) -> None:
+        super().__init__(message)
+        self.broke = broke
 
 
 class PublishRefused(BrokerError):
@@ -144,7 +155,7 @@ class Connection:
         """Connect and log in.
 
         Raises:
-            BrokerRefused: wrong user, password or virtual host.
+            BrokerRefused: wrong user, password or virtual host; a certificate that is not trusted.
             BrokerError: nobody there, or no answer in CONNECT_TIMEOUT_S.
         """
         target = URL(url).update_query(heartbeat=str(HEARTBEAT_S))
@@ -167,9 +178,15 @@ class Connection:
                 f"RabbitMQ at {where} refuses the virtual host {vhost!r} to the user "
                 f"{target.user or 'guest'!r}: there is none, or the user may not use it"
             ) from None
-        except ssl.SSLError as error:
-            raise BrokerError(f"RabbitMQ at {where}: TLS failed: {error.reason or 'unknown'}") from None
         except (aiormq.AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise BrokerRefused(
+                    f"RabbitMQ at {where} shows a certificate that is not trusted here: "
+                    f"{cause.verify_message}; name its authority in CONNECTORS_CA_FILE"
+                ) from None
+            if isinstance(cause, ssl.SSLError):
+                raise BrokerError(f"RabbitMQ at {where}: TLS failed: {cause.reason or 'unknown'}") from None
             raise BrokerError(f"RabbitMQ at {where} cannot be reached: {_brief(error)}") from None
         except asyncio.CancelledError:
             if _is_ours():
@@ -295,14 +312,21 @@ class Consumer:
         return name
 
     async def consume(self, prefetch: int, *, no_ack: bool = False) -> None:
-        """Begin, or begin again, with at most so many unsettled deliveries."""
+        """Begin, or begin again, with at most so many unsettled deliveries.
+
+        Raises:
+            BrokerRefused: the user may not read the queue.
+        """
 
         async def receive(message: DeliveredMessage) -> None:
             self._take(_delivery(message, self._channel))
 
-        async with _rpc(f"consuming {self._queue}"):
-            await self._channel.basic_qos(prefetch_count=prefetch)
-            consuming = await self._channel.basic_consume(self._queue, receive, no_ack=no_ack)
+        try:
+            async with _rpc(f"consuming {self._queue}"):
+                await self._channel.basic_qos(prefetch_count=prefetch)
+                consuming = await self._channel.basic_consume(self._queue, receive, no_ack=no_ack)
+        except _Forbidden:
+            raise BrokerRefused(f"the broker user may not read the queue {self._queue!r}; grant it") from None
         self._tag = consuming.consumer_tag
 
     async def ended(self) -> str:
@@ -413,13 +437,15 @@ class PublishChannel:
             ) from None
         except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity) as error:
             raise PublishRefused(_brief(error), channel_died=True) from None
-        except (aiormq.AMQPError, RuntimeError, OSError, TimeoutError) as error:
-            raise PublishUncertain(_brief(error)) from None
+        except TimeoutError:
+            raise PublishUncertain(f"no confirm in {timeout_s:g} s", broke=False) from None
+        except (aiormq.AMQPError, RuntimeError, OSError) as error:
+            raise PublishUncertain(_brief(error), broke=True) from None
         except asyncio.CancelledError:
             # On a dead connection the client cancels its waiters, though the message may be stored.
             if _is_ours():
                 raise
-            raise PublishUncertain("the connection broke before the confirm") from None
+            raise PublishUncertain("the connection broke before the confirm", broke=True) from None
         return isinstance(confirmed, Basic.Ack)
 
 
@@ -622,7 +648,8 @@ def _is_ours() -> bool:
 def _delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> Delivery:
     came = message.header.properties
     headers = came.headers or {}
-    returns = headers.get("x-delivery-count", 0)
+    # On the first delivery RabbitMQ 3.10 lets a publisher's own header of this name through (measured).
+    returns = headers.get("x-delivery-count", 0) if message.redelivered else 0
     return Delivery(
         body=message.body,
         routing_key=message.routing_key or "",

@@ -150,16 +150,20 @@ class Caller:
         *,
         heeds_deadline: bool,
         permit: Permit | None = None,
+        on_refusal: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Call the action; a provider that refuses the secret makes us read the secret once more.
 
         Args:
             heeds_deadline: end the call at the deadline. A write on its way is left to finish.
+            on_refusal: told that the provider refused the secret, so that nothing has happened so far.
         """
         outcome = await self._call_once(call, document, heeds_deadline, permit)
         if not isinstance(outcome.error, CredentialInvalid) or call.connector.credential is None:
             return outcome
         job = call.job
+        if outcome.error.sent is not Sent.UNCERTAIN:
+            on_refusal()
         # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
         await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=document)
         fresh = await self.fetch(call)

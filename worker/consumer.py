@@ -13,7 +13,7 @@ from loguru import logger
 from connectors.registry import Registry
 from connectors.sdk.errors import ConnectorError, Sent
 from schemas.error import Code
-from schemas.job import Job, JobRefused, parse_job
+from schemas.job import Job, JobRefused, parse_job, refuse
 from worker.broker import Delivery
 from worker.executor import Executor
 from worker.history import History
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-#: Seconds until a job that could not run comes back, by how often that happened: soon at first, and
-#: seldom when ten thousand of one tenant wait.
+#: Seconds until a job that could not run comes back, by how often that happened.
 _HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 
 
@@ -95,15 +94,18 @@ class Consumer:
         history = History.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
         in_hand = _InHand(lane, delivery, history)
         self._in_hand[identity] = in_hand
-        task = asyncio.create_task(self._settle(in_hand))
+
+        async def see_through() -> None:
+            try:
+                await self._settle(in_hand)
+            finally:
+                # In the task, not after it: a redelivery is never swapped into what has ended.
+                if self._in_hand.get(identity) is in_hand:
+                    del self._in_hand[identity]
+
+        task = asyncio.create_task(see_through())
         self._tasks.add(task)
-
-        def forget(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if self._in_hand.get(identity) is in_hand:
-                del self._in_hand[identity]
-
-        task.add_done_callback(forget)
+        task.add_done_callback(self._tasks.discard)
 
     @property
     def in_hand(self) -> int:
@@ -137,10 +139,10 @@ class Consumer:
                 done = await self._give_up(job)
             finally:
                 self._metrics.job_ended(job.lane.queue)
-            if done:
-                await job.delivery.ack()
-            else:
-                await job.delivery.requeue()
+            settled = None
+            while settled is not job.delivery:  # a newer one may have come while the old was settled
+                settled = job.delivery
+                await (settled.ack() if done else settled.requeue())
 
     async def _see_through(self, message: _InHand) -> bool:
         """Run one message to its published end. False: nothing was done, the queue may have it back."""
@@ -183,13 +185,19 @@ class Consumer:
         try:
             with lane.slots.admit(job.tenant) as admitted:
                 if not (admitted or (deadline is not None and deadline <= started_at)):
-                    raise NotNow("its tenant holds as many slots as one may")
+                    reason, delay_s = (
+                        "its tenant holds as many slots as one may",
+                        lane.slots.send_round(job.tenant),
+                    )
+                    await self._postpone(message, job, deadline, reason, delay_s)
+                    return True
                 attempt = Attempt(history.publisher, history.starts, deadline, note)
                 outcome = await self._executor.execute(job, attempt)
         except NotNow as reason:
             if self._executor.is_stopping:
                 return False
-            await self._postpone(message, job, deadline, str(reason))
+            delay_s = _HOP_S[min(history.hops, len(_HOP_S) - 1)]
+            await self._postpone(message, job, deadline, str(reason), delay_s)
             return True
         if (failure := outcome.error) is not None:
             now = datetime.now(UTC)
@@ -218,11 +226,13 @@ class Consumer:
             await outcome.lingering
         return True
 
-    async def _postpone(self, message: _InHand, job: Job, deadline: datetime | None, reason: str) -> None:
+    async def _postpone(
+        self, message: _InHand, job: Job, deadline: datetime | None, reason: str, delay_s: float
+    ) -> None:
         """Send a job through a rung without counting a try; it is back by its deadline."""
         _log(job).info("job postponed", reason=reason)
         now = datetime.now(UTC)
-        not_before = now + timedelta(seconds=_HOP_S[min(message.history.hops, len(_HOP_S) - 1)])
+        not_before = now + timedelta(seconds=delay_s)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
         await self._publisher.wait(message.delivery, message.history.after_hop(not_before), now)
@@ -242,7 +252,7 @@ class Consumer:
         park = failure is not None and (park or failure.code.facts.parked)
         if failure is not None and park:
             # First, so that whoever hears of it finds it there.
-            await self._park(message, failure, outcome.starts)
+            await self._park(message, failure, outcome.starts, job)
         sending = None
         if message.delivery.properties.reply_to is not None:
             sending = await self._publisher.reply(message.delivery, message.history, result)
@@ -258,15 +268,18 @@ class Consumer:
             lane=message.lane.queue,
         )
         if failure is not None and not park and sending is not Sending.DELIVERED:
-            await self._park(message, failure, outcome.starts)
+            await self._park(message, failure, outcome.starts, job)
 
-    async def _park(self, message: _InHand, failure: ConnectorError, starts: int) -> None:
+    async def _park(
+        self, message: _InHand, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
+    ) -> None:
         lane, delivery = message.lane.queue, message.delivery
         await self._publisher.park(
             delivery, message.history, lane=lane, code=failure.code, message=failure.message, starts=starts
         )
         self._metrics.dead_lettered(failure.code)
-        logger.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
+        log = logger if job is None else _log(job)
+        log.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
 
     async def _give_up(self, message: _InHand) -> bool:
         """Answer for a bug of ours; where even that fails, the queue has the job back."""
@@ -315,14 +328,15 @@ class Consumer:
 
 def _check_properties(delivery: Delivery) -> None:
     """Refuse what says that the body is no plain JSON."""
-    content_type = delivery.properties.content_type
+    properties = delivery.properties
+    content_type, encoding = properties.content_type, properties.content_encoding
     if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
         message = f"content_type {content_type[:80]!r} is not application/json"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
-    encoding = delivery.properties.content_encoding
-    if encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
+    elif encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
         message = f"content_encoding {encoding[:80]!r} is not spoken here; send plain UTF-8"
-        raise JobRefused(Code.INVALID_MESSAGE, message)
+    else:
+        return
+    raise refuse(message, body=delivery.body, message_id=properties.message_id)
 
 
 def _out_of_time(outcome: Outcome) -> Outcome:

@@ -11,9 +11,12 @@ from schemas.job import Job, JobRefused, parse_job
 from worker import history as header
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.history import NO_DEADLINE, write_instant
-from worker.ledger import Identity, LedgerFault, LedgerUnavailable
+from worker.ledger import Identity
+from worker.ledger_database import LedgerUnavailable
+from worker.ledger_schema import LedgerFault
 from worker.service import ledger_of
 from worker.settings import SettingError, Settings
+from worker.tls import broker_tls
 from worker.topology import Topology
 
 #: Headers of a dead letter that its replay takes along.
@@ -111,7 +114,7 @@ class DeadLetters:
     async def __aenter__(self) -> Self:
         """Connect."""
         url = self._settings.rabbitmq_url.get_secret_value()
-        self._connection = await Connection.open(url, name="connectors dead")
+        self._connection = await Connection.open(url, name="connectors dead", tls=broker_tls(self._settings))
         return self
 
     async def __aexit__(
@@ -125,31 +128,31 @@ class DeadLetters:
         await self._give_back()
         return found
 
-    async def replay(self, wanted: Callable[[Letter], bool], *, deadline: str | None = None) -> int:
-        """Send letters back to their lanes, and say how many.
+    async def replay(self, wanted: Callable[[Letter], bool], *, deadline: str | None = None) -> list[Letter]:
+        """Send letters back to their lanes, and give them.
 
         Each is published and confirmed before it leaves the dead letters: a crash in between makes
         a second copy, which the job's key makes harmless.
         """
         channel = await PublishChannel.open(self._connected)
-        count = 0
-        for letter in await self._take(wanted):
-            await channel.publish(
-                self._topology.jobs,
-                letter.delivery.routing_key,
-                letter.delivery.body,
-                self._again(letter, deadline),
-            )
-            await letter.delivery.ack()
-            count += 1
-        return count
+        chosen = await self._take(wanted)
+        for letter in chosen:
+            came = letter.delivery
+            if not await channel.publish(
+                self._topology.jobs, came.routing_key, came.body, self._again(letter, deadline)
+            ):
+                raise BrokerError(
+                    f"no queue takes the job {letter.job_id!r}, which stays where it is; start a worker once"
+                )
+            await came.ack()
+        return chosen
 
-    async def remove(self, wanted: Callable[[Letter], bool]) -> int:
-        """Remove letters for good, and say how many."""
+    async def remove(self, wanted: Callable[[Letter], bool]) -> list[Letter]:
+        """Remove letters for good, and give them."""
         chosen = await self._take(wanted)
         for letter in chosen:
             await letter.delivery.ack()
-        return len(chosen)
+        return chosen
 
     async def count_poison(self) -> int:
         """Count what no client can decode; it is never read, for that would kill the connection."""

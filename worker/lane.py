@@ -65,7 +65,7 @@ class Lane:
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
         self._quarantine = 0
-        self._was_connected = False
+        self._has_consumed = False
         self._stopping = False
         self.fault: str | None = "not connected yet"
 
@@ -87,13 +87,16 @@ class Lane:
         """
         tries = 0
         while not self._stopping:
+            connection = None
             try:
                 self._connection = connection = await self._connect()
                 await self._declare(connection)
             except BrokerError as error:
+                if connection is not None:
+                    await connection.close()
                 # A broker that is starting refuses, too; who was let in once will be let in again.
                 if isinstance(error, TopologyMismatch) or (
-                    isinstance(error, BrokerRefused) and not self._was_connected
+                    isinstance(error, BrokerRefused) and not self._has_consumed
                 ):
                     raise
                 self.fault = str(error)
@@ -103,7 +106,6 @@ class Lane:
                 tries += 1
                 continue
             tries = 0
-            self._was_connected = True
             await self._consume(connection, take)
 
     async def stop(self) -> None:
@@ -126,8 +128,11 @@ class Lane:
                 try:
                     await self._consume_on_channel(connection, closed, take)
                 except BrokerError as error:
+                    if isinstance(error, BrokerRefused) and not self._has_consumed:
+                        raise
+                    if self.fault != str(error):
+                        logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
                     self.fault = str(error)
-                    logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
                     await asyncio.wait({closed}, timeout=REBUILD_S)
                     if not closed.done():
                         with suppress(BrokerError):
@@ -162,13 +167,13 @@ class Lane:
                     await consumer.cancel()
                     self.fault = "paused: the broker's memory or disk alarm"
                     logger.warning("lane paused", lane=self.queue, reason="memory or disk alarm")
-                    await asyncio.wait(
-                        {closed, asyncio.ensure_future(self._flowing.wait())},
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
+                    flowing = asyncio.create_task(self._flowing.wait())
+                    await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
+                    flowing.cancel()
                     continue
                 prefetch = 1 if self.is_quarantined else self._prefetch
                 await consumer.consume(prefetch)
+                self._has_consumed = True
                 self.fault = None
                 logger.info("lane consuming", lane=self.queue, prefetch=prefetch)
                 await self._watch(consumer, prefetch, {closed, ended})

@@ -1,10 +1,13 @@
 """The lanes of a broker, seen from outside: what waits in them, and the end of one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-from worker.broker import BrokerError, Browser, Connection, Properties, PublishChannel
+from worker.broker import BrokerError, Browser, Connection, PublishChannel
+from worker.history import History
 from worker.settings import Settings
+from worker.tls import broker_tls
 from worker.topology import Topology
 
 
@@ -25,7 +28,7 @@ class LaneCount:
 async def look_at_lanes(settings: Settings, connectors: Iterable[str]) -> list[LaneCount]:
     """Count consumers and waiting jobs of the lanes that exist; AMQP cannot list them unasked."""
     topology = Topology(settings.prefix)
-    connection = await Connection.open(settings.rabbitmq_url.get_secret_value(), name="connectors lanes")
+    connection = await _connect(settings)
     try:
         queues = [topology.lane(name, bulk=bulk) for name in connectors for bulk in (False, True)]
         found = [(queue, await connection.count(queue)) for queue in [*queues, topology.unrouted]]
@@ -43,7 +46,7 @@ async def retire_lane(settings: Settings, connector: str) -> int:
         BrokerError: there is no such lane, or workers still consume it.
     """
     topology = Topology(settings.prefix)
-    connection = await Connection.open(settings.rabbitmq_url.get_secret_value(), name="connectors lanes")
+    connection = await _connect(settings)
     try:
         moved = 0
         queues = [topology.lane_queue(connector, bulk=bulk) for bulk in (False, True)]
@@ -61,33 +64,29 @@ async def retire_lane(settings: Settings, connector: str) -> int:
             if counts[queue.name] is not None:
                 # First, so that nothing new arrives; from here on new jobs are unrouted by themselves.
                 await connection.unbind(queue.name, queue.exchange, queue.binding_key)
-                moved += await _move(connection, queue.name, topology.unrouted)
+                moved += await _move(connection, queue.name, topology.unrouted, settings)
                 await connection.remove_queue(queue.name)
         return moved
     finally:
         await connection.close()
 
 
-async def _move(connection: Connection, queue: str, exchange: str) -> int:
+async def _connect(settings: Settings) -> Connection:
+    return await Connection.open(
+        settings.rabbitmq_url.get_secret_value(), name="connectors lanes", tls=broker_tls(settings)
+    )
+
+
+async def _move(connection: Connection, queue: str, exchange: str, settings: Settings) -> int:
     browser = await Browser.open(connection, queue)
     channel = await PublishChannel.open(connection)
     moved = 0
     while (delivery := await browser.next()) is not None:
-        # The headers go along but for the broker's own, which it would not take back.
-        headers = {
-            name: value for name, value in delivery.properties.headers.items() if not name.startswith("x-")
-        }
-        properties = Properties(
-            message_id=delivery.properties.message_id,
-            correlation_id=delivery.properties.correlation_id,
-            reply_to=delivery.properties.reply_to,
-            content_type=delivery.properties.content_type,
-            content_encoding=delivery.properties.content_encoding,
-            type=delivery.properties.type,
-            timestamp=delivery.properties.timestamp,
-            headers=headers,
-        )
-        await channel.publish(exchange, delivery.routing_key, delivery.body, properties)
+        # A hop like any other: under our name, the first publisher in the header for it.
+        history = History.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
+        properties = replace(delivery.properties, user_id=settings.broker_user, headers=history.headers())
+        if not await channel.publish(exchange, delivery.routing_key, delivery.body, properties):
+            raise BrokerError(f"no queue is bound to {exchange!r}; start a worker once, then go on")
         await delivery.ack()
         moved += 1
     return moved

@@ -1,9 +1,17 @@
 """Who may run how much at once: the slots of a lane, and the share of bulk work in them."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+#: Jobs of one tenant over its share that come back to the lane in a second, about: enough to keep its
+#: slots busy, and few enough that another tenant's job finds next to nothing before it.
+RETURNS_PER_S: Final = 200
+#: Seconds after which a job over its tenant's share may come back, each a retry rung of its own.
+RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 
 class Slots:
@@ -24,6 +32,8 @@ class Slots:
         #: Slots that one tenant may hold; the rest is for the others.
         self.tenant_total = tenant_total or total
         self._by_tenant: Counter[str] = Counter()
+        #: Jobs over their tenant's share that are on their way round.
+        self._sent_round: Counter[str] = Counter()
         self.bulk_total = max(1, total // 4)
         self._free = asyncio.Semaphore(total)
         self._bulk_free = asyncio.Semaphore(self.bulk_total)
@@ -64,6 +74,23 @@ class Slots:
             self._by_tenant[tenant] -= admitted
             if self._by_tenant[tenant] <= 0:
                 del self._by_tenant[tenant]
+
+    def send_round(self, tenant: str) -> float:
+        """Draw when a job over its tenant's share comes back: the later, the more there are of them.
+
+        Drawn, not computed: jobs sent off together would come back together, and the slots lie idle
+        in between.
+        """
+        self._sent_round[tenant] += 1
+        wanted_s = random.uniform(0, 2) * self._sent_round[tenant] / RETURNS_PER_S  # noqa: S311  # no secret
+        return_s = next((step_s for step_s in RETURN_S if step_s >= wanted_s), RETURN_S[-1])
+        asyncio.get_running_loop().call_later(return_s, self._come_round, tenant)
+        return return_s
+
+    def _come_round(self, tenant: str) -> None:
+        self._sent_round[tenant] -= 1
+        if self._sent_round[tenant] <= 0:
+            del self._sent_round[tenant]
 
     def _count(self, change: int) -> None:
         self._used += change

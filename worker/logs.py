@@ -41,9 +41,13 @@ _CHATTY = (
     "requests",
     "hvac",
     "google",
+    "google_auth_httplib2",
     "googleapiclient",
     "simple_salesforce",
+    "zeep",  # SOAP envelopes, passwords in them
     "sqlalchemy",
+    "aiosqlite",  # the parameters of each statement: the ledger's results
+    "asyncpg",
     "asyncio",
 )
 

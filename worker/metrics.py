@@ -6,6 +6,8 @@ stranger can choose must not make series. So callers pass `unknown` for a connec
 """
 
 import platform
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +36,11 @@ SUCCEEDED: Final = "succeeded"
 _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: Seconds. A job may wait far longer than it runs.
 _WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
+
+#: Seconds for which what a provider said of a quota counts.
+_QUOTA_FOR_S: Final = 3600.0
+#: Accounts whose quota is remembered; the one unheard of for longest is forgotten first.
+_MAX_ACCOUNTS: Final = 10_000
 
 # Series that exist at zero from the start: rate() cannot see the step from nothing to one.
 _RETRIED = [code for code in Code if code.facts.retryable]
@@ -109,8 +116,18 @@ class Metrics:
         self._fetches = _Counters(
             "connectors_credential_fetches", "Credentials asked for, by outcome.", ("outcome",), registry
         )
+        self._calls = _Histograms(
+            "connectors_http_call_duration_seconds",
+            "Outbound HTTP requests, by how far inside the host lies (public, loopback, internal) and how "
+            "they ended (2xx to 5xx, timeout, unreachable, cut, oversize, refused, held, left).",
+            ("reach", "outcome"),
+            _DURATION_BUCKETS,
+            registry,
+        )
         self._lanes = _LaneGauges()
         registry.register(self._lanes)
+        self._quotas = _QuotaGauges()
+        registry.register(self._quotas)
         self._broker = Gauge(
             "connectors_broker_connected", "1 while the worker is connected to the broker.", registry=registry
         )
@@ -191,6 +208,14 @@ class Metrics:
     def credential_fetched(self, outcome: str) -> None:
         """Count a credential asked for: fetched, cached, stale, or why there was none."""
         self._fetches[outcome,].inc()
+
+    def called_out(self, reach: str, outcome: str, duration_s: float) -> None:
+        """Record an outbound HTTP request; both words come from closed sets of the HTTP layer."""
+        self._calls[reach, outcome].observe(duration_s)
+
+    def quota_seen(self, account: tuple[str, str, str], used: int, total: int) -> None:
+        """Record how much of an account's quota (tenant, connector, credential) is used."""
+        self._quotas.seen(account, used / total if total > 0 else 1.0)
 
     def broker_connected(self, connected: bool) -> None:
         """Record whether the worker is connected to the broker."""
@@ -294,3 +319,32 @@ class _LaneGauges(Collector):
             slots.add_metric((lane, "used"), used)
             slots.add_metric((lane, "free"), free)
         yield slots
+
+
+class _QuotaGauges(Collector):
+    """How near the fullest account of each connector is to its quota: one series, however many accounts."""
+
+    def __init__(self) -> None:
+        self._used: OrderedDict[tuple[str, str, str], tuple[float, float]] = OrderedDict()
+
+    def seen(self, account: tuple[str, str, str], ratio: float) -> None:
+        """Remember the newest word of an account."""
+        self._used[account] = ratio, time.monotonic()
+        self._used.move_to_end(account)
+        if len(self._used) > _MAX_ACCOUNTS:
+            self._used.popitem(last=False)
+
+    def collect(self) -> Iterator[Metric]:
+        gauge = GaugeMetricFamily(
+            "connectors_provider_quota_used_ratio",
+            "Share of a provider's quota that the fullest account has used, as last heard within an hour.",
+            labels=("connector",),
+        )
+        since = time.monotonic() - _QUOTA_FOR_S
+        fullest: dict[str, float] = {}
+        for (_, connector, _), (ratio, seen_at) in self._used.copy().items():
+            if seen_at > since:
+                fullest[connector] = max(ratio, fullest.get(connector, 0.0))
+        for connector, ratio in fullest.items():
+            gauge.add_metric((connector,), ratio)
+        yield gauge

@@ -15,33 +15,32 @@ from schemas.error import Code
 from worker.caller import Call, Caller, contained, effect_in_force
 from worker.history import write_instant
 from worker.ledger import (
-    RENEW_S,
     Absent,
     Busy,
     Done,
     Identity,
     Ledger,
-    LedgerUnavailable,
     Mismatch,
     Owned,
     Undone,
     Unknown,
     fingerprint_of,
 )
+from worker.ledger_database import LedgerUnavailable
 from worker.outcome import NotNow, Outcome, deadline_exceeded
 
 #: What an undo answers.
 UNDONE: Final = {"undone": True}
+#: Seconds between renewals of the lease while an action runs; it holds three times as long.
+RENEW_S: Final = 5.0
+#: Seconds that may pass around the last look at the lease before the call leaves; more, and the process
+#: stood still, and somebody may have taken over. Counted on top of the time in which a call can land.
+STALL_S: Final = 5.0
+#: Seconds for which a result is kept in hand while the ledger is away: below the broker's
+#: consumer_timeout of 30 minutes.
+STORE_S: Final = 1200.0
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """An effect that this process is bringing about; copies of its job join it."""
-
-    fingerprint: str
-    task: "asyncio.Task[Outcome]"
 
 
 @dataclass(slots=True, eq=False)
@@ -50,11 +49,25 @@ class _Claim:
 
     identity: Identity
     owned: Owned
+    #: How often the action was started, by whomever; for an undo, how often that was.
+    starts: int
     #: A call has left; whether it happened is not known until it is answered.
     calling: bool = field(init=False)
+    #: The call that takes the effect back has left.
+    undoing: bool = False
 
     def __post_init__(self) -> None:
         self.calling = self.owned.calling
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """What this process does about an effect; copies of its job join it."""
+
+    fingerprint: str
+    task: "asyncio.Task[Outcome]" = field(init=False)
+    #: None until the ledger gave it.
+    claim: _Claim | None = None
 
 
 class Once:
@@ -74,6 +87,7 @@ class Once:
         self._ledger = ledger
         self._caller = caller
         self._running: dict[Identity, _Running] = {}
+        self._undoing: set[asyncio.Task[Outcome]] = set()
 
     async def run(self, call: Call) -> Outcome:
         """Bring the job's effect about, or tell what is known of it.
@@ -87,16 +101,16 @@ class Once:
             running = self._running.get(identity)
             joined = running is not None
             if running is None:
-                task = asyncio.create_task(self._claimed(call, identity, fingerprint))
-                running = self._running[identity] = _Running(fingerprint, task)
-                task.add_done_callback(lambda _: self._running.pop(identity, None))
+                running = self._running[identity] = _Running(fingerprint)
+                running.task = asyncio.create_task(self._claimed(call, identity, running))
+                running.task.add_done_callback(lambda _: self._running.pop(identity, None))
             elif running.fingerprint != fingerprint:
                 return _told(Mismatch(), call)
             rest_s = self._caller.rest_s(call.attempt.deadline)
             # Come too late, it only asks the ledger, and that answer is worth its moment.
             await asyncio.wait({running.task}, timeout=None if rest_s == 0 and not joined else rest_s)
             if not running.task.done():
-                return _left_running(call, running.task)
+                return _left_running(call, running)
             outcome = running.task.result()
             if not joined:
                 return outcome
@@ -110,43 +124,64 @@ class Once:
         """Take the effect of the job's key back; it may not happen afterwards either.
 
         Raises:
-            NotNow: its run is under way, or the ledger is away.
+            NotNow: its run is under way or may land yet, or the ledger is away.
         """
-        identity = _identity(call)
-        claimed = await self._ask(lambda: self._ledger.claim_undo(identity), call)
-        if isinstance(claimed, Undone):
-            return Outcome(data=UNDONE, starts=call.attempt.starts, replayed=True)
-        if isinstance(claimed, Busy):
-            raise NotNow("the run that is to be undone is under way")
-        claim = _Claim(identity, claimed)
-        async with _Keeper(self._ledger, claim):
-            try:
-                await self._take_back(call.after(max(claimed.starts, call.attempt.starts)), claim)
-            except BaseException:
-                await self._let_go(claim)
-                raise
-            await self._ask(lambda: self._ledger.complete_undo(identity, claimed.fence), call)
-        return Outcome(data=UNDONE, starts=call.attempt.starts + 1)
+        running = _Running("")
+        running.task = asyncio.create_task(self._undone(call, running))
+        self._undoing.add(running.task)
+        running.task.add_done_callback(self._undoing.discard)
+        rest_s = self._caller.rest_s(call.attempt.deadline)
+        await asyncio.wait({running.task}, timeout=None if rest_s == 0 else rest_s)
+        return running.task.result() if running.task.done() else _left_running(call, running)
 
     async def close(self) -> None:
         """Cut short what still runs, letting its claims go: the worker ends."""
-        tasks = [running.task for running in self._running.values()]
+        tasks = [*self._undoing, *(running.task for running in self._running.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _undone(self, call: Call, running: _Running) -> Outcome:
+        """Claim the undoing and see it through, or tell that it was done before."""
+        identity, starts = _identity(call), call.attempt.starts
+        if self._caller.rest_s(call.attempt.deadline) == 0:
+            # The mark of an undo that never begins would keep its run from ever beginning.
+            if not await self._ask(lambda: self._ledger.is_undone(identity), call):
+                self._caller.check_deadline(call.attempt.deadline)
+            return Outcome(data=UNDONE, starts=starts, replayed=True)
+        claimed = await self._ask(lambda: self._ledger.claim_undo(identity), call)
+        if isinstance(claimed, Undone):
+            return Outcome(data=UNDONE, starts=starts, replayed=True)
+        if isinstance(claimed, Busy):
+            raise NotNow("the run that is to be undone is under way")
+        claim = running.claim = _Claim(identity, claimed, starts)
+        async with _Keeper(self._ledger, claim):
+            try:
+                await self._take_back(call, claim)
+            except BaseException:
+                await self._let_go(claim)
+                raise
+            await self._ask(lambda: self._ledger.complete_undo(identity, claimed.fence), call)
+        return Outcome(data=UNDONE, starts=claim.starts)
+
     async def _take_back(self, call: Call, claim: _Claim) -> None:
+        landed_by = _monotonic() + claim.owned.settles_in_s
         declared = call.action.effect
         effect = declared if isinstance(declared, Effect) else Effect.KEYED
-        never_began = claim.owned.starts == 0 and claim.owned.result is None
+        never_began = claim.owned.starts == 0 and not claim.owned.happened
         if never_began and effect is Effect.WRITE:
             return  # the mark is all there is to leave
         document = await self._caller.fetch(call)
         result = claim.owned.result
-        if result is None and effect is Effect.WRITE:
+        if not claim.owned.happened and effect is Effect.WRITE:
             result = await self._find(call, claim, document)
             if result is None:
                 return  # it surely never happened
+        elif claim.calling and _monotonic() < landed_by:
+            raise NotNow("the call of a worker that died may land after the undo")
+        self._caller.check_deadline(call.attempt.deadline)
+        claim.undoing = True
+        claim.starts += 1
         context = self._caller.context(call, call.connector.read_credential(document))
         with contained(context):
             try:
@@ -155,8 +190,9 @@ class Once:
             except TimeoutError:
                 raise Timeout(f"undoing {call.job.connector}.{call.job.action} took too long") from None
 
-    async def _claimed(self, call: Call, identity: Identity, fingerprint: str) -> Outcome:
+    async def _claimed(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the effect and bring it about, or tell what the ledger knows."""
+        fingerprint = running.fingerprint
         # The ledger is asked before the deadline: whoever comes late is told what has happened.
         if self._caller.rest_s(call.attempt.deadline) == 0:
             known = await self._ask(lambda: self._ledger.look_up(identity, fingerprint), call)
@@ -167,7 +203,7 @@ class Once:
         claimed = await self._ask(lambda: self._ledger.claim(identity, fingerprint), call)
         if not isinstance(claimed, Owned):
             return _told(claimed, call)
-        claim = _Claim(identity, claimed)
+        claim = running.claim = _Claim(identity, claimed, claimed.starts)
         async with _Keeper(self._ledger, claim):
             try:
                 return await self._bring_about(call.after(claimed.starts), claim)
@@ -175,7 +211,7 @@ class Once:
                 await self._end_without_effect(claim)
                 if claim.calling and error.code is Code.DEADLINE_EXCEEDED:
                     error = _due(call, outcome="unknown")  # an earlier call may have happened
-                return Outcome(error=error, starts=claimed.starts)
+                return Outcome(error=error, starts=claim.starts)
             except BaseException:
                 await self._let_go(claim)
                 raise
@@ -188,20 +224,40 @@ class Once:
                 return await self._declare_unknown(
                     call, claim, "its worker died while the call was under way"
                 )
-            found = await self._find(call, claim, document)
+            try:
+                found = await self._find(call, claim, document)
+            except OutcomeUnknown as unclear:
+                return await self._declare_unknown(call, claim, unclear.message)
             if found is not None:
                 return await self._complete(call, claim, Outcome(data=found, starts=call.attempt.starts))
             claim.calling = False
 
         async def permit() -> None:
-            timeout_s = call.action.timeout_s
-            begin = partial(self._ledger.begin, claim.identity, claim.owned.fence, settles_in_s=timeout_s)
-            if not await self._ask(begin, call):
-                raise NotNow("another worker has taken the job over")
-            claim.calling = True
+            before, claim.calling = claim.calling, True  # a deadline that comes meanwhile finds it under way
+            try:
+                if not await self._ask(partial(self._begin, call, claim), call):
+                    raise NotNow("another worker has taken the job over")
+            except BaseException:
+                claim.calling = before
+                raise
+            claim.starts += 1
 
-        outcome = await self._caller.call(call, document, heeds_deadline=False, permit=permit)
+        def refused() -> None:
+            claim.calling = False
+
+        outcome = await self._caller.call(
+            call, document, heeds_deadline=False, permit=permit, on_refusal=refused
+        )
         return await self._record(call, claim, effect, document, outcome)
+
+    async def _begin(self, call: Call, claim: _Claim) -> bool:
+        """Look at the lease for the last time and write down that the call leaves now."""
+        asked_at = _monotonic()
+        settles_in_s = call.action.timeout_s + STALL_S
+        held = await self._ledger.begin(claim.identity, claim.owned.fence, settles_in_s=settles_in_s)
+        if (stalled_s := _monotonic() - asked_at) > STALL_S:
+            raise NotNow(f"the worker stood still for {stalled_s:.0f} s right before the call")
+        return held
 
     async def _record(
         self, call: Call, claim: _Claim, effect: Effect, document: Any, outcome: Outcome
@@ -213,16 +269,11 @@ class Once:
             return await self._complete(call, claim, outcome)
         claim.calling = error.sent is Sent.UNCERTAIN
         if claim.calling and effect is Effect.WRITE:
-            if not call.action.can_reconcile:
-                unknown = await self._declare_unknown(call, claim, error.message)
-                return unknown if error.code.facts.retryable else outcome  # a bug stays one
             try:
-                found = await self._find(call, claim, document)
-            except NotNow:
-                found = None
-            except ConnectorError as unclear:
-                logger.info("reconcile failed", job_id=call.job.id, code=unclear.code)
-                found = None
+                found = await self._look_up(call, claim, document)
+            except OutcomeUnknown as unclear:
+                unknown = await self._declare_unknown(call, claim, f"{error.message}; {unclear.message}")
+                return unknown if error.code.facts.retryable else outcome  # a bug stays one
             if found is not None:
                 return await self._complete(call, claim, Outcome(data=found, starts=outcome.starts))
             # It may land yet; the next try looks again before it calls.
@@ -237,6 +288,22 @@ class Once:
             await self._end_without_effect(claim)
         return outcome
 
+    async def _look_up(self, call: Call, claim: _Claim, document: Any) -> Any | None:
+        """Look an uncertain effect up now; None where it is not there, or cannot be looked up just now.
+
+        Raises:
+            OutcomeUnknown: it can never be looked up.
+        """
+        try:
+            return await self._find(call, claim, document)
+        except OutcomeUnknown:
+            raise
+        except NotNow:
+            return None
+        except ConnectorError as unclear:
+            logger.info("reconcile failed", job_id=call.job.id, code=unclear.code)
+            return None
+
     async def _find(self, call: Call, claim: _Claim, document: Any) -> Any | None:
         """Look an uncertain effect up: its result, or None where it surely is not there.
 
@@ -248,7 +315,7 @@ class Once:
             raise OutcomeUnknown(
                 f"whether {call.job.connector}.{call.job.action} happened cannot be found out"
             )
-        landed_by = asyncio.get_running_loop().time() + claim.owned.settles_in_s
+        landed_by = _monotonic() + claim.owned.settles_in_s
         context = self._caller.context(call, call.connector.read_credential(document))
         with contained(context):
             try:
@@ -258,7 +325,7 @@ class Once:
                 raise Timeout(f"looking up {call.job.connector}.{call.job.action} took too long") from None
             if found is not None:
                 return call.action.dump(found)
-        if asyncio.get_running_loop().time() < landed_by:
+        if _monotonic() < landed_by:
             raise NotNow("the call of a worker that died may land yet")
         return None
 
@@ -269,7 +336,7 @@ class Once:
         try:
             ours = await complete()
         except LedgerUnavailable:
-            storing = asyncio.create_task(self._store_later(complete, call))
+            storing = asyncio.create_task(self._store_later(complete))
             return replace(outcome, lingering=storing)
         if not ours:
             # We were late: somebody took over, and theirs is the answer.
@@ -278,9 +345,14 @@ class Once:
             return outcome if isinstance(known, Absent) else _told(known, call)
         return outcome
 
-    async def _store_later(self, complete: Callable[[], Awaitable[bool]], call: Call) -> None:
-        with suppress(NotNow, ConnectorError):
-            await self._ask(complete, replace(call, attempt=replace(call.attempt, deadline=None)))
+    async def _store_later(self, complete: Callable[[], Awaitable[bool]]) -> None:
+        until = _monotonic() + STORE_S
+        while _monotonic() < until and not self._caller.is_stopping:
+            await self._ledger.wait_available(RENEW_S)
+            with suppress(LedgerUnavailable):
+                await complete()
+                return
+        logger.warning("result not stored", reason=self._ledger.unavailable_reason)
 
     async def _declare_unknown(self, call: Call, claim: _Claim, reason: str) -> Outcome:
         with suppress(LedgerUnavailable):  # then the lease runs out, and whoever comes next says the same
@@ -305,13 +377,17 @@ class Once:
         Raises:
             NotNow: it was away for too long, or the worker stops.
         """
-        waited_from = asyncio.get_running_loop().time()
+        waited_from = _monotonic()
         while True:
             try:
                 return await question()
             except LedgerUnavailable as away:
                 reason = f"the ledger is not available: {away}"
+            try:
                 await self._caller.wait_for(self._ledger.wait_available, reason, waited_from, call.attempt)
+            except ConnectorError:
+                # What an earlier delivery of this job came to, the ledger alone could tell.
+                raise _due(call, outcome="unknown" if call.attempt.starts else "not_started") from None
 
 
 class _Keeper:
@@ -380,24 +456,28 @@ def _told_late(known: Done | Busy | Unknown | Undone | Mismatch, call: Call) -> 
     return _told(known, call)
 
 
-def _left_running(call: Call, task: "asyncio.Task[Outcome]") -> Outcome:
+def _left_running(call: Call, running: _Running) -> Outcome:
     """Answer at the deadline; what is on its way is left to finish, and its end is recorded."""
-    return Outcome(
-        error=_due(call, outcome="unknown"), starts=call.attempt.starts + 1, lingering=_quiet(task)
-    )
+    claim = running.claim
+    starts = call.attempt.starts if claim is None else claim.starts
+    under_way = starts > 0 if claim is None else claim.calling or claim.undoing
+    error = _due(call, outcome="unknown" if under_way else "not_started")
+    return Outcome(error=error, starts=starts, lingering=asyncio.create_task(_to_its_end(running.task)))
 
 
-def _quiet(task: "asyncio.Task[Outcome]") -> "asyncio.Task[Any]":
-    async def end() -> None:
-        await asyncio.wait({task})
-        with suppress(NotNow):
-            lingering = task.result().lingering
-            if lingering is not None:
-                await lingering
-
-    return asyncio.create_task(end())
+async def _to_its_end(task: "asyncio.Task[Outcome]") -> None:
+    """Wait for the end of what its caller was told about already, however it ends."""
+    await asyncio.wait({task})
+    with suppress(NotNow, ConnectorError):
+        lingering = task.result().lingering
+        if lingering is not None:
+            await lingering
 
 
 def _due(call: Call, *, outcome: str) -> ConnectorError:
     when = "" if call.attempt.deadline is None else f" {write_instant(call.attempt.deadline)}"
     return deadline_exceeded(f"the deadline{when} came before the answer", outcome=outcome)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

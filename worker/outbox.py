@@ -50,11 +50,18 @@ class Outbox:
     """
 
     def __init__(
-        self, connect: Connect, *, name: str, on_change: Callable[[bool], None] | None = None
+        self,
+        connect: Connect,
+        *,
+        name: str,
+        on_change: Callable[[bool], None] | None = None,
+        declare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         self._connect = connect
         self._name = name
         self._on_change = on_change or (lambda is_open: None)
+        #: Makes the queues of ours anew, where somebody deleted one.
+        self.declare = declare
         self._channel: PublishChannel | None = None
         self._connection: Connection | None = None
         self._open = asyncio.Event()
@@ -107,7 +114,7 @@ class Outbox:
         Args:
             refusals: how many are taken before it is given up; None for never, which is right for
                 what has nowhere else to go.
-            must_route: a return is no answer either: the queue will be declared again.
+            must_route: it goes to a queue of ours: where that is gone, it is declared again.
         """
         self.start()
         tries = 0
@@ -124,17 +131,26 @@ class Outbox:
                     return Sending.DELIVERED if routed else Sending.RETURNED
                 if tries == 0:
                     logger.error("our own queue is missing", exchange=exchange, routing_key=routing_key)
-            except PublishUncertain:
-                # A forged direct reply-to kills the connection and looks like this. Alone, it is found out.
-                refused += alone and mandatory is False
-                alone = alone or mandatory is False
+                await self._declare_again()
+            except PublishUncertain as uncertain:
+                # A forged direct reply-to kills the connection. Alone, it is found out.
+                suspect = uncertain.broke and mandatory is False
+                refused += alone and suspect
+                alone = alone or suspect
             except PublishRefused as refusal:
                 refused += alone or not refusal.channel_died
                 alone = alone or refusal.channel_died
+                if must_route and refusal.channel_died:
+                    await self._declare_again()
             if refusals is not None and refused >= refusals:
                 return Sending.REFUSED
             tries += 1
             await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
+
+    async def _declare_again(self) -> None:
+        if self.declare is not None and self._connection is not None:
+            with suppress(BrokerError):
+                await self.declare(self._connection)
 
     async def _ready(self) -> PublishChannel:
         while True:
@@ -146,8 +162,10 @@ class Outbox:
                 # The channel died of somebody's refusal; its connection lives.
                 async with self._reopening:
                     if self._channel is channel:
-                        with suppress(BrokerError):
+                        try:
                             self._channel = await PublishChannel.open(connection)
+                        except BrokerError:
+                            await asyncio.sleep(reconnect_delay_s(0))
             else:
                 self._open.clear()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -18,7 +17,8 @@ from worker.consumer import Consumer
 from worker.credentials import CredentialSource, NoVault
 from worker.executor import Executor
 from worker.lane import Lane
-from worker.ledger import Ledger, LedgerFault, database_host
+from worker.ledger import Ledger
+from worker.ledger_schema import LedgerFault
 from worker.limits import Slots
 from worker.masking import Redactor
 from worker.metrics import Metrics
@@ -28,6 +28,7 @@ from worker.settings import SettingError, Settings
 from worker.sidecar.listener import CannotListen, PortTaken
 from worker.sidecar.server import Sidecar
 from worker.status import WorkerStatus
+from worker.tls import broker_tls, database_tls
 from worker.topology import Queue, Topology
 from worker.vault_config import VaultConfig
 from worker.vault_credentials import VaultCredentials
@@ -48,11 +49,15 @@ class Worker:
     def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
         self.settings = settings
         self.registry = registry
+        for name, connector in registry.connectors.items():
+            connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
-        self._tls = _tls_context(settings)
+        self._tls = broker_tls(settings)
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        #: The shared topology is there, and no other ledger is at work on this broker.
+        self._alone = asyncio.Event()
         self._failure: Exception | None = None
         self.credentials: CredentialSource = (
             NoVault(self.metrics.credential_fetched)
@@ -67,9 +72,14 @@ class Worker:
             HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
             on_secret=redactor.register,
             keep=self.credentials.keep,
+            on_call=self.metrics.called_out,
+            on_quota=self.metrics.quota_seen,
         )
         self.outbox = Outbox(
-            partial(self._connect, "publish"), name="publish", on_change=self.metrics.broker_connected
+            partial(self._connect, "publish"),
+            name="publish",
+            on_change=self.metrics.broker_connected,
+            declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = Outbox(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings)
@@ -89,7 +99,7 @@ class Worker:
             publisher,
             registry,
             self.metrics,
-            trusted_users=_trusted_users(settings),
+            trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
         )
@@ -240,7 +250,7 @@ class Worker:
                     slots=slots,
                     prefetch=slots.bulk_total if bulk else slots.total,
                     connect=partial(self._connect, self.topology.lane(name, bulk=bulk)),
-                    declare=partial(self._declare, [self.topology.lane_queue(name, bulk=bulk)]),
+                    declare=partial(self._declare_lane, self.topology.lane_queue(name, bulk=bulk)),
                     flowing=self.outbox.flowing,
                     bulk=bulk,
                 )
@@ -258,6 +268,12 @@ class Worker:
         await self._declare(list(self.topology.queues()), connection)
         if self.ledger.id is not None:
             await mark_ledger(connection, self.topology.ledger, self.ledger.id)
+        self._alone.set()
+
+    async def _declare_lane(self, queue: Queue, connection: Connection) -> None:
+        # No job is taken before it is known that no other ledger claims the same keys.
+        await self._alone.wait()
+        await self._declare([queue], connection)
 
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:
         exchanges = list(self.topology.exchanges())
@@ -271,7 +287,7 @@ def ledger_of(settings: Settings) -> Ledger:
         SettingError: its directory cannot be made.
     """
     try:
-        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=_database_tls(settings))
+        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
 
@@ -292,25 +308,3 @@ def vault_config(settings: Settings) -> VaultConfig:
         ca_file=settings.ca_file,
         plaintext_hosts=settings.plaintext_hosts,
     )
-
-
-def _trusted_users(settings: Settings) -> set[str]:
-    """Name the broker users whose headers of ours count: our own, and the operators'."""
-    operators = {user for user, tenants in (settings.publishers or {}).items() if "*" in tenants}
-    return {settings.broker_user, *operators}
-
-
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    return _verifying(settings) if settings.rabbitmq_url.get_secret_value().startswith("amqps:") else None
-
-
-def _database_tls(settings: Settings) -> ssl.SSLContext | None:
-    host = database_host(settings.ledger_url)
-    return None if host is None or settings.allows_plaintext(host) else _verifying(settings)
-
-
-def _verifying(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if settings.ca_file is not None:
-        context.load_verify_locations(settings.ca_file)
-    return context

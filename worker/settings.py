@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -13,7 +14,6 @@ from pydantic import (
     AliasChoices,
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     SecretStr,
     ValidationError,
     field_validator,
@@ -27,7 +27,7 @@ PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
 #: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
-OWN_CONNECTORS: Final = ("dummy", "http")
+OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar", "salesforce")
 
 
 class SettingError(Exception):
@@ -44,6 +44,7 @@ def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
     parts = urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError(f"must be {' or '.join(f'{scheme}://host' for scheme in schemes)}")
+    _ = parts.port  # raises where it is none
     return url
 
 
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     concurrency: Annotated[int, Field(ge=1, le=65535)] = 100
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
     max_body_bytes: Annotated[int, Field(ge=1)] = MAX_BODY_BYTES
-    drain_seconds: NonNegativeFloat = 30.0
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     reply_exchange: str = ""
     reply_to_pattern: str | None = None
     publishers: dict[str, tuple[str, ...]] | None = None
@@ -93,7 +94,7 @@ class Settings(BaseSettings):
     vault_namespace: str | None = None
 
     database_url: SecretStr | None = None
-    ledger_ttl_hours: Annotated[float, Field(gt=0)] = 720.0
+    ledger_ttl_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
     tenant_concurrency: Annotated[int, Field(ge=1)] | None = None
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 17012
@@ -125,8 +126,11 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"(sqlite:///|postgresql://).", value.get_secret_value()):
+        url = "" if value is None else value.get_secret_value()
+        if url and not re.match(r"(sqlite:///|postgresql://).", url):
             raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
+        if url.startswith("postgresql:"):
+            _ = urlsplit(url).port  # raises where it is none
         return value
 
     @field_validator("enabled")
@@ -162,6 +166,16 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} cannot be read")
         return value
 
+    @field_validator("ca_file")
+    @classmethod
+    def _authority(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+            except OSError:
+                raise ValueError("holds no certificate in PEM form") from None
+        return value
+
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
         for name, url, plain in (
@@ -187,18 +201,18 @@ class Settings(BaseSettings):
             "token": self.vault_token or self.vault_token_file,
         }
         wanted = {
-            "approle": "VAULT_ROLE_ID and VAULT_SECRET_ID_FILE",
-            "kubernetes": "VAULT_ROLE_ID",
-            "token": "VAULT_TOKEN_FILE",
+            "approle": f"{PREFIX}VAULT_ROLE_ID and {PREFIX}VAULT_SECRET_ID_FILE",
+            "kubernetes": f"{PREFIX}VAULT_ROLE_ID",
+            "token": f"{PREFIX}VAULT_TOKEN_FILE",
         }
         if self.vault_auth is None:
             if not (ways["approle"] or ways["token"]):
                 raise ValueError(
-                    f"{PREFIX}VAULT_URL is set without a way to log in; set {PREFIX}VAULT_AUTH, and for "
-                    f"approle {PREFIX}VAULT_ROLE_ID and {PREFIX}VAULT_SECRET_ID_FILE"
+                    f"{PREFIX}VAULT_URL (or VAULT_ADDR) is set without a way to log in; "
+                    f"set {PREFIX}VAULT_AUTH, and for approle {PREFIX}VAULT_ROLE_ID and {PREFIX}VAULT_SECRET_ID_FILE"
                 )
         elif not ways[self.vault_auth]:
-            raise ValueError(f"{PREFIX}VAULT_AUTH={self.vault_auth} needs {PREFIX}{wanted[self.vault_auth]}")
+            raise ValueError(f"{PREFIX}VAULT_AUTH={self.vault_auth} needs {wanted[self.vault_auth]}")
         return self
 
     @property
@@ -222,6 +236,17 @@ class Settings(BaseSettings):
     def broker_user(self) -> str:
         """The broker user we log in as."""
         return unquote(urlsplit(self.rabbitmq_url.get_secret_value()).username or "guest")
+
+    @property
+    def trusted_users(self) -> set[str]:
+        """The broker users whose headers of ours count: our own, and the operators'."""
+        operators = {user for user, tenants in (self.publishers or {}).items() if "*" in tenants}
+        return {self.broker_user, *operators}
+
+    def of_connector(self, name: str) -> dict[str, str]:
+        """Give what is set for one connector, as it finds it in its `settings`."""
+        ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
+        return ours.get(name, {})
 
     def allows_plaintext(self, host: str) -> bool:
         """Say whether an unencrypted connection to this host is accepted."""
@@ -253,10 +278,18 @@ def load_settings(**given: Any) -> Settings:
             raise SettingError(issue) from None
         field = str(first["loc"][0])
         name = field if field.isupper() else f"{PREFIX}{field.upper()}"
+        name = _ALSO_NAMED.get(name, name)
         where = ".".join(map(str, first["loc"][1:]))
         raise SettingError(f"{name}{_shown(field)}{f' ({where})' if where else ''}: {issue}") from None
     except ValueError as error:  # a value that should have been JSON
         raise SettingError(" ".join(str(error).split())[:300]) from None
+
+
+#: Names under which the surroundings may have set it.
+_ALSO_NAMED: Final[Mapping[str, str]] = {
+    "CONNECTORS_RABBITMQ_URL": "CONNECTORS_RABBITMQ_URL (or RABBITMQ_URL)",
+    "CONNECTORS_VAULT_URL": "CONNECTORS_VAULT_URL (or VAULT_ADDR)",
+}
 
 
 def _shown(field: str) -> str:
@@ -266,7 +299,7 @@ def _shown(field: str) -> str:
     if model_field is None or "SecretStr" in str(model_field.annotation):
         return ""
     value = os.environ.get(f"{PREFIX}{name.upper()}")
-    return "" if value is None else f"={value[:80]!r}"
+    return "" if value is None else f"={_masked_url(value)[:80]!r}"
 
 
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -280,11 +313,14 @@ def masked(settings: Settings) -> dict[str, Any]:
     shown = settings.model_dump(mode="json")
     for name in shown:
         value = getattr(settings, name)
-        if isinstance(value, SecretStr):
-            shown[name] = _masked_url(value.get_secret_value()) if name.endswith("_url") else "******"
+        if name.endswith("_url") and value is not None:
+            shown[name] = _masked_url(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        elif isinstance(value, SecretStr):
+            shown[name] = "******"
     shown["database_url"] = _masked_url(settings.ledger_url)
     return {f"{PREFIX}{name.upper()}": value for name, value in shown.items()}
 
 
 def _masked_url(url: str) -> str:
-    return re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:******@", url)
+    url = re.sub(r"(?<=://)([^:@/]*):[^/]*@", r"\1:******@", url)
+    return re.sub(r"(?<=[?&])(\w*password)=[^&]*", r"\1=******", url)

@@ -118,5 +118,7 @@ def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:
             answer = None
         if isinstance(answer, dict):
             return answer
+        if request.method == "DELETE":
+            return {}  # it has nothing to say
     # What was asked for may have been done; only its answer is of no use.
     raise Unavailable("Google Calendar answered with what is no JSON object", sent=Sent.UNCERTAIN)

@@ -11,7 +11,7 @@ from connectors.google_calendar.client import CalendarApi, events
 from connectors.google_calendar.slots import Period, from_seconds, merge_periods, nearest_free, seconds_up
 from connectors.google_calendar.times import Span, event_span, zone_of
 from connectors.google_calendar.zones import day_start, write_instant
-from connectors.sdk.errors import Conflict, ConnectorError
+from connectors.sdk.errors import Conflict, ConnectorError, Unavailable
 
 #: Times that a CONFLICT proposes, how far from the asked one they may lie, and from one to the next tried.
 ALTERNATIVES: Final = 5
@@ -32,7 +32,11 @@ class InTheWay:
 
 
 async def pages(api: CalendarApi, **query: Any) -> AsyncIterator[dict[str, Any]]:
-    """Yield the pages of a listing of events; one may be empty and not the last."""
+    """Yield the pages of a listing of events; one may be empty and not the last.
+
+    Raises:
+        Unavailable: they do not end; half a listing would be taken for the whole.
+    """
     token: str | None = None
     for _ in range(MAX_PAGES):
         page = await api.send(events().list(**query, **({} if token is None else {"pageToken": token})))
@@ -40,6 +44,7 @@ async def pages(api: CalendarApi, **query: Any) -> AsyncIterator[dict[str, Any]]
         token = page.get("nextPageToken")
         if not token:
             return
+    raise Unavailable(f"Google Calendar's listing goes on after {MAX_PAGES} pages")
 
 
 async def find_in_the_way(api: CalendarApi, calendar_id: str, span: Span) -> InTheWay:
@@ -54,7 +59,7 @@ async def find_in_the_way(api: CalendarApi, calendar_id: str, span: Span) -> InT
     async for page in pages(
         api, calendarId=calendar_id, timeMin=since, timeMax=until, singleEvents=True, maxResults=PAGE_SIZE
     ):
-        zone = zone or zone_of(page)
+        zone = zone or zone_of(page, span.zone)
         found += page.get("items") or ()
     assert zone is not None
     start, end = span.period(zone)

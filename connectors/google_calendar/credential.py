@@ -156,7 +156,7 @@ def _refusal(response: "httpx.Response", answer: dict[str, Any]) -> ConnectorErr
         return CredentialInvalid(
             f"{host} refuses the credential: {_TOKEN_ERRORS[error]} ({error})", data={"reason": error}
         )
-    if 400 <= status < 500 and status not in {408, 429} and error not in {"temporarily_unavailable"}:
+    if 400 <= status < 500 and status not in {408, 429} and error != "temporarily_unavailable":
         return CredentialInvalid(f"{host} refuses the credential (status {status})")
     return status_error(max(status, 400), host=host, headers=response.headers, now=time.time())
 

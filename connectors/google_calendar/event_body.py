@@ -8,9 +8,13 @@ from typing import Any, Final
 from connectors.google_calendar.client import Ctx
 from connectors.google_calendar.fields import OWN_PREFIX, Reminder
 from connectors.google_calendar.params import BookAppointment, UpdateEvent
+from connectors.google_calendar.times import Span
+from connectors.sdk.errors import Conflict
 
 #: Whose event it is: a digest of the key, compared where an id is taken.
 KEY_PROPERTY: Final = OWN_PREFIX + "key"
+#: How far a booking is: `open` while the event is a claim, `confirmed` once it is the appointment.
+CLAIM_PROPERTY: Final = OWN_PREFIX + "claim"
 
 SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
 
@@ -45,6 +49,30 @@ def is_ours(event: Mapping[str, Any], ctx: Ctx) -> bool:
     return private_of(event).get(KEY_PROPERTY) == key_mark(ctx)
 
 
+def is_claim(event: Mapping[str, Any]) -> bool:
+    """Whether an event is a booking that is not decided yet."""
+    return private_of(event).get(CLAIM_PROPERTY) == "open"
+
+
+def recognised(event: dict[str, Any], ctx: Ctx) -> dict[str, Any]:
+    """Give the event that has our id already, where it is this job's and still there.
+
+    Raises:
+        Conflict: it is somebody else's, or was cancelled.
+    """
+    if event.get("status") == "cancelled":
+        raise Conflict(
+            "the event of this idempotency key was created before and is cancelled; a new key makes a new one",
+            data={"reason": "cancelled", "event_id": event["id"]},
+        )
+    if not is_ours(event, ctx):
+        raise Conflict(
+            "another event has the id that this idempotency key leads to; use another key",
+            data={"reason": "foreign", "event_id": event["id"]},
+        )
+    return event
+
+
 def new_body(params: BookAppointment, mark: str) -> dict[str, Any]:
     """Write everything but the times, the guests, the recurrence and the conference."""
     body: dict[str, Any] = {
@@ -59,6 +87,33 @@ def new_body(params: BookAppointment, mark: str) -> dict[str, Any]:
     if params.reminders is not None:
         body["reminders"] = _reminders(params.reminders)
     return {name: value for name, value in body.items() if value is not None}
+
+
+def claim_body(params: BookAppointment, ctx: Ctx, span: Span, serial: int) -> dict[str, Any]:
+    """Write an event that takes up the time, and invites nobody yet."""
+    body = new_body(params, key_mark(ctx)) | span.body()
+    body["extendedProperties"]["private"][CLAIM_PROPERTY] = "open"
+    return {
+        **body,
+        "id": event_id_of(ctx, params.calendar_id, serial),
+        "status": "tentative",
+        "transparency": "opaque",
+    }
+
+
+def confirm_body(params: BookAppointment, event_id: str) -> dict[str, Any]:
+    """Write what makes a claim the appointment."""
+    body: dict[str, Any] = {
+        "status": "confirmed",
+        "extendedProperties": {"private": {CLAIM_PROPERTY: "confirmed"}},
+    }
+    if params.transparency is not None:
+        body["transparency"] = params.transparency
+    if params.attendees:
+        body["attendees"] = guests_of(params.attendees)
+    if params.meet:
+        body["conferenceData"] = conference_request(event_id)
+    return body
 
 
 def guests_of(addresses: Sequence[str]) -> list[dict[str, Any]]:
@@ -104,6 +159,17 @@ def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -
     elif params.meet is False:
         body["conferenceData"] = None
     return body
+
+
+def differing(body: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of a patch what the event is not like already: who repeats a change tells nobody of it again."""
+    kept = {name: value for name, value in body.items() if event.get(name) != value}
+    if (
+        "extendedProperties" in kept
+        and kept["extendedProperties"]["private"].items() <= private_of(event).items()
+    ):
+        del kept["extendedProperties"]
+    return kept
 
 
 def _reminders(reminders: Sequence[Reminder]) -> dict[str, Any]:

@@ -1,23 +1,25 @@
 """The actions on events: create, get, update, reschedule, cancel, list; and the list of calendars."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from connectors.google_calendar.answers import EventAnswer, EventDetails, full_answer, short_answer
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conflicts import MAX_PAGES, PAGE_SIZE, InTheWay, find_in_the_way, pages, taken
-from connectors.google_calendar.connector import google_calendar
+from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
     conference_request,
+    differing,
     event_id_of,
     guests_of,
     is_ours,
     key_mark,
     new_body,
     patch_body,
+    recognised,
 )
 from connectors.google_calendar.meet import with_conference
 from connectors.google_calendar.params import (
@@ -34,18 +36,7 @@ from connectors.google_calendar.times import Span, calendar_zone, event_span, mo
 from connectors.google_calendar.zones import instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound
-from schemas.error import Code
-
-READ_ERRORS: Final = (
-    Code.CREDENTIAL_INVALID,
-    Code.PERMISSION_DENIED,
-    Code.NOT_FOUND,
-    Code.REJECTED,
-    Code.RATE_LIMITED,
-    Code.UNAVAILABLE,
-    Code.TIMEOUT,
-)
-WRITE_ERRORS: Final = (*READ_ERRORS, Code.CONFLICT)
+from connectors.sdk.outgoing import invalid
 
 
 class Events(BaseModel):
@@ -107,7 +98,8 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     except Conflict as conflict:
         if reason_of(conflict) != "duplicate":
             raise
-        event, created = await recognise(api, params.calendar_id, event_id, ctx), False
+        event = await api.send(events().get(calendarId=params.calendar_id, eventId=event_id))
+        event, created = recognised(event, ctx), False
     event = await with_conference(api, params.calendar_id, event)
     return short_answer(event, params.calendar_id, created=created)
 
@@ -138,8 +130,9 @@ async def update_event(params: UpdateEvent, ctx: Ctx) -> EventDetails:
         body = patch_body(params, event, event_id_of(ctx, params.calendar_id))
         span = event_span(event)
         if params.start is not None or params.end is not None or params.duration_minutes is not None:
-            span = await moved_span(params, api, params.calendar_id, span)
-            body |= span.body(replacing=True)
+            old, span = span, await moved_span(params, api, params.calendar_id, span)
+            if not span.is_like(old):
+                body |= span.body(replacing=True)
         if params.recurrence is not None:
             zone = None if span.is_all_day else span.zone or await calendar_zone(api, params.calendar_id)
             body["recurrence"] = write_lines(params.recurrence, zone)
@@ -155,7 +148,10 @@ async def reschedule_event(params: RescheduleEvent, ctx: Ctx) -> EventDetails:
     api = CalendarApi(ctx)
 
     async def change(event: dict[str, Any]) -> dict[str, Any]:
-        span = await moved_span(params, api, params.calendar_id, event_span(event))
+        old = event_span(event)
+        span = await moved_span(params, api, params.calendar_id, old)
+        if span.is_like(old):
+            return {}
         if params.conflict_check:
             found = await find_in_the_way(api, params.calendar_id, span)
             series = event.get("recurringEventId", event["id"])
@@ -201,6 +197,8 @@ async def list_events(params: ListEvents, ctx: Ctx) -> Events:
     for name, time in bounds.items():
         if time is not None:
             query[name] = (time if zone is None else instant(time, zone)).isoformat()
+    if "timeMin" in query and "timeMax" in query and query["timeMax"] <= query["timeMin"]:
+        raise invalid("range_end", "must come after range_start")  # written in UTC both
     if params.time_zone is not None:
         query["timeZone"] = params.time_zone.key
     if params.query is not None:
@@ -241,24 +239,10 @@ async def list_calendars(ctx: Ctx) -> Calendars:
     return Calendars(calendars=found)
 
 
-async def recognise(api: CalendarApi, calendar_id: str, event_id: str, ctx: Ctx) -> dict[str, Any]:
-    """Give the event that has our id already, where it is this job's and still there.
-
-    Raises:
-        Conflict: it is somebody else's, or was cancelled.
-    """
-    event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
-    if event.get("status") == "cancelled":
-        raise Conflict(
-            "the event of this idempotency key was created before and is cancelled; a new key makes a new one",
-            data={"reason": "cancelled", "event_id": event_id},
-        )
-    if not is_ours(event, ctx):
-        raise Conflict(
-            "another event has the id that this idempotency key leads to; use another key",
-            data={"reason": "foreign", "event_id": event_id},
-        )
-    return event
+@google_calendar.check
+async def ask_for_one_calendar(ctx: Ctx) -> None:
+    """Ask for one entry of the account's own list."""
+    await CalendarApi(ctx).send(calendar_list().list(maxResults=1))
 
 
 async def delete_event(
@@ -289,6 +273,8 @@ async def _patch(
 ) -> dict[str, Any]:
     """Read an event, work out the change, and make it while the event is what was read.
 
+    Where nothing would change, nothing is sent, and nobody is told.
+
     Raises:
         Conflict: it was changed meanwhile, twice.
     """
@@ -297,10 +283,13 @@ async def _patch(
         event = await api.send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
         if event.get("status") == "cancelled":
             raise Conflict("the event is cancelled", data={"reason": "cancelled", "event_id": event["id"]})
+        body = differing(await change(event), event)
+        if not body:
+            return event
         request = events().patch(
             calendarId=params.calendar_id,
             eventId=params.event_id,
-            body=await change(event),
+            body=body,
             sendUpdates=SEND_UPDATES[notify],
             conferenceDataVersion=int(conference),
         )

@@ -97,7 +97,8 @@ def unique(items: list[Any]) -> list[Any]:
 
 
 def _schema(kind: str, description: str, *examples: Any, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": kind, "description": description, "examples": list(examples), **more})
+    shown = {"examples": list(examples)} if examples else {}
+    return WithJsonSchema({"type": kind, "description": description, **shown, **more})
 
 
 CalendarId = Annotated[
@@ -131,13 +132,14 @@ When = Annotated[
     _schema(
         "string",
         "RFC 3339, or local without an offset (T24:00 allowed); a date alone means whole days.",
-        "2026-03-09T10:00",
     ),
+    Field(examples=["2026-03-09T10:00"]),
 ]
 Moment = Annotated[
     datetime,
     PlainValidator(_read_moment),
-    _schema("string", "RFC 3339, or local without an offset (T24:00 allowed).", "2026-03-09T10:00"),
+    _schema("string", "RFC 3339, or local without an offset (T24:00 allowed)."),
+    Field(examples=["2026-03-09T10:00"]),
 ]
 Day = Annotated[date, PlainValidator(_read_day), _schema("string", "A date.", "2026-12-24")]
 WorkingWindow = Annotated[

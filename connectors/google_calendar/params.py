@@ -1,6 +1,6 @@
 """The parameters of the actions, as contract section 9 names them."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -29,8 +29,6 @@ from connectors.google_calendar.fields import (
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT = 1000
-#: The longest range searched for slots.
-MAX_RANGE = timedelta(days=366)
 
 
 class Params(BaseModel):
@@ -42,7 +40,7 @@ class Params(BaseModel):
 class _Range(Params):
     time_zone: Zone | None = None
     range_start: Moment
-    range_end: Moment
+    range_end: Moment = Field(examples=["2026-03-13T18:00"])
 
     @field_validator("range_end")
     @classmethod
@@ -102,7 +100,7 @@ class _Times(Params):
     start: When
     end: When | None = Field(default=None, description="Of an all-day event: its last day.")
     duration_minutes: Minutes | None = Field(
-        default=None, description="Instead of end.", validate_default=True
+        default=None, description="Instead of end.", validate_default=True, examples=[30]
     )
 
     @field_validator("end")
@@ -220,7 +218,7 @@ class RescheduleEvent(_OtherTimes):
 class UpdateEvent(_OtherTimes):
     """The fields to change; null empties description, location and color_id."""
 
-    summary: str | None = Field(default=None, min_length=1, max_length=1024)
+    summary: str | None = Field(default=None, min_length=1, max_length=1024, examples=["Moved check-up"])
     description: str | None = Field(default=None, max_length=8192)
     location: str | None = Field(default=None, max_length=1024)
     attendees: Guests | None = Field(

@@ -71,6 +71,10 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "internalError": (Unavailable, "is failing"),
     }
 )
+#: What a status says where no reason stands beside it.
+_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType(
+    {404: "notFound", 409: "duplicate", 410: "deleted", 412: "conditionNotMet"}
+)
 #: A limit that names no wait: Google's advice is to begin at a second.
 UNNAMED_WAIT_S: Final = 1.0
 
@@ -79,6 +83,8 @@ def refusal(response: "httpx.Response") -> ConnectorError:
     """Turn an answer of 400 or more into the error to raise; none of its text is taken over."""
     status, host = response.status_code, response.url.host
     reason = _reason(response.content)
+    if reason not in REASONS:
+        reason = _BY_STATUS.get(status, reason)
     # A 5xx is a failure whatever its reason says; a 401 is about the credential.
     known = None if status >= 500 or status in {401, 429} else REASONS.get(reason)
     if known is None:

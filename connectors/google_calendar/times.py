@@ -64,6 +64,11 @@ class Span:
             written["timeZone"] = self.zone.key
         return written | ({"date": None} if replacing else {})
 
+    def is_like(self, other: "Span") -> bool:
+        """Whether it is the same time; a zone that is not named may be any."""
+        times = (self.start, self.end) == (other.start, other.end) and self.is_all_day == other.is_all_day
+        return times and self.zone in {None, other.zone}
+
     def period(self, zone: ZoneInfo) -> Period:
         """Give it as seconds; days are days of the zone."""
         return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
@@ -75,19 +80,23 @@ async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
     A listing tells it to everybody who may see the calendar, within the scope for events.
     """
     answer = await api.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
-    return zone_of(answer)
+    return zone_of(answer, None)
 
 
-def zone_of(listing: Mapping[str, Any]) -> ZoneInfo:
+def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
     """Give the time zone that a listing of events names.
 
+    Args:
+        otherwise: where the tzdata package does not know that one.
+
     Raises:
-        InvalidParams: the tzdata package does not know it; the job has to name one.
+        InvalidParams: neither is known; the job has to name one.
     """
-    try:
-        return zone_named(str(listing.get("timeZone")))
-    except ValueError:
-        raise invalid("time_zone", "is required: the calendar's own zone is not a known one") from None
+    name = str(listing.get("timeZone"))
+    zone = zone_named(name) if name in zone_names() else otherwise
+    if zone is None:
+        raise invalid("time_zone", "is required: the calendar's own zone is not a known one")
+    return zone
 
 
 async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zone: bool = False) -> Span:

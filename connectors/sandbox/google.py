@@ -34,6 +34,9 @@ __all__ = ["Fault", "GoogleSandbox", "Refusal"]
 
 #: The path of the API, as at Google.
 BASE: Final = "/calendar/v3"
+#: The account that `credential()` makes, and the zone of its calendar.
+DEVELOPER: Final = "desk@sandbox.example"
+DEVELOPER_ZONE: Final = "Europe/Istanbul"
 
 
 def _utc_now() -> datetime:
@@ -49,6 +52,8 @@ class GoogleSandbox:
         journal_file: where effects are appended, each synced to disk before it is answered.
         clock: tells the time, in UTC.
     """
+
+    connector: Final = "google_calendar"
 
     def __init__(
         self,
@@ -78,10 +83,22 @@ class GoogleSandbox:
         """The token endpoint, as credential documents name it."""
         return f"http://{self.host}:{self.port}/token"
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The worker's settings that lead here, by their names less CONNECTORS_."""
+        return {"GOOGLE_CALENDAR_API_URL": self.url}
+
+    def credential(self) -> dict[str, Any]:
+        """Make an account to develop with, and give its credential's document."""
+        if DEVELOPER not in self.store.accounts:
+            self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
+        return self.authority.authorized_user(DEVELOPER)
+
     async def start(self) -> None:
         """Listen; credential documents can be made from now on."""
         server = web.Server(self._answer)
-        runner = web.ServerRunner(server)
+        # Who stops a sandbox does not wait for calls that it holds.
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port, backlog=1024)
         await site.start()
@@ -173,6 +190,8 @@ async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
     request: web.BaseRequest, fault: Fault, work: Callable[[], web.Response]
 ) -> web.StreamResponse:
     """Let a call go wrong in the way that was asked for."""
+    done = work() if fault.does_work else None
+    fault.met.set()
     if fault.delay_s:
         await asyncio.sleep(fault.delay_s)
     if fault.until is not None:
@@ -181,7 +200,7 @@ async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
         return _cut(request)
     if fault.status is not None and not fault.does_work:
         return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
-    response = work()
+    response = work() if done is None else done
     if fault.cut == "after":
         return _cut(request)
     if fault.status is not None:

@@ -62,7 +62,7 @@ class Fault:
     status: int | None = None
     reason: str = "backendError"
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: Whether the work is done before a `status` is answered.
+    #: Whether the work is done first: before a `status` is answered, or the call is held.
     does_work: bool = False
     delay_s: float = 0.0
     #: Held until this is set.
@@ -73,6 +73,8 @@ class Fault:
     #: Seconds between one byte of the answer and the next.
     drip_s: float | None = None
     body: bytes | None = None
+    #: Set once a call meets it; where it does the work, once that is done.
+    met: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Faults:

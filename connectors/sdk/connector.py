@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Generic, ParamSpec, TypeAlias, get_type_hints, overload
 
@@ -188,6 +188,7 @@ class Connector(Generic[CredentialT]):
         #: What the operator has set for this connector; the worker fills it in before it starts.
         self.settings: dict[str, str] = {}
         self._actions: dict[str, Action[..., Any]] = {}
+        self._check: Callable[[Context[Any]], Awaitable[None]] | None = None
 
     def __repr__(self) -> str:
         return f"<connector {self.name}>"
@@ -274,5 +275,27 @@ class Connector(Generic[CredentialT]):
             return self.credential.model_validate(dict(document))  # type: ignore[return-value]  # a CredentialT
         except ValidationError as error:
             details = describe(error)
-            wrong = "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3])
+            wrong = "; ".join(map(str, details[:3]))
             raise CredentialInvalid(f"the credential is malformed: {wrong}", details=details) from None
+
+    def check(
+        self, function: Callable[[Context[Any]], Awaitable[None]]
+    ) -> Callable[[Context[Any]], Awaitable[None]]:
+        """Declare how to ask the provider whether it takes a credential, by a call that changes nothing.
+
+        The function raises where it does not; `connectors credentials check` runs it.
+        """
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{self!r}: its check must be an async function")
+        self._check = function
+        return function
+
+    @property
+    def can_check(self) -> bool:
+        """Whether the provider can be asked about a credential."""
+        return self._check is not None
+
+    async def call_check(self, context: Context[Any]) -> None:
+        """Ask the provider whether it takes the context's credential."""
+        assert self._check is not None
+        await self._check(context)

@@ -53,6 +53,9 @@ from connectors.sdk.transport import Transport
 
 __all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
 
+#: Told how much of a quota an account (tenant, connector, credential) has used: `(account, used, total)`.
+OnQuota = Callable[[tuple[str, str, str], int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class HttpPolicy:
@@ -79,6 +82,7 @@ class HttpPool:
         on_call: told of each request, for the metrics; must not block.
         on_secret: told each access token, to be masked.
         keep: stores a refresh token that a provider exchanged.
+        on_quota: told of each quota that a provider speaks of; must not block.
         lookup: resolves names, for tests.
 
     Raises:
@@ -92,9 +96,11 @@ class HttpPool:
         on_call: OnCall | None = None,
         on_secret: Callable[[str], None] | None = None,
         keep: Keep = forget_at_exit,
+        on_quota: OnQuota | None = None,
         lookup: Lookup | None = None,
     ) -> None:
         self.policy = policy
+        self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache(on_secret=on_secret)
         self.rotations = Rotations(keep)
@@ -193,6 +199,10 @@ class HttpClient:
         """Hold back this account's calls to a host that said in its own way to slow down."""
         target = self._read(url, None)
         self._pool.shared.budgets.of((*self.account, target.netloc)).pause(wait_s)
+
+    def quota(self, used: int, total: int) -> None:
+        """Tell the metrics how much of this account's quota is used, as the provider says."""
+        self._pool.on_quota(self.account, used, total)
 
     async def request(
         self,
@@ -322,4 +332,8 @@ class HttpClient:
 
 
 def _ignore_call(reach: str, outcome: str, duration_s: float) -> None:
+    """Count nothing: no metrics were asked for."""
+
+
+def _ignore_quota(account: tuple[str, str, str], used: int, total: int) -> None:
     """Count nothing: no metrics were asked for."""

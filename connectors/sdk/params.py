@@ -81,9 +81,7 @@ class Signature:
                 details = tuple(_format_faults(params, self.schema, self.schema.get("$defs", {}), ()))
             if not details:
                 return model
-        raise InvalidParams(
-            "; ".join(f"{detail.field}: {detail.issue}" for detail in details[:3]), details=details
-        )
+        raise InvalidParams("; ".join(map(str, details[:3])), details=details)
 
     def personal(self, params: Mapping[str, Any]) -> PersonalData:
         """Find what is personal in parameters as they came."""

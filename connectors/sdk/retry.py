@@ -8,6 +8,9 @@ from schemas.error import Code
 
 #: Seconds before the second, third, fourth and every later try; each is drawn between half and whole.
 DELAYS_S: Final = (1.0, 5.0, 30.0, 120.0)
+#: No wait longer than the longest of the worker's rungs: a quota that is used up for the day is the caller's to
+#: know now.
+MAX_WAIT_S: Final = 6 * 3600.0
 #: Tries in all, unless the operator sets another number.
 MAX_ATTEMPTS: Final = 5
 
@@ -44,7 +47,7 @@ def decide(
         retry_after_s: what the provider asked for; no try comes before.
         chance: a random number from 0 to 1.
     """
-    if not code.facts.retryable or failures >= max_attempts:
+    if not code.facts.retryable or failures >= max_attempts or (retry_after_s or 0.0) > MAX_WAIT_S:
         return GiveUp()
     delay_s = max(backoff_s(failures, chance), retry_after_s or 0.0)
     not_before = now + timedelta(seconds=delay_s)

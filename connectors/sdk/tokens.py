@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
 
 #: A token is renewed so long before it expires, or a tenth of its life before, if that is shorter:
 #: it must live until the provider has read it, whatever its clock says.
@@ -54,13 +54,16 @@ class TokenCache:
         self._max_tokens = max_tokens
         self._tokens: OrderedDict[Hashable, tuple[Token, float]] = OrderedDict()
         self._flights: dict[Hashable, asyncio.Task[Token]] = {}
+        self._refusals: OrderedDict[Hashable, tuple[CredentialInvalid, float]] = OrderedDict()
 
-    async def get(self, key: Hashable, fetch: Fetch) -> Token:
+    async def get(self, key: Hashable, fetch: Fetch, *, cool_down_s: float = 0.0) -> Token:
         """Give the token of this key, fetched where there is none that lives long enough.
 
         Args:
             fetch: asks the token endpoint. It runs for all who wait, so it must not end with one
                 job's deadline: use `HttpClient.detached()`.
+            cool_down_s: seconds for which a refused credential is not tried again: some providers
+                lock an account after a few wrong logins.
 
         Raises:
             ConnectorError: what `fetch` raised, with `sent` NO: the call that needed the token
@@ -72,7 +75,11 @@ class TokenCache:
             return held[0]
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.get_running_loop().create_task(self._fetch(key, fetch))
+            if (refused := self._refusals.get(key)) is not None:
+                if (rest_s := refused[1] - self._clock()) > 0:
+                    raise _unsent(refused[0], f"; not tried again for {rest_s:.0f} s")
+                del self._refusals[key]
+            flight = asyncio.get_running_loop().create_task(self._fetch(key, fetch, cool_down_s))
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._land(key, done))
         try:
@@ -94,12 +101,18 @@ class TokenCache:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    async def _fetch(self, key: Hashable, fetch: Fetch) -> Token:
+    async def _fetch(self, key: Hashable, fetch: Fetch, cool_down_s: float) -> Token:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 token = await fetch()
         except TimeoutError:
             raise Unavailable(f"no access token within {FETCH_TIMEOUT_S:g} s", sent=Sent.NO) from None
+        except CredentialInvalid as refused:
+            if cool_down_s:
+                self._refusals[key] = refused, self._clock() + cool_down_s
+                if len(self._refusals) > self._max_tokens:
+                    self._refusals.popitem(last=False)
+            raise
         if self._on_secret is not None:
             self._on_secret(token.value.get_secret_value())
         life_s = float("inf") if token.lifetime_s is None else token.lifetime_s
@@ -120,26 +133,30 @@ class TokenAuth:
     """Bearer authentication with a cached token: the `auth=` of a request.
 
     After a 401 the client drops the token, fetches once more and sends the request once more.
+
+    Args:
+        cool_down_s: seconds for which a refused credential is not tried again.
     """
 
-    def __init__(self, tokens: TokenCache, key: Hashable, fetch: Fetch) -> None:
+    def __init__(self, tokens: TokenCache, key: Hashable, fetch: Fetch, *, cool_down_s: float = 0.0) -> None:
         self._tokens = tokens
         self._key = key
         self._fetch = fetch
+        self._cool_down_s = cool_down_s
 
     async def token(self) -> Token:
         """Give the token, fetched where need be."""
-        return await self._tokens.get(self._key, self._fetch)
+        return await self._tokens.get(self._key, self._fetch, cool_down_s=self._cool_down_s)
 
     def drop(self, refused: Token) -> None:
         """Forget a token that the provider refused."""
         self._tokens.drop(self._key, refused)
 
 
-def _unsent(error: ConnectorError) -> ConnectorError:
+def _unsent(error: ConnectorError, more: str = "") -> ConnectorError:
     """Copy a fetch's error for one waiter: shared, its traceback would grow with each of them."""
     return type(error)(
-        error.message,
+        error.message + more,
         code=error.code,
         retry_after_s=error.retry_after_s,
         details=error.details,

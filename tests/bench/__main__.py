@@ -1,4 +1,8 @@
-"""The worker beside a hand-written aio-pika worker, in turns on one broker: ratios, since machines are noisy."""
+"""The worker beside a hand-written aio-pika worker, in turns on one broker: ratios, since machines are noisy.
+
+`python -m tests.bench` measures that, then reads of a calendar and of Salesforce; `… worker`, `… calendar`
+or `… salesforce` one of them.
+"""
 
 import asyncio
 import statistics
@@ -13,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.bench import calendar_reads, salesforce_reads
 from tests.support.rpc import Stranger, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
@@ -117,4 +122,10 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parts = sys.argv[1:] or ["worker", "calendar", "salesforce"]
+    if "worker" in parts:
+        asyncio.run(main())
+    if "calendar" in parts:
+        calendar_reads.main()
+    if "salesforce" in parts:
+        salesforce_reads.main()

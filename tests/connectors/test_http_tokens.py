@@ -127,3 +127,31 @@ async def test_closing_stops_a_fetch_on_its_way() -> None:
 
 def test_a_token_does_not_show_itself() -> None:
     assert "canary" not in repr(Token(SecretStr("canary")))
+
+
+async def test_a_refused_credential_is_left_alone_for_its_cool_down() -> None:
+    now_s = 0.0
+    endpoint, tokens = Endpoint(), TokenCache(clock=lambda: now_s)
+    endpoint.error = CredentialInvalid("the login is wrong")
+    with pytest.raises(CredentialInvalid):
+        await tokens.get("key", endpoint.fetch, cool_down_s=60)
+
+    with pytest.raises(CredentialInvalid, match="not tried again for 60 s") as caught:
+        await tokens.get("key", endpoint.fetch, cool_down_s=60)
+    assert Sent.NO is caught.value.sent
+    assert 1 == endpoint.calls
+
+    endpoint.error = None
+    assert "token-2" == (await tokens.get("other", endpoint.fetch)).value.get_secret_value()
+    now_s = 61.0
+    assert "token-3" == (await tokens.get("key", endpoint.fetch)).value.get_secret_value()
+
+
+async def test_refusals_kept_are_bounded() -> None:
+    endpoint, tokens = Endpoint(), TokenCache(max_tokens=2)
+    endpoint.error = CredentialInvalid("the login is wrong")
+    for key in ("a", "b", "c", "a"):
+        with pytest.raises(CredentialInvalid):
+            await tokens.get(key, endpoint.fetch, cool_down_s=60)
+
+    assert 4 == endpoint.calls

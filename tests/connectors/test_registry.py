@@ -26,8 +26,8 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_ours_come_in_by_the_same_door() -> None:
-    assert {"dummy", "http"} <= installed_names()
-    assert not load(["dummy", "http"]).broken
+    assert {"dummy", "http", "google_calendar"} <= installed_names()
+    assert not load(["dummy", "http", "google_calendar"]).broken
 
 
 def test_only_what_is_named_is_imported(plugins: Path) -> None:

@@ -1,7 +1,7 @@
 """Kill at random, then count: `make chaos JOBS=10000 KILLS=50`, or a short run among the tests.
 
-Jobs of each effect go through several workers on PostgreSQL while workers, broker and ledger are killed with
--9 at random and started again. The provider's journal is the judge.
+Jobs of each effect go through several workers on PostgreSQL while workers, broker, vault and ledger are killed
+with -9 at random and started again. The provider's journal is the judge.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,19 @@ from rich.progress import Progress
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
 from tests.support.worker_process import WorkerProcess
+from worker.dev.openbao import PrivateOpenBao
 from worker.dev.postgres import PrivatePostgres
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 WORKERS = 3
 REPLIES = "chaos.replies"
-ACTIONS = ("book", "jot", "scribble")
+#: By action: what it is, and what it leaves at the provider. What reads takes its secret from the vault.
+ACTIONS = {
+    "book": ("KEYED", "bookings"),
+    "jot": ("WRITE, found again", "notes"),
+    "scribble": ("WRITE", "notes"),
+    "request": ("READ", ""),
+}
 #: Seconds between two kills: time for something to be under way again.
 BETWEEN_KILLS_S = (0.5, 2.0)
 #: Seconds without a new answer after which the rest counts as lost.
@@ -57,9 +65,9 @@ class Tally:
         """Answers that the journal contradicts."""
         found = []
         for correlation_id, (action, key) in self.sent.items():
-            kind = "bookings" if action == "book" else "notes"
+            kind = ACTIONS[action][1]
             for reply in self.replies.get(correlation_id, ()):
-                happened = self.effects[(kind, key)] == 1
+                happened = kind == "" or self.effects[(kind, key)] == 1
                 code = (reply["error"] or {}).get("code")
                 if (reply["status"] == "succeeded" and not happened) or (
                     reply["status"] == "failed" and not (action == "scribble" and code == "OUTCOME_UNKNOWN")
@@ -69,15 +77,14 @@ class Tally:
 
     def table(self) -> str:
         """Say it in lines."""
-        rows = [f"{'':10}{'jobs':>8}{'answered':>10}{'effects':>9}{'unknown':>9}{'doubled':>9}{'lost':>6}"]
-        for action in ACTIONS:
+        rows = [f"{'':20}{'jobs':>8}{'answered':>10}{'effects':>9}{'unknown':>9}{'doubled':>9}{'lost':>6}"]
+        for action, (effect, kind) in ACTIONS.items():
             ids = [each for each, (what, _) in self.sent.items() if what == action]
             keys = {self.sent[each][1] for each in ids}
-            kind = "bookings" if action == "book" else "notes"
             effects = [self.effects[(kind, key)] for key in keys]
             unknown = sum(self.replies[each][0]["status"] == "failed" for each in ids if each in self.replies)
             rows.append(
-                f"{action:10}{len(ids):8}{sum(each in self.replies for each in ids):10}"
+                f"{effect:20}{len(ids):8}{sum(each in self.replies for each in ids):10}"
                 f"{sum(effects):9}{unknown:9}{sum(count > 1 for count in effects):9}"
                 f"{sum(each not in self.replies for each in ids):6}"
             )
@@ -95,47 +102,72 @@ async def run_chaos(jobs: int, kills: int, folder: Path, *, seed: int, show: boo
         stack.push_async_callback(provider.stop)
         broker = await stack.enter_async_context(PrivateRabbitMQ(folder / "rabbitmq"))
         postgres = await stack.enter_async_context(PrivatePostgres(folder / "postgres"))
+        vault = PrivateOpenBao(folder / "openbao")
+        await vault.start()
+        stack.push_async_callback(vault.stop)
+        settings = {
+            **await _vault_settings(vault, provider.url, folder),
+            "CONNECTORS_RABBITMQ_URL": broker.url,
+            "CONNECTORS_DATABASE_URL": postgres.url,
+            "CONNECTORS_ENABLED": "effects,http",
+            "CONNECTORS_TENANT_CONCURRENCY": "100",
+            "CONNECTORS_MAX_ATTEMPTS": "20",
+            "EFFECTS_URL": provider.url,
+            "PYTHONPATH": str(PLUGIN),
+        }
         workers = [
-            _worker(number, broker.url, postgres.url, provider.url, folder) for number in range(WORKERS)
+            WorkerProcess(settings, folder / f"worker-{number}", failing=True) for number in range(WORKERS)
         ]
         for worker in workers:
             stack.callback(worker.close)
             worker.start()
         await asyncio.gather(*(worker.ready(60) for worker in workers))
         progress = stack.enter_context(Progress(disable=not show, transient=True))
-        bar = progress.add_task("answers", total=jobs)
+        answered = progress.add_task("answers", total=jobs)
+        killed = progress.add_task("kills", total=kills)
         provider.delay_s = 0.2  # so that a kill finds calls under way
         pause_s = kills * sum(BETWEEN_KILLS_S) / 2 / jobs
         publishing = asyncio.create_task(
             asyncio.to_thread(_publish, broker.url, jobs, pause_s, chance, tally)
         )
-        killing = asyncio.create_task(_kill(kills, chance, workers, broker, postgres, tally))
+        servers: dict[str, PrivateRabbitMQ | PrivateOpenBao | PrivatePostgres] = {
+            "broker": broker,
+            "vault": vault,
+            "ledger": postgres,
+        }
+        killing = asyncio.create_task(_kill(kills, chance, workers, servers, tally))
         collecting = asyncio.create_task(asyncio.to_thread(_collect, broker.url, jobs, tally))
         while not collecting.done():
-            progress.update(bar, completed=len(tally.replies))
+            if killing.done():
+                killing.result()  # a server that did not come back ends the run
+            progress.update(answered, completed=len(tally.replies))
+            progress.update(killed, completed=tally.kills.total())
             await asyncio.sleep(0.2)
-        await asyncio.gather(publishing, killing, collecting)
+        killing.cancel()  # where answers stopped coming, so do the kills
+        await asyncio.gather(killing, return_exceptions=True)
+        await asyncio.gather(publishing, collecting)
         tally.effects = provider.effects()
     return tally
 
 
-def _worker(number: int, broker: str, ledger: str, provider: str, folder: Path) -> WorkerProcess:
-    environment = {
-        "CONNECTORS_RABBITMQ_URL": broker,
-        "CONNECTORS_DATABASE_URL": ledger,
-        "CONNECTORS_ENABLED": "effects",
-        "CONNECTORS_TENANT_CONCURRENCY": "100",
-        "CONNECTORS_MAX_ATTEMPTS": "20",
-        "EFFECTS_URL": provider,
-        "PYTHONPATH": str(PLUGIN),
+async def _vault_settings(vault: PrivateOpenBao, provider: str, folder: Path) -> dict[str, str]:
+    """Put the provider's address into the vault, and say how a worker logs in."""
+    await vault.put_secret("connectors/default/http/default", {"base_url": provider})
+    role = await vault.enable_approle()
+    secret_id = folder / "secret-id"
+    secret_id.touch(mode=0o600)
+    secret_id.write_text(role.secret_id.get_secret_value())
+    return {
+        "CONNECTORS_VAULT_URL": vault.url,
+        "CONNECTORS_VAULT_ROLE_ID": role.role_id,
+        "CONNECTORS_VAULT_SECRET_ID_FILE": str(secret_id),
     }
-    return WorkerProcess(environment, folder / f"worker-{number}", failing=True)
 
 
 def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: Tally) -> None:
     """Publish with confirms; what was not confirmed is published again, under the same key."""
     for number in range(jobs):
-        action = ACTIONS[number % len(ACTIONS)]
+        action = list(ACTIONS)[number % len(ACTIONS)]
         correlation_id, key = f"c{number}", f"{action}-{number}"
         tally.sent[correlation_id] = (action, key)
     waiting = list(tally.sent)
@@ -145,7 +177,11 @@ def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: 
                 stranger.channel.confirm_delivery()
                 while waiting:
                     action, key = tally.sent[waiting[-1]]
-                    body = job("effects", action, id=key)
+                    body = (
+                        job("http", "request", {"method": "GET", "path": "/alive"}, id=key)
+                        if action == "request"
+                        else job("effects", action, id=key)
+                    )
                     for _ in range(2 if chance.random() < 0.1 else 1):  # some come twice
                         stranger.send(body, correlation_id=waiting[-1])
                     waiting.pop()
@@ -173,24 +209,22 @@ async def _kill(
     kills: int,
     chance: random.Random,
     workers: list[WorkerProcess],
-    broker: PrivateRabbitMQ,
-    postgres: PrivatePostgres,
+    servers: Mapping[str, PrivateRabbitMQ | PrivateOpenBao | PrivatePostgres],
     tally: Tally,
 ) -> None:
-    for _ in range(kills):
+    for number in range(kills):
         await asyncio.sleep(chance.uniform(*BETWEEN_KILLS_S))
-        what = chance.choices(("worker", "broker", "ledger"), weights=(8, 1, 1))[0]
+        while len(tally.replies) < 0.9 * len(tally.sent) * number / kills:
+            await asyncio.sleep(0.1)  # spread over the whole run
+        what = chance.choices(("worker", *servers), weights=(8, 1, 1, 1))[0]
         tally.kills[what] += 1
         if what == "worker":
             worker = chance.choice(workers)
             await asyncio.to_thread(worker.kill)
             worker.start()
-        elif what == "broker":
-            await broker.kill()
-            await broker.restart()
         else:
-            await postgres.kill()
-            await postgres.restart()
+            await servers[what].kill()
+            await servers[what].restart()
 
 
 def main() -> int:
@@ -201,11 +235,13 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
     given = options.parse_args()
     print(f"{given.jobs} jobs, {given.kills} kills, seed {given.seed}", flush=True)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         tally = asyncio.run(
             run_chaos(given.jobs, given.kills, Path(name), seed=given.seed, show=sys.stderr.isatty())
         )
     print(tally.table())
+    print(f"told wrongly: {len(tally.wrong())}; took {time.monotonic() - began:.0f} s")
     for fault in tally.wrong()[:20]:
         print(f"wrong: {fault}")
     return 1 if tally.lost() or tally.doubled() or tally.wrong() else 0

@@ -2,113 +2,287 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from tests.conftest import StartWorker
+from tests.faults.answered import REPLIES, answers, publish
 from tests.support.frames import BAD_FRAMES, FramePublisher
-from tests.support.rpc import Stranger, job
-from tests.support.worker_process import WorkerProcess
+from tests.support.provider import Provider
+from tests.support.rpc import DIRECT, Stranger, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
-pytestmark = pytest.mark.faults
-
-REPLIES = "callers.replies"
-
-
-async def _publish(url: str, count: int, action: str = "echo", seconds: float = 1) -> list[str]:
-    """Publish jobs whose replies wait in a durable queue; the caller hangs up."""
-
-    def publish() -> list[str]:
-        with Stranger(url, reply_queue=REPLIES, collects=False) as stranger:
-            stranger.channel.confirm_delivery()
-            params = {"message": "x" * 100} if action == "echo" else {"seconds": seconds}
-            return [stranger.send(job("dummy", action, params)) for _ in range(count)]
-
-    return await asyncio.to_thread(publish)
+# One process runs them all, on one broker that they kill in turn.
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("broker")]
 
 
-async def _answers(url: str, sent: list[str], timeout_s: float = 60) -> dict[str, int]:
-    """Collect the replies, and count them by correlation id."""
-
-    def collect() -> dict[str, int]:
-        with Stranger(url, reply_queue=REPLIES) as stranger:
-            replies = stranger.wait(sent, timeout_s)
-            assert 0 == stranger.depth("connectors.dead")
-            return {each: len(copies) for each, copies in replies.items()}
-
-    return await asyncio.to_thread(collect)
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """A broker of this module's own."""
+    broker = PrivateRabbitMQ(tmp_path_factory.mktemp("victim"))
+    asyncio.run(broker.start())
+    yield broker
+    asyncio.run(broker.stop())
 
 
-async def test_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
-    own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
+@pytest.fixture
+async def victim_url(victim: PrivateRabbitMQ) -> AsyncIterator[str]:
+    """A virtual host on it for this test alone."""
+    name = f"test-{uuid4().hex[:12]}"
+    yield await victim.add_vhost(name)
+    await victim.delete_vhost(name)
+
+
+async def test_f01_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
-    worker = await start_worker(own_rabbitmq.url)
-    sent = await _publish(own_rabbitmq.url, 1000)
+    worker = await start_worker(victim_url)
+    sent = await publish(victim_url, 1000)
     await worker.until_logged("job finished", count=100)
 
-    await own_rabbitmq.kill()
+    await victim.kill()
     await worker.until_logged("lane lost its connection")
     assert (await worker.get("readyz")).status_code == 503
-    await own_rabbitmq.restart()
+    await victim.restart()
     back_at = time.monotonic()
     await worker.ready(15)
 
     assert time.monotonic() - back_at < 10
-    assert set(sent) == set(await _answers(own_rabbitmq.url, sent))
+    assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_a_running_job_is_not_cut_short_by_a_lost_connection_and_runs_once(
-    own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
+async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_runs_once(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
-    worker = await start_worker(own_rabbitmq.url)
-    sent = await _publish(own_rabbitmq.url, 5, "sleep")
+    worker = await start_worker(victim_url)
+    sent = await publish(victim_url, 5, "sleep")
     await worker.until(lambda: "connectors.jobs.dummy" in worker.log_path.read_text())
 
-    await own_rabbitmq.ctl("close_all_connections", "test")
+    await victim.ctl("close_all_connections", "--global", "test")
     await worker.until_logged("lane lost its connection", count=3)
 
-    answers = await _answers(own_rabbitmq.url, sent)
-    assert set(sent) == set(answers)
+    assert set(sent) == set(await answers(victim_url, sent))
     await worker.until_logged("job finished", count=5)
     assert 5 == len({line["job_id"] for line in worker.logged("job finished")})
 
 
-async def test_a_hung_broker_is_noticed_and_nothing_is_lost(
-    own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
+async def test_f02_a_clean_stop_and_start_is_told_once_and_loses_nothing(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
-    worker = await start_worker(own_rabbitmq.url)
-    sent = await _publish(own_rabbitmq.url, 50, "sleep")
-    await asyncio.sleep(0.3)
+    worker = await start_worker(victim_url)
+    sent = await publish(victim_url, 20, "sleep")
+    await worker.until_logged("lane consuming")
 
-    own_rabbitmq.pause()
-    try:
-        await worker.until_logged("lane lost its connection", timeout_s=60)
-    finally:
-        own_rabbitmq.resume()
+    await victim.ctl("stop_app")
+    await worker.until_logged("lane lost its connection", count=3)
+    await victim.ctl("start_app")
     await worker.ready(40)
 
-    assert set(sent) == set(await _answers(own_rabbitmq.url, sent))
+    assert set(sent) == set(await answers(victim_url, sent))
+    lost = [line["lane"] for line in worker.logged("lane lost its connection")]
+    assert sorted(set(lost)) == sorted(lost)
 
 
-async def test_a_memory_alarm_pauses_intake_and_loses_nothing(
-    own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
+async def test_f03_f04_a_hung_broker_is_noticed_and_nothing_is_lost(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
-    worker = await start_worker(own_rabbitmq.url)
-    sent = await _publish(own_rabbitmq.url, 20, "sleep", seconds=8)
+    worker = await start_worker(victim_url, failing=True, HEARTBEAT_S="4")
+    sent = await publish(victim_url, 50, "sleep")
+    await asyncio.sleep(0.3)
 
-    await own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-    await worker.until_logged("lane paused")
-    ready = (await worker.get("readyz")).status_code
-    await own_rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+    victim.pause()  # the jobs end in the hang, and their answers are published into it
+    try:
+        await worker.until_logged("lane lost its connection", 60)
+        ready = (await worker.get("readyz")).status_code
+    finally:
+        victim.resume()
     await worker.ready(40)
 
     assert 503 == ready
-    assert set(sent) == set(await _answers(own_rabbitmq.url, sent))
+    assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_a_deleted_lane_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
+async def test_f10_a_channel_closed_for_a_double_ack_is_built_again_and_hurts_no_job(
+    broker_url: str, start_worker: StartWorker, tmp_path: Any
+) -> None:
+    worker = await start_worker(
+        broker_url, failing=True, FAILPOINT="double ack", FAILPOINT_MARKER=str(tmp_path / "marker")
+    )
+    sent = await publish(broker_url, 1)
+    slow = await publish(broker_url, 20, "sleep")
+
+    await worker.until_logged("lane cannot consume")
+    await worker.ready()
+
+    assert set(sent + slow) == set(await answers(broker_url, sent + slow))
+    assert not worker.logged("lane lost its connection")
+
+
+async def test_f11_a_reply_exchange_that_is_gone_hurts_no_consumer(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    with Stranger(broker_url) as stranger:
+        channel = stranger.channel
+        channel.exchange_declare("callers", "direct")
+        channel.queue_bind(stranger.reply_to or "", "callers")
+        worker = await start_worker(broker_url, reply_exchange="callers")
+        first = stranger.call(job("dummy", "ping"))
+
+        channel.exchange_delete("callers")
+        for _ in range(10):
+            stranger.send(job("dummy", "ping"))
+        stranger.send(job("dummy", "fail", {"code": "REJECTED"}))
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 30, lambda: "the failure")
+        await worker.until_logged("job finished", count=12)
+        channel.exchange_declare("callers", "direct")
+        channel.queue_bind(stranger.reply_to or "", "callers")
+        again = stranger.call(job("dummy", "ping"))
+
+    assert ["pong"] * 2 == [first["data"], again["data"]]
+    assert not worker.logged("lane lost its connection") + worker.logged("lane cannot consume")
+
+
+async def test_f14_a_full_queue_of_ours_holds_the_job_until_it_has_room(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(victim_url)
+    vhost = victim_url.rpartition("/")[2]
+    policy = (
+        "set_policy",
+        "-p",
+        vhost,
+        "full",
+        "^connectors.dead$",
+        '{"max-length":3,"overflow":"reject-publish"}',
+        "--apply-to",
+        "queues",
+    )
+    await victim.ctl(*policy)
+
+    def take(stranger: Stranger) -> None:
+        taken: set[bytes] = set()
+
+        def all_ten() -> bool:
+            method, _, body = stranger.channel.basic_get("connectors.dead", auto_ack=True)
+            if method is not None:
+                taken.add(body)
+            return len(taken) == 10
+
+        stranger.until(all_ten, 60, lambda: f"{10 - len(taken)} letters")
+
+    with Stranger(victim_url, reply_queue=None) as stranger:
+        for _ in range(10):
+            stranger.send(job("dummy", "fail", {"code": "REJECTED"}))
+        await asyncio.to_thread(take, stranger)
+        assert 0 == stranger.depth("connectors.jobs.dummy")
+
+
+async def test_f23_a_reply_queue_that_is_full_is_tried_a_few_times_and_no_more(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+
+    with Stranger(broker_url, reply_queue=None) as stranger:
+        stranger.channel.queue_declare("narrow", arguments=full)
+        for _ in range(5):
+            stranger.send(job("dummy", "ping"), reply_to="narrow")
+        await worker.until_logged("job finished", count=5)
+
+    said = sorted(line["reply"] for line in worker.logged("job finished"))
+    assert said[0] == "delivered" and "refused" in said
+
+
+async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answer(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    await victim.eval("application:set_env(rabbit, consumer_timeout, 2000)")
+    await victim.eval("application:set_env(rabbit, channel_tick_interval, 500)")
+    provider = Provider()
+    await provider.start()
+    try:
+        worker = await start_worker(victim_url, enabled="effects", EFFECTS_URL=provider.url)
+        stranger = await asyncio.to_thread(Stranger, victim_url)
+        sent = stranger.send(job("effects", "linger", {"seconds": 6}, idempotency_key="k"))
+        replies = await asyncio.to_thread(stranger.wait, [sent])
+        stranger.close()
+        assert worker.logged("lane cannot consume"), "the broker closed the channel meanwhile"
+    finally:
+        await victim.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
+        await victim.eval("application:set_env(rabbit, channel_tick_interval, 60000)")
+        await provider.stop()
+
+    assert ["lingered"] == [reply["data"] for reply in replies[sent]]
+    assert [("notes", "k")] == provider.journal
+
+
+async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_connections(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    vhost = victim_url.rpartition("/")[2]
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", "^$", "^$", "^$")
+    await victim.ctl("close_all_connections", "--vhost", vhost, "test")
+    await worker.until_logged("lane cannot consume", 40, count=3)
+    ready = (await worker.get("readyz")).status_code
+    await asyncio.sleep(3)  # of tries
+    listed = await victim.ctl("list_connections", "vhost", "state")
+    count = sum(line.startswith(vhost) for line in listed.splitlines())
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", ".*", ".*", ".*")
+    await worker.ready(40)
+    sent = await publish(victim_url, 1)
+
+    assert 503 == ready
+    assert count <= 5, listed
+    assert 3 == len(worker.logged("lane cannot consume")), "said once for each lane"
+    assert set(sent) == set(await answers(victim_url, sent))
+
+
+async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    alarms = (
+        (("set_vm_memory_high_watermark", "absolute", "1MB"), ("set_vm_memory_high_watermark", "0.4")),
+        (("set_disk_free_limit", "10000GB"), ("set_disk_free_limit", "50MB")),
+    )
+    for number, (alarm, clear) in enumerate(alarms, 1):
+        sent = await publish(victim_url, 20, "sleep", seconds=4)
+        direct = await asyncio.to_thread(Stranger, victim_url, reply_queue=DIRECT)
+        waiting = direct.send(job("dummy", "sleep", {"seconds": 4}))
+        direct.process(0.5)
+
+        await victim.ctl(*alarm)
+        await worker.until_logged("lane paused", count=3 * number)
+        ready = (await worker.get("readyz")).status_code
+        await victim.ctl(*clear)
+        await worker.ready(40)
+
+        assert 503 == ready
+        await asyncio.to_thread(direct.wait, [waiting])
+        direct.close()
+        assert set(sent) == set(await answers(victim_url, sent))
+
+
+async def test_f12_a_deleted_rung_and_dead_letter_queue_are_declared_again(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    await start_worker(broker_url, max_attempts="2")
+
+    with Stranger(broker_url) as stranger:
+        for kind in ("retry.1s", "dead"):
+            stranger.channel.queue_delete(f"connectors.{kind}")
+        stranger.channel.exchange_delete("connectors.retry.5s")
+        reply = stranger.call(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+
+        assert "UNAVAILABLE" == reply["error"]["code"]
+        assert 1 == stranger.depth("connectors.dead")
+
+
+async def test_f12_a_deleted_lane_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url)
 
     with Stranger(broker_url) as stranger:
@@ -120,7 +294,7 @@ async def test_a_deleted_lane_is_declared_again(broker_url: str, start_worker: S
     assert "pong" == reply["data"]
 
 
-async def test_a_queue_with_other_arguments_is_named_with_the_difference_and_ends_in_78(
+async def test_f13_a_queue_with_other_arguments_is_named_with_the_difference_and_ends_in_78(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     with Stranger(broker_url, reply_queue=None) as stranger:
@@ -142,17 +316,17 @@ async def test_a_queue_with_other_arguments_is_named_with_the_difference_and_end
     assert "Traceback" not in worker.log_path.read_text()
 
 
-async def test_a_broker_that_is_absent_at_start_is_waited_for(
-    own_rabbitmq: PrivateRabbitMQ, start_worker: StartWorker
+async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
-    await own_rabbitmq.kill()
-    worker = await start_worker(own_rabbitmq.url, ready=False)
+    await victim.kill()
+    worker = await start_worker(victim_url, ready=False)
     await worker.until_logged("broker unreachable")
-    await own_rabbitmq.restart()
+    await victim.restart()
     await worker.ready(15)
 
-    sent = await _publish(own_rabbitmq.url, 1)
-    assert set(sent) == set(await _answers(own_rabbitmq.url, sent))
+    sent = await publish(victim_url, 1)
+    assert set(sent) == set(await answers(victim_url, sent))
 
 
 @pytest.mark.parametrize(
@@ -163,24 +337,25 @@ async def test_a_broker_that_is_absent_at_start_is_waited_for(
     ],
     ids=["user", "vhost"],
 )
-async def test_a_refused_login_is_one_clear_line_and_ends_in_78(
+async def test_f06_a_refused_login_is_one_clear_line_and_ends_in_78(
     broker_url: str, start_worker: StartWorker, change: object, named: str
 ) -> None:
     worker = await start_worker(change(broker_url), ready=False)  # type: ignore[operator]
 
     assert 78 == await worker.wait()
-    assert named in worker.log_tail(1)
+    (told,) = [line for line in worker.log_tail().splitlines() if line.startswith("connectors: ")]
+    assert named in told
     password = broker_url.split(":")[2].split("@")[0]
     assert password not in worker.log_path.read_text()
 
 
-async def test_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
+async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     """B01-B09: a frame that the client library cannot read kills its connection."""
     worker = await start_worker(broker_url)
 
-    def publish() -> list[str]:
+    def publish_all() -> list[str]:
         with (
             Stranger(broker_url, reply_queue=REPLIES, collects=False) as stranger,
             FramePublisher(broker_url) as frames,
@@ -193,8 +368,8 @@ async def test_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_n
                     frames.publish("connectors.jobs", "dummy.echo", b"{}", *bad.pop())
             return sent
 
-    sent = await asyncio.to_thread(publish)
-    answers = await _answers(broker_url, sent, 100)
+    sent = await asyncio.to_thread(publish_all)
+    answered = await answers(broker_url, sent, 100)
 
     def poisoned() -> int:
         with Stranger(broker_url, reply_queue=None) as stranger:
@@ -203,11 +378,7 @@ async def test_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_n
             )
             return stranger.depth("connectors.poison")
 
-    assert set(sent) == set(answers)
+    assert set(sent) == set(answered)
     assert len(BAD_FRAMES) == await asyncio.to_thread(poisoned)
-    await _is_calm(worker)
-
-
-async def _is_calm(worker: WorkerProcess) -> None:
     await worker.ready()
     assert (await worker.get("healthz")).status_code == 200

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartWorker
+from tests.faults import kill_table
 from tests.support.failing_worker import POINTS
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
@@ -52,7 +53,9 @@ async def test_kill_9_at_each_point_leaves_one_effect_and_one_answer(
     action: str, rabbitmq: PrivateRabbitMQ, provider: Provider, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     """On SQLite: the worker dies, and is started again."""
-    await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, None)
+    seen = await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, None)
+
+    assert kill_table.recorded("SQLite", action, seen) == seen
 
 
 @pytest.mark.parametrize("action", ["book", "jot", "scribble"])
@@ -65,7 +68,9 @@ async def test_a_second_worker_on_postgresql_takes_over_from_one_killed_at_each_
     tmp_path: Path,
 ) -> None:
     """On PostgreSQL: two workers; whichever takes the job dies, and the other sees it through."""
-    await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, postgres)
+    seen = await _kill_at_each_point(action, rabbitmq, provider, start_worker, tmp_path, postgres)
+
+    assert kill_table.recorded("PostgreSQL", action, seen) == seen
 
 
 async def _kill_at_each_point(
@@ -75,7 +80,8 @@ async def _kill_at_each_point(
     start_worker: StartWorker,
     tmp_path: Path,
     postgres: PrivatePostgres | None,
-) -> None:
+) -> dict[str, str]:
+    """Kill at each point, and say what came of it by point."""
     slots = asyncio.Semaphore(AT_ONCE)
     cases = [Case(point, action) for point in POINTS]
 
@@ -106,6 +112,7 @@ async def _kill_at_each_point(
 
     replies = dict(zip(cases, await asyncio.gather(*(run(case) for case in cases)), strict=True))
 
+    seen = {}
     for case, reply in replies.items():
         effects = provider.effects()[(case.kind, case.key)]
         if reply["status"] == "succeeded":
@@ -115,6 +122,9 @@ async def _kill_at_each_point(
             assert "scribble" == case.action and case.point in {"K4", "K5", "K6"}, (case, reply)
             assert "OUTCOME_UNKNOWN" == reply["error"]["code"]
             assert effects <= 1, case
+        said = "answered" if reply["status"] == "succeeded" else reply["error"]["code"]
+        seen[case.point] = f"{'one effect' if effects else 'no effect'}, {said}"
+    return seen
 
 
 async def _run(

@@ -2,44 +2,24 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from tests.conftest import PLUGIN, StartWorker
+from tests.conftest import Run, StartWorker
+from tests.support.http_servers import serve
 from tests.support.provider import Provider
 from tests.support.rpc import Stranger, job
 from worker.dev.openbao import PrivateOpenBao
 
 pytestmark = pytest.mark.integration
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def connectors(broker_url: str, tmp_path: Path) -> Run:
-    """Run `connectors …` on this test's broker."""
-
-    def run(*args: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "CONNECTORS_RABBITMQ_URL": broker_url,
-            "CONNECTORS_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
-            "CONNECTORS_DATA_DIR": str(tmp_path),
-            "PYTHONPATH": str(PLUGIN),
-            **{f"CONNECTORS_{name.upper()}": value for name, value in settings.items()},
-        }
-        command = [sys.executable, "-m", "worker", *args]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, input=stdin, capture_output=True, text=True, check=False
-        )
-
-    return run
+#: Leaves of a text what a terminal would obey.
+_PRINTABLE = {ord(each): None for each in map(chr, range(0x3000)) if each.isprintable()}
 
 
 async def test_call_prints_the_reply_and_says_by_its_exit_code_how_it_went(
@@ -85,12 +65,15 @@ async def test_publish_sends_all_or_nothing(
 
     refused = connectors("publish", "-", stdin=good + '\n{"id": "x", "connector": "Dummy"}\n')
     sent = connectors("publish", "-", stdin=good)
-    await worker.until_logged("job finished", count=50)
+    strange = job("dummy", "echo", {"message": "line \u2028 and \x85 separators"})
+    alone = connectors("publish", "-", "--bulk", stdin=json.dumps(strange, ensure_ascii=False) + "\r\n")
+    await worker.until_logged("job finished", count=51)
 
     assert 2 == refused.returncode
     assert "line 51" in refused.stderr
     assert (0, "50 jobs published\n") == (sent.returncode, sent.stdout)
-    assert 50 == len(worker.logged("job finished"))
+    assert (0, "1 job published\n") == (alone.returncode, alone.stdout)
+    assert {"succeeded"} == {line["outcome"] for line in worker.logged("job finished")}
 
 
 async def test_dead_letters_are_listed_shown_replayed_and_purged(
@@ -104,7 +87,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(
 
         listed = json.loads(connectors("dead", "list", "--json").stdout)
         again = json.loads(connectors("dead", "list", "--json").stdout)
-        shown = json.loads(connectors("dead", "show", "b").stdout)
+        shown = json.loads(connectors("dead", "show", "b", "--json").stdout)
         replayed = connectors("dead", "replay", "a")
         absent = connectors("dead", "replay", "nobody")
         stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "the letter's return")
@@ -150,6 +133,29 @@ async def test_personal_data_is_in_no_log_line_and_no_listing_of_dead_letters(
         assert "5321112233" not in text
     assert "+905321112233" in revealed
     assert "asked for ***" in worker.log_path.read_text()
+
+
+async def test_a_letter_cannot_drive_the_terminal_and_an_absent_id_is_named(
+    broker_url: str, start_worker: StartWorker, connectors: Run
+) -> None:
+    await start_worker(broker_url)
+    with Stranger(broker_url, reply_queue=None) as stranger:
+        stranger.send(
+            '{"id":"a","connector":"\\u001b[2J\\u202e\x9b31m","action":"x"}'.encode(), key="dummy.ping"
+        )
+        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the letter")
+
+        said = [
+            connectors("dead", *words).stdout
+            for words in (["list"], ["list", "--json"], ["show", "a"], ["show", "a", "--json"])
+        ]
+        purged = connectors("dead", "purge", "a", "gone", "--yes")
+
+    assert all("\\u001b[2J\\u202e\\u009b31m" in text for text in said)
+    assert "" == "".join(said).replace("\n", "").replace("\t", "").translate(_PRINTABLE)
+    assert "\x1b[2J\u202e\x9b31m" == json.loads(said[1])[0]["connector"]
+    assert (1, "1 removed\n") == (purged.returncode, purged.stdout)
+    assert "'gone'" in purged.stderr
 
 
 async def test_a_replayed_job_runs_although_its_deadline_has_passed(
@@ -223,20 +229,45 @@ async def test_credentials_are_put_listed_checked_and_deleted_and_never_printed(
     connectors: Run, openbao: PrivateOpenBao
 ) -> None:
     vault = {"vault_url": openbao.url, "vault_auth": "token", "vault_token": openbao.root_token}
-    document = json.dumps({"base_url": "https://api.example.com", "auth": "bearer", "token": "s3cret-canary"})
 
+    async def api(request: web.Request) -> web.Response:
+        is_let_in = request.headers["Authorization"] == "Bearer s3cret-canary"
+        return web.Response(status=404 if is_let_in else 401)
+
+    def document(url: str, token: str) -> str:
+        return json.dumps({"base_url": url, "auth": "bearer", "token": token})
+
+    async with serve(api) as served:
+        good, bad = (document(served.url, token) for token in ("s3cret-canary", "s3cret-canary-2"))
+        put = connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=good, **vault)
+        check = ["credentials", "check", "http", "--tenant", "acme"]
+        checked = await asyncio.to_thread(connectors, *check, **vault)
+        connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=bad, **vault)
+        refused = await asyncio.to_thread(connectors, *check, **vault)
     wrong = connectors("credentials", "put", "http", "-", stdin='{"token": "s3cret-canary"}', **vault)
-    put = connectors("credentials", "put", "http", "-", "--tenant", "acme", stdin=document, **vault)
     listed = connectors("credentials", "list", "--tenant", "acme", "--json", **vault)
-    checked = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
     deleted = connectors("credentials", "delete", "http", "--tenant", "acme", **vault)
-    gone = connectors("credentials", "check", "http", "--tenant", "acme", **vault)
+    gone = connectors(*check, **vault)
 
+    faults = [
+        connectors("credentials", "put", "http", "-", "--tenant", "../x", stdin=good, **vault),
+        connectors("credentials", "delete", "http", "--tenant", "nobody", **vault),
+        connectors("credentials", "list", **{**vault, "vault_url": "http://127.0.0.1:1"}),
+        connectors("credentials", "put", "dummy", "-", stdin="{}", **vault),
+    ]
+
+    assert [(1, 1), (1, 1), (1, 1), (2, 1)] == [
+        (each.returncode, len(each.stderr.splitlines())) for each in faults
+    ], [each.stderr for each in faults]
+    assert "" == checked.stderr
+    assert (1, True) == (refused.returncode, refused.stderr.startswith("connectors: CREDENTIAL_INVALID"))
     assert (1, True) == (wrong.returncode, "base_url" in wrong.stderr)
     assert (0, 0, 0) == (put.returncode, checked.returncode, deleted.returncode), put.stderr + checked.stderr
     assert [{"tenant": "acme", "connector": "http", "credential": "default"}] == json.loads(listed.stdout)
     assert (1, True) == (gone.returncode, "CREDENTIAL_NOT_FOUND" in gone.stderr)
-    said = "".join(done.stdout + done.stderr for done in (wrong, put, listed, checked, deleted, gone))
+    said = "".join(
+        done.stdout + done.stderr for done in (wrong, put, listed, checked, refused, deleted, gone)
+    )
     assert "s3cret-canary" not in said
 
 
@@ -253,10 +284,20 @@ def test_list_describe_and_config_speak_json(connectors: Run) -> None:
     assert ":******@" in url
 
 
-def test_what_is_not_there_is_said_in_one_line(connectors: Run) -> None:
+def test_what_is_not_there_is_said_in_one_line(connectors: Run, tmp_path: Path) -> None:
     unknown = connectors("describe", "fax")
     refused = connectors("call", "dummy", "ping", rabbitmq_url="amqp://127.0.0.1:1/")
+    not_text = tmp_path / "image"
+    not_text.write_bytes(b"\xff\xfe")
+    wrong = [
+        connectors("call", "dummy", "ping", "--timeout", "nan"),
+        connectors("call", "dummy", "ping", "--timeout", "0"),
+        connectors("call", "dummy", "ping", "--params", f"@{not_text}"),
+        connectors("credentials", "put", "http", str(not_text)),
+        connectors("dead", "replay", "--reason", "NO_SUCH_CODE"),
+    ]
 
+    assert [(2, 1)] * 5 == [(each.returncode, len(each.stderr.strip().splitlines())) for each in wrong]
     assert (2, 1) == (unknown.returncode, len(unknown.stderr.strip().splitlines()))
     assert (1, 1) == (refused.returncode, len(refused.stderr.strip().splitlines()))
     assert "127.0.0.1:1" in refused.stderr

@@ -3,12 +3,17 @@
 import asyncio
 import json
 import signal
+import ssl
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import PLUGIN, StartWorker
+from tests.conftest import PLUGIN, Run, StartWorker
+from tests.support.http_servers import make_authority
 from tests.support.rpc import DIRECT, Stranger, job
 
 pytestmark = pytest.mark.integration
@@ -106,10 +111,30 @@ async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend
         assert "succeeded" == stranger.call(job("dummy", "ping"))["status"]
 
 
-async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
+async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url)
+    sent = job("dummy", "ping", id="j-1", metadata={"call": "c1"})
+
+    with Stranger(broker_url) as stranger:
+        typed = stranger.call(sent, content_type="text/xml")
+        packed = stranger.call(b"\x1f\x8b", content_encoding="gzip", message_id="m-1")
+        plain = stranger.call(
+            sent, content_type='Application/JSON; charset="UTF-8"', content_encoding="UTF-8"
+        )
+        forged = stranger.call(sent, headers={"x-delivery-count": 500})
+
+    assert ("INVALID_MESSAGE", "INVALID_MESSAGE") == (typed["error"]["code"], packed["error"]["code"])
+    assert ("j-1", "dummy", {"call": "c1"}) == (typed["id"], typed["connector"], typed["metadata"])
+    assert ("m-1", None) == (packed["id"], packed["connector"])
+    assert [("pong", 1)] * 2 == [(each["data"], each["attempts"]) for each in (plain, forged)]
+
+
+async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
     body = b'{"id": "a",  "connector":"dummy","action":"fail","params":{"code":"NOT_FOUND"}}'
 
     with Stranger(broker_url, reply_queue=None) as stranger:
@@ -120,6 +145,7 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
         _, properties, parked = stranger.channel.basic_get("connectors.dead")
 
     assert body == parked
+    assert ["a"] == [line["job_id"] for line in worker.logged("job parked")]
     assert ("m-1", TRACE) == (properties.message_id, properties.headers["traceparent"])
     assert "CC" not in properties.headers
     assert {
@@ -276,6 +302,53 @@ async def test_validate_checks_everything_and_calls_nothing(
 
     assert ({"valid": True}, 0) == (good["data"], good["attempts"])
     assert ("INVALID_PARAMS", "seconds") == (bad["error"]["code"], bad["error"]["details"][0]["field"])
+
+
+@asynccontextmanager
+async def _tls_before(url: str, server: ssl.SSLContext) -> AsyncIterator[str]:
+    """Put TLS before the broker; gives the amqps URL."""
+    port = urlsplit(url).port
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, to_broker), pump(from_broker, writer))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
+    try:
+        tls_port = listener.sockets[0].getsockname()[1]
+        yield url.replace("amqp://", "amqps://").replace(f":{port}/", f":{tls_port}/")
+    finally:
+        listener.close()
+
+
+async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
+    broker_url: str, start_worker: StartWorker, connectors: Run, tmp_path: Path
+) -> None:
+    authority = make_authority(tmp_path, "127.0.0.1")
+    async with _tls_before(broker_url, authority.server) as url:
+        trusting = {"rabbitmq_url": url, "ca_file": str(authority.ca_file)}
+        worker = await start_worker(url, ca_file=str(authority.ca_file))
+        good = await asyncio.to_thread(connectors, "call", "dummy", "ping", **trusting)
+        lanes = await asyncio.to_thread(connectors, "lanes", "list", **trusting)
+        letters = await asyncio.to_thread(connectors, "dead", "list", **trusting)
+        refused = await asyncio.to_thread(connectors, "call", "dummy", "ping", rabbitmq_url=url)
+        worker.signal(signal.SIGTERM)
+        await worker.wait()
+        distrusting = await start_worker(url, ready=False)
+        code = await distrusting.wait()
+
+    assert [0, 0, 0] == [each.returncode for each in (good, lanes, letters)], good.stderr
+    assert (1, 1) == (refused.returncode, len(refused.stderr.splitlines()))
+    assert "CONNECTORS_CA_FILE" in refused.stderr
+    assert 78 == code
+    assert "CONNECTORS_CA_FILE" in distrusting.log_tail(1)
 
 
 async def test_sigterm_answers_what_runs_and_exits_with_0(broker_url: str, start_worker: StartWorker) -> None:

@@ -1,4 +1,4 @@
-"""A launcher that is killed with -9 leaves no process and no port behind."""
+"""A launcher that is killed with -9 leaves no process, no port and no secret behind."""
 
 import asyncio
 import json
@@ -15,8 +15,12 @@ import pytest
 pytestmark = pytest.mark.integration
 
 
-async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+async def test_kill_9_of_connectors_dev_leaves_no_process_and_no_secrets(tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "TMPDIR": str(tmp_path),
+    }
     with (tmp_path / "dev.log").open("wb") as log:
         launcher = subprocess.Popen(
             [sys.executable, "-m", "worker", "dev"], env=environment, cwd=tmp_path, stdout=log, stderr=log
@@ -29,15 +33,27 @@ async def test_kill_9_of_connectors_dev_leaves_no_process(tmp_path: Path) -> Non
         children = psutil.Process(launcher.pid).children(recursive=True)
         names = {child.name() for child in children}
 
+        ask = {"range_start": "2030-03-11T09:00", "range_end": "2030-03-11T10:00", "duration_minutes": 60}
         called = subprocess.run(
-            [sys.executable, "-m", "worker", "call", "dummy", "ping", "--json"],
+            [sys.executable, "-m", "worker", "call", "google_calendar", "find_available_slots", "--json",
+             "--params", json.dumps(ask)],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        checked = subprocess.run(
+            [sys.executable, "-m", "worker", "credentials", "check", "google_calendar"],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
     _, left = await asyncio.to_thread(psutil.wait_procs, children, 15)
+    deadline = time.monotonic() + 15
+    while list(tmp_path.glob("connectors-*")):
+        assert time.monotonic() < deadline, "the data directory stays"
+        await asyncio.sleep(0.1)
 
-    assert "pong" == json.loads(called.stdout)["data"], called.stderr
+    # On the calendar's sandbox, with the credential that `dev` has put into the vault.
+    assert 1 == len(json.loads(called.stdout)["data"]["slots"]), called.stdout
+    assert 0 == checked.returncode, checked.stderr
     assert {"beam.smp", "bao"} <= names
     assert [] == left

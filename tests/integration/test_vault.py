@@ -56,8 +56,18 @@ class Admin:
             raise requests.HTTPError(f"{response.status_code} {response.text[:300]}")
         return response.json() if response.content else {}
 
-    def mount_kv(self) -> None:
-        self.ask("POST", f"sys/mounts/{self.mount}", {"type": "kv", "options": {"version": "2"}})
+    def mount_kv(self, mount: str | None = None, *, headers: dict[str, str] | None = None) -> None:
+        """Mount KV v2, and wait: for a moment it answers 400, "Upgrading … to versioned data"."""
+        mount = mount or self.mount
+        self.ask("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}}, headers=headers)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.ask("GET", f"{mount}/config", headers=headers)
+                return
+            except requests.HTTPError:
+                assert time.monotonic() < deadline, f"{mount} takes no secrets"
+                time.sleep(0.02)
 
     def put(self, path: str, **fields: Any) -> None:
         self.ask("POST", f"{self.mount}/data/connectors/{path}", {"data": fields})
@@ -455,7 +465,7 @@ async def test_a_rate_limit_is_an_outage_that_passes(admin: Admin, connect: Conn
 async def test_a_namespace_is_a_vault_of_its_own(admin: Admin, connect: Connect) -> None:
     inside = {"X-Vault-Namespace": "team"}
     admin.ask("POST", "sys/namespaces/team")
-    admin.ask("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}}, headers=inside)
+    admin.mount_kv("secret", headers=inside)
     body = {"data": {"token": "team-token"}}
     admin.ask("POST", "secret/data/connectors/acme/http/default", body, headers=inside)
 

@@ -72,8 +72,9 @@ async def test_a_job_runs_with_its_credential_and_the_secret_shows_up_nowhere(
     assert {"known": True} == good["data"]["body"]  # type: ignore[index]
     assert "CREDENTIAL_NOT_FOUND" == absent["error"]["code"]  # type: ignore[index]
     said = [worker.log_path.read_text(), str(good), str(absent), str(headers), str(body)]
-    said.append((await worker.get("metrics")).text)
-    assert not [text for text in said if CANARY in text]
+    metrics = (await worker.get("metrics")).text
+    assert 'connectors_http_call_duration_seconds_count{outcome="2xx",reach="loopback"} 1.0' in metrics
+    assert not [text for text in [*said, metrics] if CANARY in text]
 
 
 async def test_a_sealed_vault_makes_jobs_wait_and_uses_up_no_attempt(

@@ -166,6 +166,23 @@ def test_a_refusal_keeps_what_the_answer_needs() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        _body()[:-1] + b',"metadata":{"call":"\\ud800"}}',
+        _body()[:-1] + b',"metadata":{"\\ud800":"c1"}}',
+        _raw('{"\\ud800":1,"\\ud800":2}'),
+    ],
+    ids=["value", "name", "twice"],
+)
+def test_what_a_refusal_keeps_can_be_written_again(body: bytes) -> None:
+    refusal = _refusal(body)
+
+    kept = [refusal.message, refusal.metadata, *(detail.model_dump() for detail in refusal.details)]
+    assert json.dumps(kept, ensure_ascii=False).encode()
+    assert "a" == refusal.id
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         b'{"id":"a","connector":"dummy","action":"echo","params":{%s}}'
         % b",".join(b'"%d":1' % n for n in range(100_000)),
         b'{"metadata":{%s}}' % b",".join(b'"%d":1' % n for n in range(100_000)),

@@ -15,7 +15,10 @@ from typing import Any
 
 import httpx
 
+import worker.broker
+import worker.caller
 import worker.ledger
+import worker.once
 from worker.broker import Delivery, PublishChannel
 from worker.caller import Caller
 from worker.cli import main
@@ -86,6 +89,20 @@ def die_processed() -> None:
     httpx.AsyncClient.request = dying  # type: ignore[method-assign]
 
 
+def ack_twice() -> None:
+    """Ack one delivery a second time, which the broker answers by closing the channel."""
+    ack = Delivery.ack
+
+    async def doubled(self: Delivery) -> bool:
+        done = await ack(self)
+        if not Path(os.environ["FAILPOINT_MARKER"]).exists():
+            Path(os.environ["FAILPOINT_MARKER"]).touch()
+            await ack(self)
+        return done
+
+    Delivery.ack = doubled  # type: ignore[method-assign]
+
+
 FAIL_AT: dict[str, Callable[[], None]] = {
     "K0": lambda: before(Consumer, "take"),
     "K1": lambda: before(Once, "run"),
@@ -98,11 +115,15 @@ FAIL_AT: dict[str, Callable[[], None]] = {
     "K8": die_unconfirmed,
     "K9": lambda: before(Delivery, "ack"),
     "K10": lambda: after(Delivery, "ack"),
+    "double ack": ack_twice,
 }
 
 if __name__ == "__main__":
     worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
-    worker.ledger.RENEW_S = 0.5  # type: ignore[misc]
+    worker.once.RENEW_S = 0.5  # type: ignore[misc]
+    worker.once.STALL_S = 2.0  # type: ignore[misc]
+    worker.broker.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
+    worker.caller.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()
     sys.argv = ["connectors", "worker"]

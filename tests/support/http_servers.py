@@ -117,7 +117,7 @@ class Authority:
     server: ssl.SSLContext
 
 
-def make_authority(folder: Path, *hosts: str) -> Authority:
+def make_authority(folder: Path, *hosts: str, expired: bool = False) -> Authority:
     """Make an authority, and a server's certificate for these hosts."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
@@ -135,7 +135,7 @@ def make_authority(folder: Path, *hosts: str) -> Authority:
             key.public_key(),
             2,
             start,
-            end,
+            start + timedelta(minutes=1) if expired else end,
         )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(ca_key, hashes.SHA256())

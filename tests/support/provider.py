@@ -30,6 +30,7 @@ class Provider:
         app = web.Application()
         app.router.add_put("/bookings/{key}", self._book)
         app.router.add_post("/notes/{key}", self._note)
+        app.router.add_get("/alive", self._alive)
         app.router.add_get("/{kind}/{key}", self._find)
         app.router.add_delete("/{kind}/{key}", self._remove)
         self._runner = web.AppRunner(app, access_log=None)
@@ -63,6 +64,9 @@ class Provider:
         key = request.match_info["key"]
         self.journal.append(("notes", key))
         return await self._answer(request, key)
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        return await self._answer(request, "alive")
 
     async def _find(self, request: web.Request) -> web.Response:
         found = (request.match_info["kind"], request.match_info["key"]) in self.journal

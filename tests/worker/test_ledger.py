@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import worker.ledger
+import worker.ledger_schema
 from worker.dev.postgres import PrivatePostgres
 from worker.ledger import (
     Absent,
@@ -15,14 +19,14 @@ from worker.ledger import (
     Done,
     Identity,
     Ledger,
-    LedgerFault,
-    LedgerUnavailable,
     Mismatch,
     Owned,
     Undone,
     Unknown,
     fingerprint_of,
 )
+from worker.ledger_database import LedgerUnavailable
+from worker.ledger_schema import LedgerFault, entries
 
 KEY = Identity("acme", "crm", "create", "k1")
 PRINT = fingerprint_of({"a": 1}, "default")
@@ -247,7 +251,7 @@ async def test_the_result_survives_a_restart_of_the_worker(url: str) -> None:
 
 
 async def test_a_schema_of_a_later_version_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.ledger, "SCHEMA_VERSION", 99)
+    monkeypatch.setattr(worker.ledger_schema, "SCHEMA_VERSION", 99)
     later = Ledger(url)
     await later.start()
     await later.close()
@@ -284,3 +288,76 @@ async def test_a_wrong_password_is_a_fault_that_names_the_setting_and_no_passwor
         await Ledger(url).start()
 
     assert "wrong" not in str(caught.value)
+
+
+async def test_an_older_schema_is_upgraded_once_by_workers_that_start_at_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = Ledger(url)
+    await older.start()
+    owned = await _owned(older)
+    await older.complete(KEY, owned.fence, "kept")
+    await older.close()
+    step = "ALTER TABLE connectors_ledger ADD COLUMN colour varchar(8)"  # a second time, it would fail
+    monkeypatch.setattr(worker.ledger_schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setitem(worker.ledger_schema.STEPS, 1, (step,))
+
+    ledgers = [Ledger(url) for _ in range(4)]
+    await asyncio.gather(*(ledger.start() for ledger in ledgers))
+
+    assert [True] * 4 == [await ledger.wait_available(10) for ledger in ledgers]
+    assert [Done("kept", starts=0)] * 4 == [await ledger.claim(KEY, PRINT) for ledger in ledgers]
+    assert {older.id} == {ledger.id for ledger in ledgers}
+    await asyncio.gather(*(ledger.close() for ledger in ledgers))
+    monkeypatch.undo()
+    with pytest.raises(LedgerFault, match="version 2"):
+        await Ledger(url).start()
+
+
+async def test_a_run_that_ends_while_an_undo_looks_at_it_is_no_outage(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = await _owned(ledger)
+    executed = AsyncConnection.execute
+
+    async def execute(self: AsyncConnection, statement: Any, *more: Any) -> Any:
+        result = await executed(self, statement, *more)
+        if statement.is_insert:  # between the two statements of the undo's claim
+            await executed(self, sa.delete(entries).where(entries.c.fence == owned.fence))
+        return result
+
+    monkeypatch.setattr(AsyncConnection, "execute", execute)
+
+    assert isinstance(await ledger.claim_undo(KEY), Busy)
+    assert ledger.unavailable_reason is None
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_an_operator_settles_what_an_undo_could_not_find_out(ledger: Ledger, happened: bool) -> None:
+    owned = await _owned(ledger)
+    await ledger.begin(KEY, owned.fence, settles_in_s=30)
+    await ledger.mark_unknown(KEY, owned.fence)
+    undoing = await ledger.claim_undo(KEY)
+    assert isinstance(undoing, Owned)
+    assert undoing.calling and not undoing.happened
+    await ledger.release(KEY, undoing.fence, calling=True)
+
+    assert await ledger.resolve(KEY, happened=happened)
+
+    again = await ledger.claim_undo(KEY)
+    assert isinstance(again, Owned) if happened else isinstance(again, Undone)
+    assert not isinstance(again, Owned) or (again.happened and not again.calling)
+    assert isinstance(await ledger.claim(KEY, PRINT), Undone)
+
+
+async def test_a_result_that_is_null_is_a_result(ledger: Ledger) -> None:
+    owned = await _owned(ledger)
+    await ledger.complete(KEY, owned.fence, None)
+
+    undoing = await ledger.claim_undo(KEY)
+
+    assert isinstance(undoing, Owned)
+    assert (True, None) == (undoing.happened, undoing.result)
+    assert not await ledger.is_undone(KEY)
+    await ledger.complete_undo(KEY, undoing.fence)
+    assert await ledger.is_undone(KEY)

@@ -323,7 +323,10 @@ def test_an_exception_of_a_library_keeps_its_stack() -> None:
     assert line["exception"] == "LookupError: nothing there"
 
 
-@pytest.mark.parametrize("name", ["httpx", "httpcore.http11", "pamqp.frame", "aio_pika.queue", "asyncio"])
+@pytest.mark.parametrize(
+    "name",
+    ["httpx", "httpcore.http11", "pamqp.frame", "aio_pika.queue", "asyncio", "aiosqlite", "zeep.transports"],
+)
 def test_libraries_that_log_urls_and_bodies_stay_quiet_even_at_debug(name: str) -> None:
     with logging_to_memory("DEBUG") as log:
         logging.getLogger(name).info("HTTP Request: GET https://example.com/?key=abc")
@@ -456,6 +459,7 @@ def test_a_closed_pipe_does_not_stop_the_process() -> None:
     assert process.wait(20) == 0
 
 
+@pytest.mark.integration  # two seconds by its nature
 def test_a_process_whose_log_is_stuck_ends_all_the_same() -> None:
     process = run_script(
         """

@@ -38,6 +38,7 @@ def work_a_bit(metrics: Metrics) -> None:
     metrics.replied("delivered")
     metrics.credential_fetched("fetched")
     metrics.broker_connected(True)
+    metrics.called_out("public", "2xx", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def work_a_bit(metrics: Metrics) -> None:
         ("connectors_dead_letters_total", {"reason"}),
         ("connectors_replies_total", {"outcome"}),
         ("connectors_credential_fetches_total", {"outcome"}),
+        ("connectors_http_call_duration_seconds_bucket", {"reach", "outcome", "le"}),
         ("connectors_broker_connected", set()),
         ("connectors_build_info", {"version", "python"}),
         ("connectors_loop_lag_seconds", set()),
@@ -172,3 +174,14 @@ def test_totals_sum_up_the_counters(metrics: Metrics) -> None:
 
 def test_the_content_type_is_prometheus_text() -> None:
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+
+
+def test_the_fullest_account_of_a_connector_makes_its_quota(metrics: Metrics) -> None:
+    for number in range(10_100):
+        metrics.quota_seen((f"tenant-{number}", "crm", "default"), 10, 100)
+    metrics.quota_seen(("acme", "crm", "default"), 90, 100)
+    metrics.quota_seen(("acme", "erp", "default"), 1, 0)
+
+    found = list(samples(metrics, "connectors_provider_quota_used_ratio"))
+
+    assert [({"connector": "crm"}, 0.9), ({"connector": "erp"}, 1.0)] == sorted(found, key=str)

@@ -1,6 +1,7 @@
 """Retry, topology, history, settings, limits: the rules, without a broker."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from schemas.error import Code
 from worker.broker import Delivery, Properties
 from worker.history import History
-from worker.limits import Slots
+from worker.limits import RETURN_S, RETURNS_PER_S, Slots
 from worker.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
 from worker.settings import SettingError, Settings, load_settings, masked, unknown_names
 from worker.topology import RUNGS, Topology, is_bulk, routing_key
@@ -49,6 +50,11 @@ def test_no_try_is_planned_beyond_the_deadline() -> None:
 
 def test_retry_after_is_kept() -> None:
     assert Retry(NOW + timedelta(seconds=90)) == _decide(Code.RATE_LIMITED, retry_after_s=90.0)
+
+
+def test_a_wait_beyond_the_longest_rung_is_not_waited() -> None:
+    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values())), Retry)
+    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values()) + 1)
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
@@ -154,6 +160,13 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
         ("CONNECTORS_VAULT_URL", "https://vault.example", "CONNECTORS_VAULT_ROLE_ID"),
         ("CONNECTORS_CA_FILE", "/nowhere/ca.pem", "cannot be read"),
         ("CONNECTORS_LOG_LEVEL", "loud", "CONNECTORS_LOG_LEVEL"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://calendar.example/v3", "CONNECTORS_PLAINTEXT_HOSTS"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
+        ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost:99999/", "CONNECTORS_RABBITMQ_URL"),
+        ("CONNECTORS_VAULT_URL", "ftp://u:hunter2@vault.example", "ftp://u:******@vault.example"),
+        ("CONNECTORS_DATABASE_URL", "postgresql://u:hunter2@localhost:99999/x", "CONNECTORS_DATABASE_URL"),
+        ("CONNECTORS_DRAIN_SECONDS", "inf", "CONNECTORS_DRAIN_SECONDS"),
+        ("CONNECTORS_CA_FILE", __file__, "no certificate"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_and_tells_no_secret(
@@ -179,15 +192,26 @@ def test_the_older_variables_and_a_dotenv_are_read(settings: pytest.MonkeyPatch,
     assert (7, "a", None) == (read.concurrency, read.broker_user, read.vault_token)
 
 
+def test_a_connector_gets_its_own_settings_and_nothing_else(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://127.0.0.1:8080/calendar/v3/")
+    settings.setenv("CONNECTORS_VAULT_TOKEN", "hunter2")
+
+    read = load_settings()
+
+    assert {"api_url": "http://127.0.0.1:8080/calendar/v3"} == read.of_connector("google_calendar")
+    assert {} == read.of_connector("vault") == read.of_connector("dummy")
+
+
 def test_secrets_are_masked_where_settings_are_shown(settings: pytest.MonkeyPatch) -> None:
     settings.setenv("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost/")
-    settings.setenv("CONNECTORS_DATABASE_URL", "postgresql://u:hunter3@localhost/x")
+    settings.setenv("CONNECTORS_DATABASE_URL", "postgresql://u:hun@ter3@localhost/x?a=b&password=hunter5&c=d")
     settings.setenv("CONNECTORS_VAULT_TOKEN", "hunter4")
+    settings.setenv("CONNECTORS_VAULT_URL", "https://u:hunter6@vault.example")
 
     shown = str(masked(load_settings()))
 
-    assert not [secret for secret in ("hunter2", "hunter3", "hunter4") if secret in shown]
-    assert "postgresql://u:******@localhost/x" in shown
+    assert not [n for n in range(2, 7) if f"hunter{n}" in shown or f"ter{n}" in shown]
+    assert "postgresql://u:******@localhost/x?a=b&password=******&c=d" in shown
 
 
 def test_a_slip_of_the_pen_is_found() -> None:
@@ -210,6 +234,21 @@ async def test_bulk_work_holds_a_quarter_of_the_slots_at_most() -> None:
 async def _hold(slots: Slots) -> None:
     async with slots.hold(bulk=True):
         pass
+
+
+async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_back() -> None:
+    crowded, alone = Slots(4), Slots(4)
+
+    few = [alone.send_round("a") for _ in range(5)]
+    many = [crowded.send_round("a") for _ in range(10_000)]
+
+    assert {1.0} == set(few)
+    assert set(RETURN_S) == set(many)
+    by_step = Counter(many[-1000:])
+    a_second = sum(10 * count / step_s for step_s, count in by_step.items())
+    assert RETURNS_PER_S / 2 < a_second < RETURNS_PER_S * 3
+    assert crowded.send_round("b") == 1.0
+    assert set(RETURN_S) <= {float(seconds) for seconds in RUNGS.values()}
 
 
 def test_one_tenant_is_admitted_to_its_share() -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, fail, faults_told
+from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, as_json, fail, faults_told, print_json, printable
+from worker.cli.source import read_bytes, read_text
 
 if TYPE_CHECKING:
     from schemas.job import Job
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 #: Jobs of a file that wait for their confirm at once.
 IN_FLIGHT = 200
+#: Seconds that a call may wait: a day. Longer work is published, and its reply read from a queue that stays.
+LONGEST_CALL_S = 86_400.0
 
 
 def call(
     connector: str,
     action: str,
     params: Annotated[str, typer.Option(help="JSON, @FILE, or - for standard input.")] = "{}",
-    param: Annotated[list[str] | None, typer.Option(help="One parameter, NAME=VALUE; repeatable.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="One parameter, NAME=VALUE; a VALUE that is JSON counts as JSON. Repeatable."),
+    ] = None,
     tenant: str = "default",
     credential: str = "default",
     key: Annotated[str | None, typer.Option(help="Idempotency key; a new one each time if unsaid.")] = None,
@@ -32,12 +37,14 @@ def call(
     mode: Annotated[str, typer.Option(help="run, undo or validate.")] = "run",
     locale: Annotated[str, typer.Option(help="Language of what an agent may say.")] = "en",
     progress: Annotated[bool, typer.Option(help="Show progress messages.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reply as it came.")] = False,
+    json_wanted: Annotated[bool, typer.Option("--json", help="Print the reply as it came.")] = False,
 ) -> None:
     """Publish one job, wait for its reply, print it.
 
     Exit code 0 where it succeeded, 1 where it failed, 2 for wrong usage, 3 without a reply in time.
     """
+    if not 0 < timeout <= LONGEST_CALL_S:
+        fail(f"--timeout {timeout:g} must be more than 0, and {LONGEST_CALL_S:g} s at most", EXIT_USAGE)
     job = _job(
         {
             "connector": connector,
@@ -54,8 +61,8 @@ def call(
     )
     with faults_told():
         result = asyncio.run(_call(job, timeout))
-    if as_json:
-        print(result.model_dump_json())
+    if json_wanted:
+        print_json(result.model_dump(mode="json"))
     else:
         print_result(result)
     raise typer.Exit(0 if result.status == "succeeded" else 1)
@@ -67,13 +74,14 @@ def print_result(result: "Result") -> None:
     again = ", replayed" if result.replayed else ""
     print(f"{result.status} in {result.duration_ms:g} ms{tries}{again}")
     if result.error is None:
-        print(json.dumps(result.data, indent=2, ensure_ascii=False))
+        print(as_json(result.data, indent=2))
         return
-    print(f"{result.error.code}: {result.error.message}")
+    print(printable(f"{result.error.code}: {result.error.message}"))
     for detail in result.error.details:
-        print(f"  {detail.field}: {detail.issue}")
+        if str(detail) not in result.error.message:
+            print(printable(f"  {detail}"))
     if result.error.data is not None:
-        print(json.dumps(result.error.data, indent=2, ensure_ascii=False))
+        print(as_json(result.error.data, indent=2))
     print(f"An agent may say: “{result.error.say}”")
 
 
@@ -85,7 +93,7 @@ def publish(
     jobs = _read_jobs(file)
     with faults_told():
         asyncio.run(_publish(jobs, bulk=bulk))
-    print(f"{len(jobs)} jobs published")
+    print(f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} published")
 
 
 async def _call(job: "Job", timeout_s: float) -> "Result":
@@ -102,7 +110,8 @@ async def _call(job: "Job", timeout_s: float) -> "Result":
 
 
 def _show_progress(progress: Any) -> None:
-    print(f"… {progress.stage}{f': {progress.message}' if progress.message else ''}", file=sys.stderr)
+    note = f": {printable(progress.message)}" if progress.message else ""
+    print(f"… {progress.stage}{note}", file=sys.stderr)
 
 
 async def _publish(jobs: "list[Job]", *, bulk: bool) -> None:
@@ -123,12 +132,14 @@ async def _publish(jobs: "list[Job]", *, bulk: bool) -> None:
 
 def _client(settings: "Settings") -> "ConnectorsClient":
     from worker.client import ConnectorsClient
+    from worker.tls import broker_tls
 
     return ConnectorsClient(
         settings.rabbitmq_url.get_secret_value(),
         prefix=settings.prefix,
         reply_exchange=settings.reply_exchange,
         user_id=settings.broker_user,
+        tls=broker_tls(settings),
     )
 
 
@@ -156,12 +167,10 @@ def _job(fields: dict[str, Any], timeout_s: float) -> "Job":
 
 
 def _params(text: str, pairs: list[str]) -> dict[str, Any]:
-    source = (
-        _read(text.removeprefix("@")) if text.startswith("@") else sys.stdin.read() if text == "-" else text
-    )
+    source = read_text(text.removeprefix("@")) if text.startswith("@") or text == "-" else text
     try:
         params = json.loads(source)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         fail(f"--params is not JSON: {error}", EXIT_USAGE)
     if not isinstance(params, dict):
         fail("--params must be a JSON object", EXIT_USAGE)
@@ -171,28 +180,20 @@ def _params(text: str, pairs: list[str]) -> dict[str, Any]:
             fail(f"--param {pair!r}: write NAME=VALUE", EXIT_USAGE)
         try:
             params[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             params[name] = value
     return params
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError as error:
-        fail(f"{path}: {error.strerror}", EXIT_USAGE)
 
 
 def _read_jobs(file: str) -> "list[Job]":
     from schemas.job import JobRefused, parse_job
 
-    text = sys.stdin.read() if file == "-" else _read(file)
     jobs: list[Job] = []
     faults: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_bytes(file).split(b"\n"), start=1):
         if line.strip():
             try:
-                jobs.append(parse_job(line.encode()))
+                jobs.append(parse_job(line))
             except JobRefused as refusal:
                 faults.append(f"line {number}: {refusal.message}")
     if faults:

@@ -2,13 +2,18 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+from worker.cli.source import read_text, shown
+
+if TYPE_CHECKING:
+    from connectors.sdk.connector import Connector
+
+#: Seconds for a provider's answer; a person waits.
+CHECK_TIMEOUT_S = 20.0
 
 app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
 
@@ -25,14 +30,11 @@ def put(
 ) -> None:
     """Store a credential, checked against what the connector needs. Its values are never printed."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        document = json.loads(text)
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", EXIT_USAGE)
-    except ValueError:
-        fail(f"{file} is not JSON", EXIT_USAGE)
+        document = json.loads(read_text(file))
+    except (ValueError, RecursionError):
+        fail(f"{shown(file)} is not JSON", EXIT_USAGE)
     if not isinstance(document, dict):
-        fail(f"{file} must hold a JSON object", EXIT_USAGE)
+        fail(f"{shown(file)} must hold a JSON object", EXIT_USAGE)
     _check(connector, document)
     with faults_told():
         version = _operate("put", tenant, connector, credential, document)
@@ -41,16 +43,15 @@ def put(
 
 @app.command()
 def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
-    """Read a credential as a worker would, and check that it is well-formed."""
-    from connectors.sdk.errors import ConnectorError
-
+    """Read a credential as a worker would, check its form, and ask the provider whether it takes it."""
     with faults_told():
-        try:
-            document = asyncio.run(_read(tenant, connector, credential))
-        except ConnectorError as error:
-            fail(f"{error.code}: {error.message}")
-    _check(connector, document)
-    print(f"{tenant}/{connector}/{credential} is there and well-formed")
+        document = asyncio.run(_read(tenant, connector, credential))
+        checked = _check(connector, document)
+        if checked.can_check:
+            asyncio.run(_ask_provider(checked, document, tenant, credential))
+            print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
+        else:
+            print(f"{tenant}/{connector}/{credential} is there and well-formed; {connector} asks no further")
 
 
 @app.command("list")
@@ -98,7 +99,6 @@ def _operate(verb: str, *args: Any) -> Any:
 
 async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     from worker.cli.calls import settings_for_clients
-    from worker.credentials import VaultUnavailable
     from worker.service import vault_config
     from worker.settings import SettingError
     from worker.vault_credentials import VaultCredentials
@@ -110,13 +110,44 @@ async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     await source.start()
     try:
         return dict(await source.fetch(tenant, connector, credential))
-    except VaultUnavailable as error:
-        fail(f"the vault cannot be read: {error}")
     finally:
         await source.close()
 
 
-def _check(connector: str, document: dict[str, Any]) -> None:
+async def _ask_provider(
+    connector: "Connector", document: dict[str, Any], tenant: str, credential: str
+) -> None:
+    from connectors.sdk.context import Context
+    from connectors.sdk.errors import Timeout
+    from connectors.sdk.http import HttpPolicy, HttpPool
+    from worker.cli.calls import settings_for_clients
+
+    settings = settings_for_clients()
+    connector.settings.update(settings.of_connector(connector.name))
+    pool = HttpPool(HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file))
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await connector.call_check(
+                Context(
+                    job_id="credentials-check",
+                    tenant=tenant,
+                    connector=connector.name,
+                    action="check",
+                    idempotency_key="credentials-check",
+                    credential=connector.read_credential(document),
+                    http=pool.client(
+                        tenant=tenant, connector=connector.name, credential=credential, deadline=None
+                    ),
+                )
+            )
+    except TimeoutError:
+        raise Timeout(f"the provider did not answer in {CHECK_TIMEOUT_S:g} s") from None
+    finally:
+        await pool.close()
+
+
+def _check(connector: str, document: dict[str, Any]) -> "Connector":
+    """Check a document against its connector, and give that."""
     from connectors.registry import load
     from connectors.sdk.errors import CredentialInvalid
 
@@ -127,7 +158,10 @@ def _check(connector: str, document: dict[str, Any]) -> None:
             or f"no connector {connector!r} is installed; `connectors list` names what is",
             EXIT_USAGE,
         )
+    if entry.connector.credential is None:
+        fail(f"the connector {connector!r} takes no credential", EXIT_USAGE)
     try:
         entry.connector.read_credential(document)
     except CredentialInvalid as error:
         fail(error.message)
+    return entry.connector

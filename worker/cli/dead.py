@@ -1,4 +1,4 @@
-"""`dead list|show|replay|purge`: the jobs that workers parked."""
+"""`dead list|show|replay|resolve|purge`: the jobs that workers parked."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +55,7 @@ def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 def show(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
     reveal: Annotated[bool, typer.Option("--reveal", help="Show personal data, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show every letter of a job, its body included; personal data is masked."""
     from worker.cli.calls import settings_for_clients
@@ -69,10 +70,16 @@ def show(
         found = asyncio.run(look())
     if not found:
         fail(f"no dead letter bears the id {job_id!r}")
-    if reveal:
-        print_json([{**letter.summary(), "body": letter.text()} for letter in found])
-    else:
-        print_json(view_letters(found, with_body=True))
+    shown = (
+        [{**letter.summary(), "body": letter.text()} for letter in found]
+        if reveal
+        else view_letters(found, with_body=True)
+    )
+    if as_json:
+        print_json(shown)
+        return
+    for each in shown:
+        print_table(["field", "value"], [(name, value) for name, value in each.items()], empty="")
 
 
 @app.command()
@@ -91,16 +98,14 @@ def replay(
     if not (job_ids or all_letters or reason):
         fail("name the ids, or say --all or --reason CODE", EXIT_USAGE)
     _check_deadline(deadline)
+    _check_reason(reason)
 
-    async def send_back() -> int:
+    async def send_back() -> "list[Letter]":
         async with DeadLetters(settings_for_clients()) as letters:
             return await letters.replay(_chosen(job_ids, all_letters, reason), deadline=deadline)
 
     with faults_told():
-        count = asyncio.run(send_back())
-    if count == 0:
-        fail("no dead letter fits; `connectors dead list` shows what there is")
-    print(f"{count} replayed")
+        _report(asyncio.run(send_back()), "replayed", job_ids)
 
 
 @app.command()
@@ -138,16 +143,22 @@ def purge(
     what = (
         "the poison queue" if poison else "these dead letters" if job_ids or reason else "every dead letter"
     )
+    _check_reason(reason)
     confirm(f"Remove {what} for good?", yes=yes)
 
-    async def remove() -> int:
+    async def remove_poison() -> int:
         async with DeadLetters(settings_for_clients()) as letters:
-            if poison:
-                return await letters.purge_poison()
+            return await letters.purge_poison()
+
+    async def remove() -> "list[Letter]":
+        async with DeadLetters(settings_for_clients()) as letters:
             return await letters.remove(_chosen(job_ids, not (job_ids or reason), reason))
 
     with faults_told():
-        print(f"{asyncio.run(remove())} removed")
+        if poison:
+            print(f"{asyncio.run(remove_poison())} removed")
+        else:
+            _report(asyncio.run(remove()), "removed", job_ids)
 
 
 def _chosen(job_ids: list[str] | None, everything: bool, reason: str | None) -> Any:
@@ -157,6 +168,21 @@ def _chosen(job_ids: list[str] | None, everything: bool, reason: str | None) -> 
         return everything or letter.job_id in wanted or (reason is not None and letter.reason == reason)
 
     return fits
+
+
+def _report(done: "list[Letter]", what: str, job_ids: list[str] | None) -> None:
+    """Say how many letters it was, and which of those named there are none."""
+    print(f"{len(done)} {what}")
+    if absent := sorted(set(job_ids or ()) - {letter.job_id for letter in done}):
+        named = ", ".join(map(repr, absent))
+        fail(f"no dead letter bears the id {named}; `connectors dead list` shows what there is")
+
+
+def _check_reason(reason: str | None) -> None:
+    from schemas.error import Code
+
+    if reason is not None and reason not in Code.__members__:
+        fail(f"--reason {reason!r} is not a code; the codes are {', '.join(Code)}", EXIT_USAGE)
 
 
 def _check_deadline(deadline: str | None) -> None:

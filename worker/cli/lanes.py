@@ -39,7 +39,7 @@ def list_lanes(
         print_json(rows)
         return
     print_table(
-        ["lane", "consumers", "waiting", ""],
+        ["lane", "consumers", "waiting", "note"],
         [
             (row["lane"], row["consumers"], row["waiting"], "nobody runs it" if row["stranded"] else "")
             for row in rows

@@ -1,6 +1,7 @@
 """How commands speak: JSON for programs, tables for people, one line for what went wrong."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,20 @@ EXIT_NO_REPLY = 3
 
 def print_json(value: Any) -> None:
     """Print a value for a program."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+    print(as_json(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """Write a value as JSON that a terminal shows and does not obey."""
+    lines = json.dumps(value, indent=indent, ensure_ascii=False).split("\n")
+    return "\n".join(map(printable, lines))
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey rather than show: what a job says is a stranger's text."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
@@ -26,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     if not sys.stdout.isatty():
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(printable(str(cell)) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -36,27 +50,39 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console().print(table)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with one line on standard error."""
-    print(f"connectors: {message}", file=sys.stderr)
+    print(f"connectors: {printable(message)}", file=sys.stderr)
     raise typer.Exit(code)
 
 
 @contextmanager
 def faults_told() -> Iterator[None]:
     """Turn what can go wrong outside into one line and the right exit code."""
+    from loguru import logger
+
+    from connectors.sdk.errors import ConnectorError
     from worker.broker import BrokerError
+    from worker.credentials import VaultUnavailable
     from worker.settings import EXIT_CONFIG, SettingError
     from worker.vault_config import LoginRefused
 
+    # A command speaks for itself: what the parts below log is for a worker's log. And what the broker
+    # refuses, tasks of the client library fail of, too.
+    logger.remove()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         yield
     except (SettingError, LoginRefused) as error:
         fail(str(error), EXIT_CONFIG)
+    except ConnectorError as error:
+        fail(f"{error.code}: {error.message}")
+    except VaultUnavailable as error:
+        fail(f"the vault is not available: {error}")
     except BrokerError as error:
         fail(str(error))
 

@@ -1,6 +1,7 @@
 """`worker`, `dev`, `demo`, `config`: what runs, and with which settings."""
 
 import asyncio
+import json
 import sys
 from typing import Annotated
 
@@ -19,7 +20,7 @@ def worker() -> None:
 def dev(
     keep_data: Annotated[bool, typer.Option(help="Keep broker and vault data for the next start.")] = False,
 ) -> None:
-    """Start a private RabbitMQ, a private OpenBao and a worker on them; Ctrl-C stops all."""
+    """Start a private RabbitMQ, OpenBao, the providers' sandboxes and a worker on them; Ctrl-C stops all."""
     from worker.dev.stack import run_dev
 
     with faults_told():
@@ -27,7 +28,7 @@ def dev(
 
 
 def demo(keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards.")] = False) -> None:
-    """Run the main job on a private RabbitMQ and OpenBao, and show what happened."""
+    """Book an appointment on a private stack, kill the worker in the middle, and show what happened."""
     from worker.dev.demo import run_demo
     from worker.dev.errors import InfrastructureError
 
@@ -47,5 +48,12 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if as_json:
         print_json(shown)
     else:
-        rows = [(name, "" if value is None else value) for name, value in shown.items()]
+        rows = [(name, _as_set(value)) for name, value in shown.items()]
         print_table(["setting", "value"], rows, empty="")
+
+
+def _as_set(value: object) -> object:
+    """Write a setting as one would set it."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return "" if value is None else json.dumps(value) if isinstance(value, dict) else value

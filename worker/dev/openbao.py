@@ -210,6 +210,14 @@ class PrivateOpenBao:
 
         await self._process.wait_until(answers, timeout_s=START_TIMEOUT_S)
 
+    async def _takes_secrets(self) -> bool:
+        """Say whether the mount is ready: for a moment it answers 400, "Upgrading … to versioned data"."""
+        try:
+            await self.ask("GET", "secret/config")
+        except CommandFailed:
+            return False
+        return True
+
     async def _open(self) -> None:
         """Unseal it; on first use make its keys, and mount KV v2."""
         keys = self._directory / "keys.json"
@@ -220,6 +228,8 @@ class PrivateOpenBao:
             self._unseal_key, self.root_token = made["keys"][0], made["root_token"]
             await self.unseal()
             await self.ask("POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+            assert self._process is not None
+            await self._process.wait_until(self._takes_secrets, timeout_s=START_TIMEOUT_S)
             return
         known = json.loads(keys.read_text())
         self._unseal_key, self.root_token = known["key"], known["root_token"]

@@ -2,29 +2,19 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
-
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 
-def write_running(data_dir: Path, *, rabbitmq_url: str, vault_url: str, vault_token: str) -> Path:
-    """Leave a note of where the stack listens, readable by its owner alone."""
+def write_running(data_dir: Path, settings: Mapping[str, str]) -> Path:
+    """Leave a note of the settings that lead to the stack, readable by its owner alone."""
     data_dir.mkdir(parents=True, exist_ok=True)
     note = data_dir / "dev.json"
     note.unlink(missing_ok=True)
     note.touch(mode=0o600)
-    note.write_text(
-        json.dumps(
-            {
-                "pid": os.getpid(),
-                "rabbitmq_url": rabbitmq_url,
-                "vault_url": vault_url,
-                "vault_token": vault_token,
-            }
-        )
-    )
+    note.write_text(json.dumps({"pid": os.getpid(), "settings": dict(settings)}))
     return note
 
 
@@ -35,13 +25,7 @@ def settings_of_dev(settings: Settings) -> Settings | None:
     try:
         note = json.loads((settings.data_dir / "dev.json").read_text())
         os.kill(note["pid"], 0)
+        leading_there = note["settings"]
     except (OSError, ValueError, KeyError):
         return None
-    return settings.model_copy(
-        update={
-            "rabbitmq_url": SecretStr(note["rabbitmq_url"]),
-            "vault_url": note["vault_url"],
-            "vault_auth": "token",
-            "vault_token": SecretStr(note["vault_token"]),
-        }
-    )
+    return load_settings(**leading_there)

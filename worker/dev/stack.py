@@ -1,9 +1,10 @@
-"""A broker, a vault and a worker for one developer: started together, stopped together."""
+"""A broker, a vault, the providers' sandboxes and a worker for one developer: started and stopped together."""
 
 import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from typing import Self
 import httpx
 
 from connectors.registry import load
+from connectors.sandbox import Sandbox, make_sandboxes
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.ports import LOOPBACK, free_ports
 from worker.dev.process import ChildProcess, base_environment
@@ -26,13 +28,19 @@ READY_TIMEOUT_S = 60.0
 
 
 class Stack:
-    """A private RabbitMQ and OpenBao where no URL is given, and a worker on them.
+    """A private RabbitMQ, OpenBao and providers' sandboxes where no URL is given, and a worker on them.
 
-    The worker logs in to the vault with an AppRole that may read credentials and nothing else.
+    The worker logs in to the vault with an AppRole that may read credentials and nothing else. Without
+    a private vault there are no sandboxes: their credentials would have nowhere to go.
+
+    Args:
+        worker_module: what is run as the worker.
     """
 
-    def __init__(self, settings: Settings, *, keep_data: bool = False) -> None:
+    def __init__(self, settings: Settings, *, keep_data: bool = False, worker_module: str = "worker") -> None:
         self.settings = settings
+        self.sandboxes: tuple[Sandbox, ...] = ()
+        self._worker_command = [sys.executable, "-m", worker_module, "worker"]
         self.rabbitmq_url = ""
         self.vault: PrivateOpenBao | None = None
         self.worker: ChildProcess | None = None
@@ -43,6 +51,7 @@ class Stack:
         self._directory = (
             settings.data_dir / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
         )
+        self._guard = None if keep_data else _guard_of(self._directory)
 
     async def __aenter__(self) -> Self:
         """Start what is not given.
@@ -63,11 +72,29 @@ class Stack:
         await self._exit.aclose()
         if not self._keep_data:
             shutil.rmtree(self._directory, ignore_errors=True)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.communicate, b"\n")
 
     @property
     def log(self) -> Path:
         """Where the worker writes."""
         return self._directory / "worker.log"
+
+    def settings_for_others(self, vault: PrivateOpenBao) -> dict[str, str]:
+        """Give the settings that lead commands in another terminal here; the vault's with an operator's token."""
+        given = self.settings.database_url
+        leading_there = {
+            "rabbitmq_url": self.rabbitmq_url,
+            "vault_url": vault.url,
+            "vault_auth": "token",
+            "vault_token": vault.root_token,
+            "database_url": given.get_secret_value()
+            if given
+            else f"sqlite:///{self._directory / 'ledger.db'}",
+        }
+        for sandbox in self.sandboxes:
+            leading_there |= {name.lower(): value for name, value in sandbox.settings.items()}
+        return leading_there
 
     async def start_worker(self) -> None:
         """Start the worker, and wait until it is ready."""
@@ -83,14 +110,32 @@ class Stack:
 
             await self.worker.wait_until(ready, timeout_s=READY_TIMEOUT_S)
 
+    async def start_sandboxes(self) -> None:
+        """Start those whose URL no setting gives, and put their credentials in the vault."""
+        if self.vault is None:
+            return
+        given = self.settings.model_fields_set
+        self.sandboxes = tuple(
+            sandbox
+            for sandbox in make_sandboxes()
+            if given.isdisjoint(name.lower() for name in sandbox.settings)
+        )
+        for sandbox in self.sandboxes:
+            self._exit.push_async_callback(sandbox.stop)
+            await sandbox.start()
+            await self.vault.put_secret(
+                f"connectors/default/{sandbox.connector}/default", sandbox.credential()
+            )
+
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.gather(self._start_rabbitmq(), self._start_vault())
+        await self.start_sandboxes()
         port = free_ports(1)[0]
         self.metrics_url = f"http://{LOOPBACK}:{port}"
         self.worker = ChildProcess(
             "worker",
-            [sys.executable, "-m", "worker", "worker"],
+            self._worker_command,
             env=await self._environment(port),
             cwd=self._directory,
             log=self.log,
@@ -105,6 +150,9 @@ class Stack:
         rabbitmq = PrivateRabbitMQ(self._directory / "rabbitmq")
         self._exit.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
+        if not self._keep_data:
+            # Its data is thrown away with it: to end in order would take seconds for nothing.
+            self._exit.push_async_callback(rabbitmq.kill)
         self.rabbitmq_url = rabbitmq.url
 
     async def _start_vault(self) -> None:
@@ -121,6 +169,8 @@ class Stack:
             "METRICS_PORT": str(port),
             "DATA_DIR": str(self._directory),
         }
+        for sandbox in self.sandboxes:
+            ours |= sandbox.settings
         if self.vault is not None:
             role = await self.vault.enable_approle()
             secret_id = self._directory / "secret-id"
@@ -139,22 +189,18 @@ class Stack:
 async def run_dev(*, keep_data: bool) -> int:
     """Run the stack until Ctrl-C, and give the exit code."""
     settings = load_settings()
-    print("Starting RabbitMQ, OpenBao and a worker …", flush=True)
+    print("Starting RabbitMQ, OpenBao, sandboxes of the providers and a worker …", flush=True)
     async with Stack(settings, keep_data=keep_data) as stack:
         note = None
         if stack.vault is not None:
-            note = write_running(
-                settings.data_dir,
-                rabbitmq_url=stack.rabbitmq_url,
-                vault_url=stack.vault.url,
-                vault_token=stack.vault.root_token,
-            )
+            note = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
+        sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(
                 f"""
   connectors  {", ".join(stack.connectors)}
   RabbitMQ    {stack.rabbitmq_url}
-  OpenBao     {stack.vault.url if stack.vault else settings.vault_url}
+  OpenBao     {stack.vault.url if stack.vault else settings.vault_url}{sandboxes}
   status      {stack.metrics_url}/
   log         {stack.log}
 
@@ -185,3 +231,17 @@ async def until_interrupted(stack: Stack) -> int:
             continue
     print("\nStopping …", flush=True)
     return 0
+
+
+def _guard_of(directory: Path) -> "subprocess.Popen[bytes]":
+    """Have a directory removed when this process is killed: it holds the secrets of broker and vault.
+
+    The guard waits at a pipe that ends with this process; a line tells it that there is nothing to do.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'read -r _ || { sleep 1; rm -rf "$1"; }', "guard of the data", str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

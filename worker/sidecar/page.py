@@ -219,10 +219,9 @@ def _lanes(lanes: Iterable[LaneStatus]) -> str:
                 _name(lane.name),
                 _cell(state + detail),
                 _cell(f'<span class="slots">{used:,} of {total:,}</span>{_bar(used, total)}'),
-                _number(lane.waiting),
             )
         )
-    return _section("Lanes", ("Lane", "State", "Slots used", "#Waiting"), rows, "full")
+    return _section("Lanes", ("Lane", "State", "Slots used"), rows, "full")
 
 
 def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> str:

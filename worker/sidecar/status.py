@@ -44,8 +44,6 @@ class LaneStatus:
     name: str
     slots_used: int
     slots_free: int
-    #: Jobs taken that wait for a slot, where that is known.
-    waiting: int | None = None
     #: Why it is not consuming; None if it is.
     fault: str | None = None
 

@@ -1,15 +1,25 @@
 """The slot search, rule by rule, and against a solver that tries every minute."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.google_calendar.slots import Hours, Mode, Period, Search, Slot, Window, find_slots
+from connectors.google_calendar.slots import (
+    Hours,
+    Mode,
+    Period,
+    Search,
+    Slot,
+    Window,
+    find_slots,
+    merge_periods,
+    nearest_free,
+)
 from connectors.google_calendar.zones import instant, zone_named
 
 ISTANBUL, NEW_YORK, LORD_HOWE = map(
@@ -394,25 +404,6 @@ def test_a_zone_whose_midnight_does_not_exist_opens_an_hour_later() -> None:
     assert ["23:00-0400", "01:00-0300", "02:00-0300"] == hours(found, santiago)
 
 
-# Effort
-
-
-def test_two_months_at_five_minutes_with_two_hundred_busy_periods_take_under_50_ms() -> None:
-    start = at("2026-03-01T00:00")
-    busy = [(start + n * 25_000, start + n * 25_000 + 5400) for n in range(200)]
-    search = Search(ISTANBUL, (start, start + 61 * 86_400), 1800, 300, Hours(), 600, 600)
-
-    found: list[Slot] = []
-    spent = []
-    for _ in range(5):
-        began = time.process_time()
-        found = list(find_slots(search, {"primary": busy}, "all"))
-        spent.append(time.process_time() - began)
-
-    assert 10_000 < len(found)
-    assert min(spent) < 0.05
-
-
 # Against a solver that tries every minute
 
 EPOCH = datetime(2026, 3, 7, tzinfo=UTC)
@@ -540,3 +531,51 @@ def every_window(search: Search) -> list[Period]:
         opened += [(a, b) for a, b in todays]
         day += timedelta(days=1)
     return opened
+
+
+# Times near one that is taken
+
+
+def test_the_nearest_free_times_lie_on_both_sides_and_do_not_overlap() -> None:
+    busy = [(at("2026-03-09T10:00"), at("2026-03-09T11:00"))]
+    day = at("2026-03-09T00:00"), at("2026-03-10T00:00")
+
+    found = nearest_free((at("2026-03-09T10:00"), at("2026-03-09T10:30")), busy, 1800, day, 4)
+
+    assert ["09:00", "09:30", "11:00", "11:30"] == [
+        datetime.fromtimestamp(start, ISTANBUL).strftime("%H:%M") for start, _ in found
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    busy=periods.map(lambda found: merge_periods((a * MINUTE, b * MINUTE) for a, b in found)),
+    asked=st.integers(-300, SPAN),
+    length=st.integers(5, 240),
+    step=st.sampled_from([5, 15, 30]),
+    since=st.integers(0, SPAN),
+)
+def test_what_is_offered_instead_is_free_in_reach_and_as_near_as_can_be(
+    busy: list[Period], asked: int, length: int, step: int, since: int
+) -> None:
+    within = (since * MINUTE, (SPAN + 2000) * MINUTE)
+    period = asked * MINUTE, (asked + length) * MINUTE
+
+    found = nearest_free(period, busy, step * MINUTE, within, 3)
+
+    assert found == sorted(found)
+    assert 3 == len(found)
+    assert all(end - start == length * MINUTE for start, end in found)
+    assert all(within[0] <= start and end <= within[1] for start, end in found)
+    assert all(one[1] <= other[0] for one, other in pairwise(found))
+    assert not [1 for start, end in found for a, b in busy if a < end and start < b]
+    assert all((start - period[0]) % (step * MINUTE) == 0 for start, _ in found)
+    line = step * MINUTE
+    base = period[0] if period[0] >= within[0] else period[0] + -(-(within[0] - period[0]) // line) * line
+    free = [
+        start
+        for start in range(base - 700 * line, base + 700 * line, line)
+        if start >= within[0] and start != period[0]
+        if not [1 for a, b in busy if a < start + length * MINUTE and start < b]
+    ]
+    assert min(abs(start - base) for start in free) == min(abs(start - base) for start, _ in found)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 import httpx
 
@@ -71,6 +72,12 @@ async def find_caller(ctx: Context, phone: Personal[str]) -> str:
     """Find nobody, and say so wherever people read along."""
     ctx.log.info(f"asked for {phone}", phone=phone, digits=phone[1:])
     raise NotFound(f"nobody has the number {phone}")
+
+
+@effects.action(effect=Effect.READ)
+async def quit(ctx: Context) -> str:
+    """Try to take the worker along."""
+    sys.exit(3)
 
 
 async def _send(method: str, path: str) -> dict[str, str]:

@@ -1,0 +1,328 @@
+"""The parameters of the actions, as contract section 9 names them."""
+
+import datetime as dt
+import re
+from typing import Annotated, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from connectors.salesforce.fields import (
+    CaseNumber,
+    Email,
+    FieldPath,
+    FieldPaths,
+    FieldValues,
+    Long,
+    Name,
+    ObjectName,
+    RecordId,
+    Scalar,
+    Short,
+)
+from connectors.salesforce.phone import check_phone
+from connectors.salesforce.session import has_dots
+
+#: Records that one answer holds at most; a reply has 1 MiB.
+MAX_LIMIT: Final = 2000
+#: Characters of a comment on a case; Salesforce's own limit.
+MAX_COMMENT_CHARS: Final = 4000
+
+Phone = Annotated[str, AfterValidator(check_phone), Field(examples=["+90 532 111 22 33"])]
+AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(
+    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})"
+)
+UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
+
+
+class Params(BaseModel):
+    """What all have in common: no field that is not known, no change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def check_one_of(self, *names: str) -> None:
+        """Check that exactly one of these is given.
+
+        Raises:
+            ValueError: none is, or several are.
+        """
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(names)} must be given")
+
+
+class GetContact(Params):
+    """Whose contact, by one of the four."""
+
+    contact_id: RecordId | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    name: str | None = Field(default=None, min_length=2, max_length=121, examples=["Ada Lovelace"])
+    fields: FieldPaths | None = Field(
+        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check_one_of("contact_id", "email", "phone", "name")
+        return self
+
+
+class _Person(Params):
+    first_name: str | None = Field(default=None, min_length=1, max_length=40)
+    email: Email | None = None
+    phone: AnyPhone | None = None
+    title: str | None = Field(default=None, min_length=1, max_length=128)
+    description: Long | None = None
+    fields: FieldValues = {}
+
+
+class CreateLead(_Person):
+    """A new lead."""
+
+    last_name: str = Field(min_length=1, max_length=80, examples=["Lovelace"])
+    company: Short = Field(examples=["Analytical Engines"])
+    lead_source: Short | None = None
+    status: Short | None = None
+    allow_duplicates: bool = False
+
+
+class UpdateLead(_Person):
+    """The fields of a lead to change."""
+
+    lead_id: RecordId
+    last_name: str | None = Field(default=None, min_length=1, max_length=80)
+    company: Short | None = None
+    lead_source: Short | None = None
+    status: Short | None = Field(default=None, examples=["Working - Contacted"])
+    owner_id: RecordId | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _with_changes(self, "lead_id")
+
+
+class CreateContact(_Person):
+    """A new contact."""
+
+    last_name: str = Field(min_length=1, max_length=80, examples=["Lovelace"])
+    account_id: RecordId | None = None
+    mobile_phone: AnyPhone | None = None
+    allow_duplicates: bool = False
+
+
+class UpdateContact(_Person):
+    """The fields of a contact to change."""
+
+    contact_id: RecordId
+    last_name: str | None = Field(default=None, min_length=1, max_length=80)
+    account_id: RecordId | None = None
+    mobile_phone: AnyPhone | None = Field(default=None, examples=["+90 532 111 22 33"])
+    owner_id: RecordId | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _with_changes(self, "contact_id")
+
+
+class _CaseRef(Params):
+    case_id: RecordId | None = None
+    case_number: CaseNumber | None = Field(default=None, examples=["00001026"])
+
+    @model_validator(mode="after")
+    def _check_ref(self) -> Self:
+        self.check_one_of("case_id", "case_number")
+        return self
+
+
+class GetCase(_CaseRef):
+    """Which case."""
+
+    fields: FieldPaths | None = Field(
+        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+    )
+
+
+class CreateCase(Params):
+    """A new case."""
+
+    subject: Short = Field(examples=["Printer on fire"])
+    description: Long | None = None
+    status: Short | None = None
+    priority: Short | None = None
+    origin: Short | None = None
+    contact_id: RecordId | None = None
+    account_id: RecordId | None = None
+    owner_id: RecordId | None = None
+    fields: FieldValues = {}
+    allow_duplicates: bool = False
+
+
+class UpdateCase(_CaseRef):
+    """The fields of a case to change, and a comment."""
+
+    status: Short | None = Field(default=None, examples=["Working"])
+    priority: Short | None = None
+    subject: Short | None = None
+    description: Long | None = None
+    owner_id: RecordId | None = None
+    comment: str | None = Field(default=None, min_length=1, max_length=MAX_COMMENT_CHARS)
+    fields: FieldValues = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        return _with_changes(self, "case_id", "case_number")
+
+
+class AddComment(_CaseRef):
+    """What to note on which case."""
+
+    comment: str = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
+    public: bool = Field(default=False, description="Whether the customer may see it.")
+
+
+class _Activity(Params):
+    subject: Short
+    description: Long | None = None
+    who_id: RecordId | None = Field(default=None, description="A contact or lead.")
+    what_id: RecordId | None = Field(default=None, description="An account, case or other record.")
+    owner_id: RecordId | None = None
+    fields: FieldValues = {}
+
+
+class CreateTask(_Activity):
+    """Something to be done."""
+
+    subject: Short = Field(examples=["Call back"])
+    status: Short | None = None
+    priority: Short | None = None
+    due_date: dt.date | None = None
+
+
+class LogCall(_Activity):
+    """A call that took place."""
+
+    subject: Short = Field(default="Call", examples=["Call"])
+    direction: Literal["inbound", "outbound"] = "inbound"
+    duration_seconds: int | None = Field(default=None, ge=0, le=86_400)
+    result: Short | None = Field(default=None, description="How it ended.", examples=["Appointment made"])
+    call_date: dt.date | None = Field(default=None, description="Default: today.")
+
+
+class SearchRecords(Params):
+    """What to look for."""
+
+    text: str = Field(min_length=2, max_length=200, examples=["Lovelace"])
+    objects: list[Name] = Field(default=["Contact", "Lead", "Account", "Case"], min_length=1, max_length=20)
+    fields: list[FieldPath] | None = Field(
+        default=None, max_length=50, description="The fields to answer, where an object has them."
+    )
+    limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
+
+
+def _read_date(text: object) -> dt.date:
+    if not isinstance(text, str) or not _DATE.fullmatch(text):
+        raise ValueError("must be a date such as 2026-03-08")
+    return dt.date.fromisoformat(text)
+
+
+def _read_time(text: object) -> dt.datetime:
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        raise ValueError("must be a time with its offset, such as 2026-03-08T09:00:00Z")
+    return dt.datetime.fromisoformat(text)
+
+
+def _format(kind: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "format": kind, "examples": [example]})
+
+
+class BoundDate(Params):
+    """A date as a value of a query."""
+
+    date: Annotated[dt.date, PlainValidator(_read_date), _format("date", "2026-03-08")]
+
+
+class BoundTime(Params):
+    """A time as a value of a query."""
+
+    datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
+
+
+class Query(Params):
+    """A query that reads, its values apart."""
+
+    soql: str = Field(
+        min_length=1,
+        max_length=10_000,
+        description="SELECT … with placeholders {name} for values; no text in quotation marks.",
+        examples=["SELECT Id, Name FROM Contact WHERE LastName = {name}"],
+    )
+    bindings: dict[str, Scalar | list[Scalar] | BoundDate | BoundTime] = Field(
+        default={}, max_length=100, examples=[{"name": "Lovelace"}]
+    )
+    limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
+
+
+class RecordRef(Params):
+    """Which record."""
+
+    object: ObjectName
+    record_id: RecordId
+
+
+class GetRecord(RecordRef):
+    """Which record, and what of it."""
+
+    fields: FieldPaths | None = Field(default=None, description="Default: all its own fields.")
+
+
+class CreateRecord(Params):
+    """A new record."""
+
+    object: ObjectName
+    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
+    allow_duplicates: bool = False
+
+
+class UpdateRecord(RecordRef):
+    """The fields of a record to change."""
+
+    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
+
+
+class UpsertRecord(CreateRecord):
+    """The record of an external id, to be created or changed."""
+
+    external_id_field: Name = Field(examples=["Number__c"])
+    external_id: str = Field(min_length=1, max_length=255, examples=["17"])
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if has_dots(self.external_id):
+            raise ValueError("external_id has a . or .. by itself, which no path can carry")
+        if self.external_id_field.lower() in {name.lower() for name in self.fields}:
+            raise ValueError(f"{self.external_id_field} is in fields, too")
+        return self
+
+
+class DescribeObject(Params):
+    """Which object."""
+
+    object: ObjectName
+
+
+def _with_changes(params: UpdatingT, *refs: str) -> UpdatingT:
+    changes = params.model_fields_set - {*refs}
+    if not any(getattr(params, name) not in (None, {}) for name in changes):
+        raise ValueError("no field to change is given")
+    return params

@@ -1,0 +1,78 @@
+"""The actions that search: SOQL, SOSL; and what is left of the org's limits."""
+
+from typing import Any, Final
+
+from connectors.salesforce.answers import Found, Limits
+from connectors.salesforce.client import Ctx, SalesforceApi
+from connectors.salesforce.connector import READ_ERRORS, salesforce
+from connectors.salesforce.describe import ObjectFacts, descriptions
+from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchRecords
+from connectors.salesforce.rows import plain, query_rows, records_of, type_of
+from connectors.salesforce.soql import bind, find
+from connectors.sdk.effects import Effect
+from connectors.sdk.outgoing import invalid
+
+#: What is answered of a record that was searched for, where its object has them, beside Id and its name.
+USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
+
+
+@salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
+async def query(params: Query, ctx: Ctx) -> Found:
+    """Run a SOQL query that reads; values come in through `bindings` alone, quoted.
+
+    Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
+    pattern for LIKE as a whole: `{"pattern": "Love%"}`.
+    """
+    soql = bind(params.soql, {name: value_of(bound) for name, bound in params.bindings.items()})
+    rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
+    return Found(records=rows.records, total=rows.total, truncated=rows.truncated)
+
+
+@salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
+async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
+    """Search for words in records of several objects; `object` says which each one is of."""
+    api = SalesforceApi(ctx)
+    returning: dict[str, list[str]] = {}
+    known: set[str] = set()
+    for name in dict.fromkeys(params.objects):
+        facts = await descriptions.of(api, name)
+        returning[facts.name] = _paths(facts, params.fields)
+        known |= set(facts.fields) | set(facts.relationships)
+    unknown = [path for path in params.fields or () if path.split(".")[0].lower() not in known]
+    if unknown:
+        raise invalid("fields", f"none of the objects has {', '.join(unknown[:5])}")
+    limit = params.limit + 1
+    answer = await api.run(lambda org: org.api.search(find([params.text], "ALL", returning, limit=limit)))
+    found = records_of(answer or {"searchRecords": []}, "searchRecords")
+    return Found(
+        records=[{"object": type_of(record), **plain(record)} for record in found[: params.limit]],
+        total=len(found),
+        truncated=len(found) > params.limit,
+    )
+
+
+@salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
+async def get_limits(ctx: Ctx) -> Limits:
+    """Say what is left of the org's limits, such as API requests per day."""
+    return Limits(limits=await SalesforceApi(ctx).run(lambda org: org.api.limits()))
+
+
+def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
+    """Choose the fields to answer of one object: those asked for that it has, else the usual ones."""
+    wanted = ["Id", *asked] if asked else ["Id", facts.name_field or "Id", *USUAL_FIELDS]
+    there = [
+        path
+        for path in wanted
+        if (path.lower() in facts.fields)
+        or ("." in path and len(facts.relationships.get(path.split(".")[0].lower(), ())) == 1)
+    ]
+    return list(dict.fromkeys(there))
+
+
+def value_of(bound: Any) -> Any:
+    """Give a bound value as Python has it."""
+    if isinstance(bound, BoundDate):
+        return bound.date
+    if isinstance(bound, BoundTime):
+        return bound.datetime
+    return bound

@@ -1,0 +1,162 @@
+"""What simple-salesforce takes for a requests session: each request goes out over the shared HTTP layer.
+
+simple-salesforce builds its URLs for an origin that exists nowhere, and holds no token. What it asks for is
+taken apart here: a URL of another origin, or outside of the API's path, is not sent. So no record id can lead
+a request elsewhere, and the token, the deadline, the size cap, the host check and the verdict on a broken
+request are the shared layer's, whatever simple-salesforce does.
+"""
+
+import asyncio
+import concurrent.futures
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+from urllib.parse import unquote
+
+from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+#: The host that simple-salesforce writes into every URL; `.invalid` is reserved, and never resolves.
+NOWHERE: Final = "salesforce.invalid"
+#: Headers that are the shared layer's, or of no use.
+_DROPPED: Final = frozenset({"authorization", "x-prettyprint"})
+_PATH: Final = re.compile(r"[A-Za-z0-9_.~%!$&'()*+,;=:@-]*(/[A-Za-z0-9_.~%!$&'()*+,;=:@-]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of simple-salesforce's, checked."""
+
+    method: str
+    #: From `/services/data/` on, percent-encoded.
+    path: str
+    params: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+Send = Callable[[Asked], Coroutine[Any, Any, "httpx.Response"]]
+
+
+class Answer:
+    """An answer, in the shape that simple-salesforce reads."""
+
+    def __init__(self, response: "httpx.Response", asked: Asked, url: str) -> None:
+        self._may_have_changed = asked.method != "GET"
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self.content = response.content
+        self.url = url
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.content.decode(errors="replace")
+
+    def json(self, **_: Any) -> Any:
+        """Read the body: an object in every answer but a refusal.
+
+        Raises:
+            Unavailable: it is none, or has numbers that JSON cannot write again.
+        """
+        try:
+            answer = json.loads(self.content, parse_float=_finite, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            # A write may have been done; only its answer is of no use.
+            sent = Sent.UNCERTAIN if self._may_have_changed else Sent.ANSWERED
+            raise Unavailable("Salesforce answered with what is no JSON object", sent=sent)
+        return answer
+
+
+class LoopSession:
+    """Hands requests from a thread to the event loop, and waits for their answers there.
+
+    Args:
+        root: the path of the API, `/services/data/v62.0/`.
+        send: makes one call on the loop.
+    """
+
+    def __init__(self, root: str, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+        self.proxies: dict[str, str] = {}
+        self._root = root
+        self._send = send
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._is_cancelled = False
+        self._flight: concurrent.futures.Future[httpx.Response] | None = None
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        data: str | bytes | None = None,
+    ) -> Answer:
+        """Make one request; called in a thread.
+
+        Raises:
+            ConnectorError: there is no answer, or the org refuses.
+        """
+        asked = Asked(
+            method,
+            path_of(url, self._root),
+            params or None,
+            {name: text for name, text in (headers or {}).items() if name.lower() not in _DROPPED},
+            data.encode() if isinstance(data, str) else data,
+        )
+        with self._lock:
+            if self._is_cancelled:
+                raise concurrent.futures.CancelledError
+            flight = self._flight = asyncio.run_coroutine_threadsafe(self._send(asked), self._loop)
+        return Answer(flight.result(), asked, url)
+
+    def cancel(self) -> None:
+        """Let the thread go: what it waits for ends, and nothing more is sent."""
+        with self._lock:
+            self._is_cancelled = True
+            if self._flight is not None:
+                self._flight.cancel()
+
+
+def path_of(url: str, root: str) -> str:
+    """Give the path of a URL that simple-salesforce has built.
+
+    Raises:
+        ConnectorError: it leads out of the API; nothing is sent.
+    """
+    origin = f"https://{NOWHERE}"
+    path = url.removeprefix(origin)
+    if (
+        not url.startswith(origin + root)
+        or not _PATH.fullmatch(path)
+        or "" in path.split("/")[1:-1]
+        or has_dots(unquote(path))
+    ):
+        raise ConnectorError("the request leads out of the API; it was not sent", sent=Sent.NO)
+    return path
+
+
+def has_dots(path: str) -> bool:
+    """Whether a path has a `.` or `..` of its own, which a server may take for a step up; encoded or not."""
+    return not {".", ".."}.isdisjoint(unquote(path).split("/"))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number that no double can hold")
+    return number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

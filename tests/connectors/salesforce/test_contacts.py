@@ -1,0 +1,209 @@
+"""Contacts: found as people ask for them, never the first one by chance."""
+
+from typing import Any
+
+import pytest
+
+from connectors.sandbox.salesforce import KEY_FIELD, Field
+from connectors.sdk.errors import InvalidParams, NotFound
+from tests.support.salesforce import Bench
+
+pytestmark = pytest.mark.integration
+
+
+def _ada(bench: Bench) -> dict[str, Any]:
+    return next(each for each in bench.org.store.records("Contact") if each["FirstName"] == "Ada")
+
+
+@pytest.mark.parametrize("length", [15, 18])
+async def test_a_contact_is_found_by_its_id_and_answered_with_the_long_one(bench: Bench, length: int) -> None:
+    ada = _ada(bench)
+
+    answer = await bench.run("get_contact_details", {"contact_id": ada["Id"][:length]})
+
+    assert (True, 1, []) == (answer["found"], answer["matches"], answer["candidates"])
+    assert ada["Id"] == answer["contact"]["Id"]
+    assert "Lovelace Clinic" == answer["contact"]["Account"]["Name"]
+    assert "Desk" == answer["contact"]["Owner"]["Name"]
+    assert "attributes" not in answer["contact"]
+    assert "attributes" not in answer["contact"]["Account"]
+
+
+async def test_an_id_that_is_not_there_or_deleted_is_not_found(bench: Bench) -> None:
+    ada = _ada(bench)
+    bench.org.store.delete("Contact", ada)
+
+    for contact_id in (ada["Id"], "003000000000001AAA"):
+        with pytest.raises(NotFound):
+            await bench.run("get_contact_details", {"contact_id": contact_id})
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"email": "ADA@lovelace.example"},
+        {"phone": "0532 111 22 33"},
+        {"phone": "+90 532 1112233"},
+        {"phone": "0090 (533) 222-33-44"},
+        {"name": "ada lovelace"},
+        {"name": "Ada"},
+    ],
+)
+async def test_a_contact_is_found_as_people_ask(bench: Bench, by: dict[str, str]) -> None:
+    answer = await bench.run("get_contact_details", by)
+
+    assert answer["found"] is True
+    assert "ada@lovelace.example" == answer["contact"]["Email"]
+    assert "HomePhone" not in answer["contact"]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        {"email": "nobody@lovelace.example"},
+        {"email": "x'OR''='@lovelace.example"},
+        {"phone": "0532 999 99 99"},
+        {"name": "Grace Hopper"},
+        {"name": "x' OR Name LIKE '%"},
+        {"name": "%%"},
+        {"name": 'Ada"} RETURNING User(Id)'},
+        {"name": "*?"},
+    ],
+)
+async def test_nobody_found_is_said(bench: Bench, by: dict[str, str]) -> None:
+    answer = await bench.run("get_contact_details", by)
+
+    assert {"found": False, "contact": None, "matches": 0, "candidates": []} == answer
+
+
+async def test_several_are_told_and_none_is_chosen(bench: Bench) -> None:
+    twin = bench.org.store.insert(
+        "Contact", {"FirstName": "Ada", "LastName": "Lovelace", "Email": "ada@lovelace.example"}
+    )
+
+    for by in ({"email": "ada@lovelace.example"}, {"name": "Ada Lovelace"}):
+        answer = await bench.run("get_contact_details", by)
+
+        assert (True, None, 2) == (answer["found"], answer["contact"], answer["matches"])
+        assert {_ada(bench)["Id"], twin["Id"]} == {each["Id"] for each in answer["candidates"]}
+        assert {"Lovelace Clinic", None} == {
+            (each["Account"] or {}).get("Name") for each in answer["candidates"]
+        }
+
+
+async def test_who_bears_the_very_name_is_meant(bench: Bench) -> None:
+    bench.org.store.insert("Contact", {"FirstName": "Ada", "LastName": "Lovelace King"})
+
+    answer = await bench.run("get_contact_details", {"name": "Ada  LOVELACE"})
+
+    assert 1 == answer["matches"]
+
+
+async def test_the_fields_asked_for_are_answered(bench: Bench) -> None:
+    answer = await bench.run(
+        "get_contact_details",
+        {"phone": "0532 111 22 33", "fields": ["Title", "Account.Industry", "Owner.Email"]},
+    )
+
+    contact = answer["contact"]
+    assert {"Id", "Title", "Account", "Owner"} == set(contact)
+    assert ("Healthcare", "desk@clinic.example") == (
+        contact["Account"]["Industry"],
+        contact["Owner"]["Email"],
+    )
+
+
+@pytest.mark.parametrize("path", ["Nope__c", "Account.Nope", "Nope.Name", "Account.Owner.Nope", "Title.Name"])
+async def test_a_field_that_is_not_there_is_refused_before_the_query(bench: Bench, path: str) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("get_contact_details", {"email": "ada@lovelace.example", "fields": [path]})
+
+    assert [path] == [detail.field for detail in caught.value.details]
+    assert 0 == bench.org.journal.calls["query"]
+
+
+async def test_a_field_made_a_moment_ago_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from connectors.salesforce import describe
+
+    monkeypatch.setattr(describe, "DOUBT_S", 0.0)
+    asked = {"email": "ada@lovelace.example", "fields": ["Nickname__c"]}
+    with pytest.raises(InvalidParams):
+        await bench.run("get_contact_details", asked)
+    bench.org.store.add_field("Contact", Field("Nickname__c"))
+
+    answer = await bench.run("get_contact_details", asked)
+
+    assert answer["contact"]["Nickname__c"] is None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"email": "a@b.example", "phone": "0532 111 22 33"},
+        {"email": "no address"},
+        {"phone": "call me"},
+        {"name": "A"},
+        {"contact_id": "../../query?q="},
+        {"contact_id": "https://evil.example"},
+        {"email": "a@b.example", "fields": ["Id FROM User--"]},
+        {"email": "a@b.example", "fields": []},
+        {"mail": "a@b.example"},
+    ],
+)
+async def test_what_makes_no_sense_is_refused_before_any_request(
+    bench: Bench, params: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidParams):
+        await bench.run("get_contact_details", params)
+
+    assert [] == bench.org.requests
+
+
+async def test_a_contact_is_created_changed_and_taken_back(bench: Bench) -> None:
+    account = next(iter(bench.org.store.records("Account")))
+    made = await bench.run(
+        "create_contact",
+        {
+            "last_name": "Hopper",
+            "first_name": "Grace",
+            "account_id": account["Id"],
+            "mobile_phone": "555 1234",
+        },
+    )
+    changed = await bench.run(
+        "update_contact",
+        {"contact_id": made["contact_id"], "email": "grace@navy.example", "title": "Captain"},
+    )
+    found = await bench.run("get_contact_details", {"email": "grace@navy.example"})
+    again = await bench.run("create_contact", {"last_name": "Hopper"})
+    await bench.undo("create_contact", result=made)
+
+    assert ["Email", "Title"] == changed["updated_fields"]
+    assert account["Id"] == found["contact"]["AccountId"]
+    assert (made["contact_id"], False) == (again["contact_id"], again["created"])
+    with pytest.raises(NotFound):
+        await bench.run("update_contact", {"contact_id": made["contact_id"], "title": "Admiral"})
+
+
+async def test_a_contact_without_an_external_id_is_found_again(bench: Bench) -> None:
+    document = bench.org.authority.document("password", contact_key_field=KEY_FIELD)
+    made = await bench.run("create_contact", {"last_name": "Hopper"}, document=document)
+
+    assert made == await bench.reconcile("create_contact", {"last_name": "Hopper"}, document=document)
+
+
+@pytest.mark.parametrize(
+    "by", [{"email": "ada@lovelace.example"}, {"phone": "0532 111 22 33"}, {"name": "Ada Lovelace"}]
+)
+async def test_fields_that_the_org_hides_from_this_user_are_left_out(
+    bench: Bench, by: dict[str, str]
+) -> None:
+    fields = bench.org.store.object("Contact").fields
+    for hidden in ("department", "assistantphone", "accountid"):
+        del fields[hidden]
+
+    answer = await bench.run("get_contact_details", by)
+
+    assert "Ada Lovelace" == answer["contact"]["Name"]
+    assert {"Department", "Account"}.isdisjoint(answer["contact"])

@@ -1,0 +1,357 @@
+"""Records of any object, queries, searches, descriptions, limits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from connectors.salesforce import salesforce
+from connectors.sandbox.salesforce import KEY_FIELD, Fault, Field
+from connectors.sdk.effects import Effect
+from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
+from connectors.sdk.http import HttpPolicy, HttpPool
+from tests.support.salesforce import Bench
+
+pytestmark = pytest.mark.integration
+
+OBJECT = "Invoice__c"
+PAGE = b'{"totalSize": 9, "done": false, "records": [], "nextRecordsUrl": "%b"}'
+
+
+@pytest.fixture
+def invoices(bench: Bench) -> Bench:
+    bench.org.store.add_object(
+        OBJECT,
+        "a0B",
+        Field("Number__c", length=40, is_external_id=True, is_unique=True),
+        Field("Total__c", "currency"),
+        Field("Account__c", "reference", 18, reference_to=("Account",), relationship="Account__r"),
+    )
+    return bench
+
+
+async def test_a_record_lives_and_dies(invoices: Bench) -> None:
+    made = await invoices.run("create_record", {"object": OBJECT, "fields": {"Total__c": 12.5}})
+    ref = {"object": OBJECT, "record_id": made["record_id"]}
+    changed = await invoices.run("update_record", {**ref, "fields": {"Total__c": 13}})
+    whole = await invoices.run("get_record", ref)
+    part = await invoices.run("get_record", {**ref, "fields": ["Total__c", "Account__r.Name"]})
+    gone = await invoices.run("delete_record", ref)
+
+    assert ["Total__c"] == changed["updated_fields"]
+    assert 13 == whole["record"]["Total__c"]
+    assert {"Id": made["record_id"], "Total__c": 13, "Account__r": None} == part["record"]
+    assert gone["deleted"] is True
+    for action, more in (
+        ("get_record", {}),
+        ("update_record", {"fields": {"Total__c": 1}}),
+        ("delete_record", {}),
+    ):
+        with pytest.raises(NotFound):
+            await invoices.run(action, ref | more)
+    with pytest.raises(NotFound):
+        await invoices.run("get_record", {**ref, "fields": ["Id"]})
+
+
+async def test_a_repeated_delete_is_a_success(invoices: Bench) -> None:
+    made = await invoices.run("create_record", {"object": OBJECT, "fields": {"Total__c": 1}})
+    ref = {"object": OBJECT, "record_id": made["record_id"]}
+    invoices.org.faults.add(Fault("delete", cut="after"))
+
+    with pytest.raises(Unavailable):
+        await invoices.run("delete_record", ref)
+
+    assert (await invoices.run("delete_record", ref, attempt=2))["deleted"] is True
+
+
+@pytest.mark.parametrize("number", ["17", "a/b", "a b+c%d", "Ünïcode 😀", "x.inc", "a//b?c#d"])
+async def test_a_record_is_upserted_by_its_external_id(invoices: Bench, number: str) -> None:
+    params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": number}
+
+    first = await invoices.run("upsert_record", {**params, "fields": {"Total__c": 1}})
+    second = await invoices.run("upsert_record", {**params, "fields": {"Total__c": 2}})
+
+    assert (True, False) == (first["created"], second["created"])
+    (invoice,) = invoices.org.store.records(OBJECT)
+    assert (number, 2) == (invoice["Number__c"], invoice["Total__c"])
+
+
+async def test_an_upsert_that_lost_a_race_still_writes_its_values(invoices: Bench) -> None:
+    params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": "17"}
+    await invoices.run("upsert_record", {**params, "fields": {"Total__c": 1}})
+    invoices.org.faults.add(Fault("upsert", status=400, code="DUPLICATE_VALUE"))
+
+    await invoices.run("upsert_record", {**params, "fields": {"Total__c": 2}})
+
+    (invoice,) = invoices.org.store.records(OBJECT)
+    assert 2 == invoice["Total__c"]
+
+
+async def test_another_unique_value_that_is_taken_is_a_conflict(invoices: Bench) -> None:
+    invoices.org.store.add_field(OBJECT, Field("Code__c", is_unique=True))
+    taken = await invoices.run("create_record", {"object": OBJECT, "fields": {"Code__c": "A"}})
+    params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": "18"}
+
+    with pytest.raises(Conflict) as caught:
+        await invoices.run("upsert_record", {**params, "fields": {"Code__c": "a"}})
+
+    assert caught.value.data is not None
+    assert [taken["record_id"]] == caught.value.data["ids"]
+
+
+async def test_a_reference_may_be_given_by_an_external_id(invoices: Bench) -> None:
+    invoices.org.store.add_field("Account", Field("Code__c", is_external_id=True))
+    account = next(iter(invoices.org.store.records("Account")))
+    account["Code__c"] = "C-1"
+
+    made = await invoices.run(
+        "create_record", {"object": OBJECT, "fields": {"Account__r": {"Code__c": "C-1"}}}
+    )
+
+    record = invoices.org.store.find(OBJECT, made["record_id"])
+    assert account["Id"] == record["Account__c"]
+
+
+async def test_a_custom_object_is_created_once_where_the_credential_names_its_field(invoices: Bench) -> None:
+    document = invoices.org.authority.document("jwt", external_id_fields={OBJECT: "Number__c"})
+    params = {"object": OBJECT, "fields": {"Total__c": 1}}
+
+    made = await invoices.run("create_record", params, document=document)
+    again = await invoices.run("create_record", params, document=document)
+    await invoices.undo("create_record", params, document=document)
+
+    assert made | {"created": False} == again
+    assert [] == list(invoices.org.store.records(OBJECT))
+    action = salesforce.actions["create_record"]
+    credential = invoices.context(document=document).credential
+    assert Effect.KEYED is action.effect_of(action.signature.read(params), credential)
+    assert Effect.WRITE is action.effect_of(
+        action.signature.read({**params, "object": "Account"}), credential
+    )
+
+
+async def test_a_record_is_found_again_and_taken_back(invoices: Bench) -> None:
+    document = invoices.org.authority.document("jwt", key_fields={OBJECT: "Number__c"})
+    params = {"object": OBJECT, "fields": {"Total__c": 1}}
+    assert await invoices.reconcile("create_record", params, document=document) is None
+    made = await invoices.run("create_record", params, document=document)
+
+    assert made == await invoices.reconcile("create_record", params, document=document)
+    await invoices.undo("create_record", document=document, result=made)
+    assert [] == list(invoices.org.store.records(OBJECT))
+    with pytest.raises(OutcomeUnknown):
+        await invoices.undo("create_record", document=document, attempt=2)
+
+
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("get_record", {"object": "Lead;DELETE", "record_id": "00Q000000000001AAA"}),
+        ("get_record", {"object": "Lead", "record_id": "../../query?q=SELECT"}),
+        ("get_record", {"object": "Lead", "record_id": "https://evil.example/x"}),
+        ("get_record", {"object": "../Account", "record_id": "00Q000000000001AAA"}),
+        ("get_record", {"object": "Lead", "record_id": "00Q000000000001AAA", "fields": ["Id FROM User--"]}),
+        ("update_record", {"object": "Lead", "record_id": "00Q000000000001AAA", "fields": {}}),
+        ("update_record", {"object": "Lead", "record_id": "00Q000000000001AAA", "fields": {"a b": 1}}),
+        ("delete_record", {"object": "Lead", "record_id": "//evil.example/x"}),
+        (
+            "upsert_record",
+            {"object": "Lead", "external_id_field": "A/B", "external_id": "1", "fields": {"A": 1}},
+        ),
+        (
+            "upsert_record",
+            {"object": "Lead", "external_id_field": "A", "external_id": "..", "fields": {"B": 1}},
+        ),
+        (
+            "upsert_record",
+            {"object": "Lead", "external_id_field": "A", "external_id": "1", "fields": {"a": 1}},
+        ),
+        ("describe_object", {"object": "Lead/describe"}),
+        ("search_records", {"text": "x"}),
+        ("search_records", {"text": "Ada", "objects": ["Contact(Id)"]}),
+        ("query", {"soql": "SELECT Id FROM Lead", "limit": 0}),
+        ("query", {"soql": "SELECT Id FROM Lead", "limit": 2001}),
+        ("query", {"soql": "SELECT Id FROM Lead WHERE Name = {n}", "bindings": {"n": {"date": "yesterday"}}}),
+        (
+            "query",
+            {"soql": "SELECT Id FROM Lead WHERE Name = {n}", "bindings": {"n": {"datetime": "1700000000"}}},
+        ),
+        ("query", {"soql": "SELECT Id FROM Lead WHERE Name = 'x'"}),
+        ("create_lead", {"last_name": "x" * 81, "company": "y"}),
+        ("create_lead", {"last_name": "x", "company": "y", "description": "x" * 32_001}),
+        ("create_lead", {"last_name": "x", "company": "y", "fields": {"attributes": {"type": "User"}}}),
+        ("log_call", {"duration_seconds": -1}),
+        ("create_task", {"subject": "x", "due_date": "1700000000"}),
+    ],
+)
+async def test_hostile_input_is_refused_before_any_request(
+    bench: Bench, action: str, params: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidParams):
+        await bench.run(action, params)
+
+    assert [] == bench.org.requests
+
+
+@pytest.mark.parametrize("name", ["query", "session", "bulk", "describe", "headers"])
+async def test_an_object_named_like_the_librarys_own_parts_is_an_object(bench: Bench, name: str) -> None:
+    with pytest.raises(NotFound):
+        await bench.run("get_record", {"object": name, "record_id": "00Q000000000001AAA"})
+
+    assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" == bench.org.requests[-1]
+
+
+async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
+    answer = await bench.run(
+        "query",
+        {
+            "soql": "SELECT Name, Account.Name FROM Contact "
+            "WHERE LastName IN {names} AND CreatedDate = TODAY ORDER BY Name",
+            "bindings": {"names": ["Lovelace", "x' OR Name LIKE '%"]},
+        },
+    )
+
+    record = {"Name": "Ada Lovelace", "Account": {"Name": "Lovelace Clinic"}}
+    assert {"records": [record], "total": 1, "truncated": False} == answer
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "truncated"), [(5, 5, True), (200, 200, True), (450, 450, False), (500, 450, False)]
+)
+async def test_pages_are_followed_up_to_the_limit(
+    bench: Bench, limit: int, count: int, truncated: bool
+) -> None:
+    for number in range(450):
+        bench.org.store.insert("Account", {"Name": f"Bulk {number:03}"})
+
+    answer = await bench.run(
+        "query",
+        {"soql": "SELECT Name FROM Account WHERE Name LIKE {p}", "bindings": {"p": "Bulk%"}, "limit": limit},
+    )
+
+    assert (count, 450, truncated) == (len(answer["records"]), answer["total"], answer["truncated"])
+    assert count == len({record["Name"] for record in answer["records"]})
+
+
+async def test_records_are_counted(bench: Bench) -> None:
+    answer = await bench.run("query", {"soql": "SELECT COUNT() FROM Contact"})
+
+    assert {"records": [], "total": 2, "truncated": False} == answer
+
+
+@pytest.mark.parametrize(
+    ("soql", "reason"),
+    [
+        ("SELECT Nope FROM Contact", "INVALID_FIELD"),
+        ("SELECT Id Contact", "MALFORMED_QUERY"),
+        ("SELECT Id FROM Contact WHERE Name = {n} OR Name = {n} AND Name = {n}", "MALFORMED_QUERY"),
+    ],
+)
+async def test_a_query_that_the_org_refuses_is_rejected_by_its_code(
+    bench: Bench, soql: str, reason: str
+) -> None:
+    bindings = {"n": "x"} if "{n}" in soql else {}
+    with pytest.raises(Rejected) as caught:
+        await bench.run("query", {"soql": soql, "bindings": bindings})
+
+    assert caught.value.data is not None
+    assert reason == caught.value.data["reason"]
+
+
+async def test_a_page_that_leads_elsewhere_is_not_followed(bench: Bench) -> None:
+    bench.org.faults.add(Fault("query", body=PAGE % b"https://evil.example/"))
+
+    with pytest.raises(Unavailable):
+        await bench.run("query", {"soql": "SELECT Id FROM Contact"})
+
+    assert 1 == bench.org.journal.calls["query"]
+
+
+async def test_empty_pages_without_an_end_end(bench: Bench) -> None:
+    page = PAGE % b"/services/data/v62.0/query/01g-1"
+    bench.org.faults.add(Fault("query", times=None, body=page))
+
+    with pytest.raises(Unavailable):
+        await bench.run("query", {"soql": "SELECT Id FROM Contact"})
+
+    assert 2 == bench.org.journal.calls["query"]
+
+
+async def test_words_are_searched_in_several_objects(bench: Bench) -> None:
+    bench.org.store.insert("Lead", {"LastName": "Lovelace", "Company": "Engines"})
+
+    answer = await bench.run("search_records", {"text": "lovelace"})
+
+    assert {"Contact", "Lead", "Account"} == {record["object"] for record in answer["records"]}
+    assert {"Ada Lovelace", "Lovelace", "Lovelace Clinic"} == {record["Name"] for record in answer["records"]}
+    assert answer["truncated"] is False
+
+
+async def test_a_search_answers_the_fields_that_each_object_has(bench: Bench) -> None:
+    answer = await bench.run(
+        "search_records",
+        {
+            "text": "Asks for an earlier appointment",
+            "objects": ["Case", "Contact"],
+            "fields": ["Priority", "Account.Name"],
+        },
+    )
+
+    (case,) = answer["records"]
+    assert {"object", "Id", "Priority", "Account"} == set(case)
+    with pytest.raises(InvalidParams, match="none of the objects"):
+        await bench.run("search_records", {"text": "Ada", "objects": ["Contact"], "fields": ["Nope"]})
+    with pytest.raises(NotFound):
+        await bench.run("search_records", {"text": "Ada", "objects": ["Nope__c"]})
+
+
+async def test_a_search_says_that_there_are_more(bench: Bench) -> None:
+    for number in range(3):
+        bench.org.store.insert("Account", {"Name": f"Engine {number}"})
+
+    answer = await bench.run("search_records", {"text": "Engine", "objects": ["Account"], "limit": 2})
+
+    assert (2, True) == (len(answer["records"]), answer["truncated"])
+
+
+async def test_a_description_is_kept_for_the_tenant(bench: Bench) -> None:
+    described = await bench.run("describe_object", {"object": "lead"})
+    await bench.run("describe_object", {"object": "Lead"})
+    await bench.run("describe_object", {"object": "Lead"}, tenant="globex")
+
+    fields = {field["name"]: field for field in described["fields"]}
+    assert ("Lead", True) == (described["name"], described["createable"])
+    assert fields["Company"]["nillable"] is False
+    assert "Open - Not Contacted" in fields["Status"]["picklist"]
+    assert fields[KEY_FIELD]["externalId"] is True
+    assert 2 == bench.org.journal.calls["describe"]
+
+
+async def test_many_who_need_a_description_ask_once(bench: Bench) -> None:
+    await asyncio.gather(*(bench.run("describe_object", {"object": "Lead"}) for _ in range(20)))
+
+    assert 1 == bench.org.journal.calls["describe"]
+
+
+async def test_an_object_that_is_not_there_is_not_found(bench: Bench) -> None:
+    with pytest.raises(NotFound):
+        await bench.run("describe_object", {"object": "Nope__c"})
+
+
+async def test_the_quota_that_each_answer_names_is_told_to_the_metrics(bench: Bench) -> None:
+    told: list[tuple[tuple[str, str, str], int, int]] = []
+    pool = HttpPool(HttpPolicy(), on_quota=lambda *quota: told.append(quota))
+    try:
+        await Bench(bench.org, pool).run("get_limits")
+    finally:
+        await pool.close()
+
+    assert [(("acme", "salesforce", "default"), 1, 15_000)] == told
+
+
+async def test_many_reads_at_once_are_all_answered(bench: Bench) -> None:
+    answers = await asyncio.gather(
+        *(bench.run("get_contact_details", {"email": "ada@lovelace.example"}) for _ in range(100))
+    )
+
+    assert all(answer["found"] for answer in answers)

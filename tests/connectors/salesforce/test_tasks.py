@@ -1,0 +1,70 @@
+"""Tasks and logged calls."""
+
+import pytest
+
+from connectors.sandbox.salesforce import KEY_FIELD
+from connectors.sdk.errors import Rejected
+from tests.support.salesforce import Bench
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_task_is_created_for_a_contact_and_a_case(bench: Bench) -> None:
+    ada, case = (next(iter(bench.org.store.records(name))) for name in ("Contact", "Case"))
+
+    answer = await bench.run(
+        "create_task",
+        {
+            "subject": "Call back",
+            "description": "about the printer",
+            "who_id": ada["Id"],
+            "what_id": case["Id"],
+            "priority": "High",
+            "due_date": "2026-03-08",
+        },
+    )
+
+    (task,) = bench.org.store.records("Task")
+    assert {"task_id": task["Id"], "created": True} == answer
+    assert (ada["Id"], case["Id"], "2026-03-08") == (task["WhoId"], task["WhatId"], task["ActivityDate"])
+    assert "Not Started" == task["Status"]
+
+
+async def test_a_call_is_logged_as_a_completed_task(bench: Bench) -> None:
+    await bench.run(
+        "log_call",
+        {
+            "direction": "outbound",
+            "duration_seconds": 95,
+            "result": "Appointment made",
+            "call_date": "2026-03-08",
+        },
+    )
+
+    (task,) = bench.org.store.records("Task")
+    assert {
+        "Subject": "Call",
+        "Status": "Completed",
+        "TaskSubtype": "Call",
+        "CallType": "Outbound",
+        "CallDurationInSeconds": 95,
+        "CallDisposition": "Appointment made",
+        "ActivityDate": "2026-03-08",
+    }.items() <= task.items()
+
+
+@pytest.mark.parametrize("action", ["create_task", "log_call"])
+async def test_a_task_is_found_by_its_key_field_and_taken_back(bench: Bench, action: str) -> None:
+    assert await bench.reconcile(action, {"subject": "Call"}) is None
+    made = await bench.run(action, {"subject": "Call"})
+
+    assert made == await bench.reconcile(action, {"subject": "Call"})
+    (task,) = bench.org.store.records("Task")
+    assert 32 == len(task[KEY_FIELD])
+    await bench.undo(action)
+    assert [] == list(bench.org.store.records("Task"))
+
+
+async def test_a_task_for_what_is_not_there_is_rejected(bench: Bench) -> None:
+    with pytest.raises(Rejected):
+        await bench.run("create_task", {"subject": "Call back", "who_id": "003000000000001AAA"})

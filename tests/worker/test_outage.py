@@ -1,0 +1,125 @@
+"""A vault that is away for ten minutes, by the clock: a job that needs it waits, and loses nothing."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import worker.consumer
+from connectors.registry import load
+from schemas.job import Job
+from worker.broker import Delivery, Properties
+from worker.caller import HOLD_S
+from worker.consumer import Consumer
+from worker.limits import Slots
+from worker.metrics import Metrics
+from worker.outbox import Sending
+from worker.outcome import Attempt, NotNow, Outcome
+
+OUTAGE = timedelta(minutes=10)
+BODY = b'{"id": "j1", "connector": "dummy", "action": "ping"}'
+
+
+class Clock:
+    """The wall clock of `worker.consumer`."""
+
+    time = datetime(2026, 11, 24, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, _zone: tzinfo) -> datetime:
+        return cls.time
+
+
+class WaitingExecutor:
+    """Holds each job as long as one may be held, until the vault is back."""
+
+    is_stopping = False
+
+    def __init__(self) -> None:
+        self.back_at = Clock.time + OUTAGE
+        self.attempts: list[Attempt] = []
+
+    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
+        self.attempts.append(attempt)
+        if Clock.time < self.back_at:
+            Clock.time = min(Clock.time + timedelta(seconds=HOLD_S), self.back_at)
+            if Clock.time < self.back_at:
+                raise NotNow("the vault is sealed")
+        return Outcome(data="pong", starts=attempt.starts + 1)
+
+
+class FakeLane:
+    """As much of a lane as a job touches."""
+
+    slots = Slots(1)
+    bulk = False
+    queue = "lane"
+    connector = "dummy"
+
+
+class Rungs:
+    """A publisher whose rungs bring a job back when it is due."""
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = _delivery()
+        self.told: list[Any] = []
+        self.parked = 0
+
+    def refusal_of(self, _reply_to: str | None) -> None:
+        return None
+
+    async def wait(self, _delivery_: Delivery, history: Any, now: datetime) -> None:
+        Clock.time = max(now, history.not_before)
+        self.delivery = _delivery(history.headers())
+
+    async def reply(self, _delivery_: Delivery, _history: Any, result: Any) -> Sending:
+        self.told.append(result)
+        return Sending.DELIVERED
+
+    async def park(self, *_: Any, **__: Any) -> None:
+        self.parked += 1
+
+
+def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
+    async def settle(*_: Any, **__: Any) -> None:
+        """Nobody looks."""
+
+    channel: Any = SimpleNamespace(is_closed=False, basic_ack=settle, basic_nack=settle)
+    properties = Properties(reply_to="callers", correlation_id="c", user_id="us", headers=headers or {})
+    return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
+
+
+async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker.consumer, "datetime", Clock)
+    registry, executor, rungs = load(("dummy",)), WaitingExecutor(), Rungs()
+    metrics = Metrics(version="0")
+    metrics.add_connector("dummy", registry.connectors["dummy"].actions)
+    metrics.add_lane("lane", 1)
+    began = Clock.time
+    consumer = Consumer(
+        executor,  # type: ignore[arg-type]  # as much of each as is asked
+        rungs,  # type: ignore[arg-type]
+        registry,
+        metrics,
+        trusted_users=["us"],
+        max_attempts=2,
+        max_body_bytes=1000,
+    )
+    lane: Any = FakeLane()
+
+    while not rungs.told:
+        assert rungs.delivery is not None
+        delivery, rungs.delivery = rungs.delivery, None
+        consumer.take(lane, delivery)
+        while consumer.in_hand:
+            await asyncio.sleep(0)
+
+    assert Clock.time - began >= OUTAGE
+    assert 0 == rungs.parked
+    assert {0} == {attempt.starts for attempt in executor.attempts}
+    assert len(executor.attempts) > 5
+    assert [("pong", 1)] == [(result.data, result.attempts) for result in rungs.told]

@@ -1,0 +1,17 @@
+"""The demo's worker: the product, but for a lease of 2 seconds instead of 15.
+
+A dead worker's job is taken over once its lease has run out, and nobody watches a demo for that long.
+"""
+
+import sys
+
+from worker import ledger, once
+
+# Before anything else of the worker takes them over by name.
+setattr(ledger, "LEASE_S", 2.0)  # noqa: B010  # a constant for everybody else
+setattr(once, "RENEW_S", 0.5)  # noqa: B010
+
+if __name__ == "__main__":
+    from worker.process import run_worker
+
+    sys.exit(run_worker())

@@ -1,0 +1,85 @@
+"""The ledger's tables, and how they come to be what this worker knows."""
+
+from typing import Final
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+METADATA: Final = sa.MetaData()
+
+#: Facts about the ledger itself: its identity and the version of its schema.
+facts = sa.Table(
+    "connectors_ledger_facts",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(255), nullable=False),
+)
+
+entries = sa.Table(
+    "connectors_ledger",
+    METADATA,
+    sa.Column("tenant", sa.String(63), primary_key=True),
+    sa.Column("connector", sa.String(63), primary_key=True),
+    sa.Column("action", sa.String(63), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    #: running, done, unknown, undoing, undone
+    sa.Column("state", sa.String(8), nullable=False),
+    #: Grows with every claim; whoever holds an older one is late.
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    #: Epoch seconds by the database's clock, here and below.
+    sa.Column("lease_until", sa.Double, nullable=False),
+    #: A call may be on its way, or has been cut off: its outcome is not known.
+    sa.Column("calling", sa.Boolean, nullable=False),
+    #: From here on that call can no longer land.
+    sa.Column("settles_at", sa.Double, nullable=False),
+    sa.Column("starts", sa.Integer, nullable=False),
+    #: JSON text; null until done.
+    sa.Column("result", sa.Text),
+    sa.Column("expires_at", sa.Double, nullable=False, index=True),
+)
+
+#: What brings a schema of each earlier version to the next one, in SQL that both databases take.
+STEPS: dict[int, tuple[str, ...]] = {}
+#: The version of the tables above: one more than the last step's.
+SCHEMA_VERSION: Final = 1
+#: The lock in PostgreSQL that workers which start at once take in turn.
+_LOCK: Final = 7017012
+
+
+class LedgerFault(Exception):
+    """The database cannot serve as a ledger as it is set up; one line that says what to do."""
+
+
+async def upgrade(connection: AsyncConnection, *, is_sqlite: bool) -> str:
+    """Bring the schema up to date and give the ledger's identity.
+
+    Of workers that start at once, one does it and the rest wait.
+
+    Raises:
+        LedgerFault: a later worker made the schema.
+    """
+    if is_sqlite:
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        await connection.execute(sa.text(f"select pg_advisory_xact_lock({_LOCK})"))
+    await connection.run_sync(METADATA.create_all)
+    known = {row.name: row.value for row in await connection.execute(sa.select(facts.c.name, facts.c.value))}
+    for name, value in (("schema", str(SCHEMA_VERSION)), ("id", uuid4().hex)):
+        if name not in known:
+            await connection.execute(facts.insert().values(name=name, value=value))
+            known[name] = value
+    found = int(known["schema"])
+    if found > SCHEMA_VERSION:
+        raise LedgerFault(
+            f"the ledger's schema is version {found}, this worker knows {SCHEMA_VERSION}; upgrade this worker"
+        )
+    for version in range(found, SCHEMA_VERSION):
+        for statement in STEPS[version]:
+            await connection.exec_driver_sql(statement)
+    if found < SCHEMA_VERSION:
+        await connection.execute(
+            facts.update().where(facts.c.name == "schema").values(value=str(SCHEMA_VERSION))
+        )
+    return str(known["id"])
