@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from connectors.sdk.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide
+from connectors.sdk.retry import DELAYS_S, MAX_WAIT_S, GiveUp, Retry, backoff_s, decide
 from worker.topology import RUNGS
 
-__all__ = ["DELAYS_S", "IN_HAND_S", "GiveUp", "Retry", "backoff_s", "decide", "rung_for"]
+__all__ = ["DELAYS_S", "IN_HAND_S", "MAX_WAIT_S", "GiveUp", "Retry", "backoff_s", "decide", "rung_for"]
 
 #: Rests shorter than this are waited out in hand; the shortest rung would take twice as long.
 IN_HAND_S: Final = 0.5

@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
+from connectors.sdk.errors import Code
 from connectors.sdk.testing import ConnectorContract
 from connectors.sdk.testing.contract import Via
 from tests.example.acme_tickets import tickets
@@ -27,7 +28,6 @@ class TestContract(ConnectorContract):
     """The example passes what every connector must."""
 
     connector = tickets
-    exempt: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def provider(self) -> HelpDesk:
         return HelpDesk()
@@ -37,6 +37,12 @@ class TestContract(ConnectorContract):
 
     def example(self, action: str, provider: HelpDesk) -> Mapping[str, Any]:
         return {"text": "two words"} if action == "count_words" else super().example(action, provider)
+
+    def failures(self, action: str, provider: HelpDesk) -> Mapping[Code, Mapping[str, Any]]:
+        failures: dict[str, Mapping[Code, Mapping[str, Any]]] = {
+            "close_ticket": {Code.NOT_FOUND: {"ticket_id": "99"}, Code.INVALID_PARAMS: {"ticket_id": "x"}}
+        }
+        return failures.get(action, {})
 
     def state(self, provider: HelpDesk) -> object:
         return {number: dict(ticket) for number, ticket in provider.tickets.items()}

@@ -4,9 +4,10 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from connectors.sdk import Connector, ConnectorError, Context, Effect
 from connectors.sdk.auth import ApiKey
@@ -53,6 +54,9 @@ def findings(build: Callable[[Connector[ApiKey]], Any], check: str) -> str:
 
         def credential(self, provider: Notes, via: Via) -> Mapping[str, Any]:
             return {"base_url": via(provider.url), "key": SECRET}
+
+        def failures(self, action: str, provider: Notes) -> Mapping[Code, Mapping[str, Any]]:
+            return {Code.NOT_FOUND: self.example(action, provider)}
 
         def state(self, provider: Notes) -> object:
             return list(provider.notes)
@@ -148,6 +152,13 @@ def swallowing(bad: Connector[ApiKey]) -> None:
         return ""
 
 
+def without_example(bad: Connector[ApiKey]) -> None:
+    @bad.action(effect=Effect.KEYED)
+    async def write(day: Annotated[str, Field(pattern="^[0-9]+$")]) -> str:
+        """Write."""
+        return day
+
+
 def blocking(bad: Connector[ApiKey]) -> None:
     @bad.action(effect=Effect.READ)
     async def look() -> str:
@@ -193,6 +204,22 @@ def breaking_on_odd_keys(bad: Connector[ApiKey]) -> None:
         (quoting, "test_an_answer_that_is_no_answer_is_an_error_and_no_bug", "breaks on a garble answer"),
         (lying_about_what_was_sent, "test_a_connection_cut_after_the_work_has_one_effect", "another effect"),
         (swallowing, "test_a_cancelled_run_ends_at_once", "goes on for 2 s"),
+        (
+            writing_again(Effect.WRITE),
+            "test_each_failure_has_the_code_that_is_declared",
+            "is to fail with NOT_FOUND, and ends in None",
+        ),
+        (
+            writing_again(Effect.WRITE),
+            "test_each_failure_has_the_code_that_is_declared",
+            "fails with NOT_FOUND; declare it in errors=",
+        ),
+        (without_example, "test_every_action_has_an_example_that_fits", "refuses its own example"),
+        (
+            without_example,
+            "test_the_same_key_has_one_effect",
+            "does not take its own example: INVALID_PARAMS",
+        ),
         (blocking, "test_the_loop_is_never_held_up", "holds the loop"),
         (breaking_on_odd_keys, "test_every_printable_key_is_taken", "a key of odd characters"),
     ],

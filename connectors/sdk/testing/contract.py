@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final
 
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.effects import Effect
+from connectors.sdk.errors import ConnectorError
 from connectors.sdk.params import example_of
 from connectors.sdk.status import status_error
 from connectors.sdk.testing.fault_proxy import CANARY, Fault, FaultProxy
@@ -105,6 +106,10 @@ class ConnectorContract:
         """Give parameters with which the action succeeds; the examples of its schema unless overridden."""
         return example_of(self.connector.actions[action].signature.model)
 
+    def failures(self, action: str, provider: Any) -> Mapping[Code, Mapping[str, Any]]:
+        """Give parameters with which the action fails as it declares: the code, and the parameters."""
+        return {}
+
     def state(self, provider: Any) -> Any:
         """Copy what the provider holds, to be compared: what an effect changes, and nothing else."""
         return None
@@ -184,6 +189,23 @@ class ConnectorContract:
                 scene.expect(
                     CANARY not in words_of(ran), f"repeats the provider's own words at status {status}"
                 )
+
+        self._each(check)
+
+    def test_each_failure_has_the_code_that_is_declared(self) -> None:
+        """The failures given as examples end in their codes, declare them, and change nothing."""
+
+        async def check(scene: "_Scene", action: Action[..., Any]) -> None:
+            for code, params in self.failures(action.name, scene.provider).items():
+                before = scene.state()
+                ran = await scene.kit.run(action, params)
+                scene.expect(
+                    ran.code is code, f"is to fail with {code}, and ends in {ran.code}: {ran.message}"
+                )
+                scene.expect(
+                    code in {*action.errors, *COMMON_CODES}, f"fails with {code}; declare it in errors="
+                )
+                scene.expect(before == scene.state(), f"fails with {code}, and changes something")
 
         self._each(check)
 
@@ -370,6 +392,8 @@ class ConnectorContract:
                         await work(scene, action)
                     except AssertionError as fault:
                         scene.faults.append(str(fault))
+                    except ConnectorError as fault:  # the check could not even begin
+                        scene.faults.append(f"does not take its own example: {fault.code}: {fault.message}")
                     faults.extend(f"{action!r} {fault}" for fault in scene.faults)
 
         asyncio.run(all_of_them())

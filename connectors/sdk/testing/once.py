@@ -68,7 +68,11 @@ class Once:
             self._entries.pop(identity, None)
             return Outcome(error=error, starts=call.starts)
         if entry.calling and effect is Effect.WRITE:
-            found = await self._look_up(call)
+            try:
+                found = await self._look_up(call)
+            except OutcomeUnknown as unclear:
+                entry.state = "unknown"
+                return Outcome(error=unclear, starts=call.starts)
             if found is not None:
                 return _complete(entry, Outcome(data=found, starts=call.starts))
             entry.calling = False
@@ -87,12 +91,12 @@ class Once:
         self, call: Call, entry: _Entry, outcome: Outcome, error: ConnectorError
     ) -> Outcome:
         """Find out about a write that is uncertain, or say that nobody can."""
-        if not call.action.can_reconcile:
-            entry.state = "unknown"
-            unknown = OutcomeUnknown(f"{error.message}; the write may or may not have happened")
-            return replace(outcome, error=unknown) if error.code.facts.retryable else outcome
         try:
             found = await self._look_up(call)
+        except OutcomeUnknown as unclear:
+            entry.state = "unknown"
+            unknown = OutcomeUnknown(f"{error.message}; {unclear.message}")
+            return replace(outcome, error=unknown) if error.code.facts.retryable else outcome
         except ConnectorError:
             found = None
         if found is not None:
@@ -120,16 +124,17 @@ class Once:
             return Outcome(data={"undone": True}, starts=call.starts, replayed=True)
         declared = call.action.effect
         is_write = declared is Effect.WRITE
-        result = entry.result
-        if not (is_write and result is None and entry.starts == 0):
-            if is_write and result is None:
+        happened, result, starts = entry.state == "done", entry.result, call.starts
+        if happened or entry.starts or not is_write:
+            if is_write and not happened:
                 result = await self._look_up(call)
-            if not is_write or result is not None:
+            if happened or result is not None or not is_write:
                 undoing = call.action.call_undo(self._caller.context(call), params=call.params, result=result)
+                starts += 1
                 await self._caller.contained(call, undoing, "undoing")
         entry.state = "undone"
         self._entries[identity] = entry
-        return Outcome(data={"undone": True}, starts=call.starts + 1)
+        return Outcome(data={"undone": True}, starts=starts)
 
 
 def _told(entry: _Entry, fingerprint: str, call: Call) -> Outcome | None:
