@@ -116,7 +116,7 @@ def _print_action(action: dict[str, Any]) -> None:
     print(f"  {action['description'].splitlines()[0] if action['description'] else ''}")
     required = set(action["params"].get("required", ()))
     for name, schema in action["params"]["properties"].items():
-        kind = schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any of several"
+        kind = _kind_of(schema)
         default = "required" if name in required else f"default {json.dumps(schema.get('default'))}"
         personal = ", personal" if schema.get("x-personal") else ""
         text = f": {schema['description']}" if "description" in schema else ""
@@ -124,3 +124,16 @@ def _print_action(action: dict[str, Any]) -> None:
     if action["errors"]:
         print(f"  may fail with {', '.join(action['errors'])}")
     print(f"  {action['example']}")
+
+
+def _kind_of(schema: dict[str, Any]) -> str:
+    """Say in a few words what a parameter takes; what may be left out by null needs no word of it."""
+    if "const" in schema or "enum" in schema:
+        return " | ".join(json.dumps(each) for each in schema.get("enum", [schema.get("const")]))
+    if choices := schema.get("anyOf", schema.get("oneOf")):
+        kinds = [kind for kind in map(_kind_of, choices) if kind != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    kind = schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any JSON"
+    if kind == "array" and isinstance(schema.get("items"), dict):
+        return f"list of {_kind_of(schema['items'])}"
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
