@@ -41,6 +41,8 @@ class _InHand:
     #: The newest delivery of it: it may come again, on a new channel, while its job runs.
     delivery: Delivery
     history: History
+    #: Nobody acks a newer delivery of it any more.
+    is_settled: bool = False
 
 
 class Consumer:
@@ -88,7 +90,7 @@ class Consumer:
             delivery.body,
         )
         known = self._in_hand.get(identity) if delivery.redelivered else None
-        if known is not None and known.delivery.is_stale:
+        if known is not None and known.delivery.is_stale and not known.is_settled:
             known.delivery = delivery
             return
         history = History.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
@@ -136,10 +138,11 @@ class Consumer:
                 done = await self._give_up(job)
             finally:
                 self._metrics.job_ended(job.lane.queue)
-            if done:
-                await job.delivery.ack()
-            else:
-                await job.delivery.requeue()
+            settled = None
+            while settled is not job.delivery:  # it may come again, on a new channel, while it is acked
+                settled = job.delivery
+                await (settled.ack() if done else settled.requeue())
+            job.is_settled = True
 
     async def _see_through(self, message: _InHand) -> bool:
         """Run one message to its published end. False: nothing was done, the queue may have it back."""

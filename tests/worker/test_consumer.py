@@ -1,4 +1,4 @@
-"""A vault that is away for ten minutes, by the clock: a job that needs it waits, and loses nothing."""
+"""A job's life from delivery to settle, with no broker: an outage by the clock, copies at the worst moment."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -37,8 +37,8 @@ class WaitingExecutor:
 
     is_stopping = False
 
-    def __init__(self) -> None:
-        self.back_at = Clock.time + OUTAGE
+    def __init__(self, outage: timedelta = OUTAGE) -> None:
+        self.back_at = Clock.time + outage
         self.attempts: list[Attempt] = []
 
     async def execute(self, job: Job, attempt: Attempt) -> Outcome:
@@ -91,24 +91,28 @@ def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
     return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
 
 
-async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(worker.consumer, "datetime", Clock)
-    registry, executor, rungs = load(("dummy",)), WaitingExecutor(), Rungs()
-    metrics = Metrics(version="0")
+def _consumer(executor: Any, publisher: Any) -> Consumer:
+    registry, metrics = load(("dummy",)), Metrics(version="0")
     metrics.add_connector("dummy", registry.connectors["dummy"].actions)
     metrics.add_lane("lane", 1)
-    began = Clock.time
-    consumer = Consumer(
-        executor,  # type: ignore[arg-type]  # as much of each as is asked
-        rungs,  # type: ignore[arg-type]
+    return Consumer(
+        executor,
+        publisher,
         registry,
         metrics,
         trusted_users=["us"],
         max_attempts=2,
         max_body_bytes=1000,
     )
+
+
+async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker.consumer, "datetime", Clock)
+    executor, rungs = WaitingExecutor(), Rungs()
+    began = Clock.time
+    consumer = _consumer(executor, rungs)
     lane: Any = FakeLane()
 
     while not rungs.told:
@@ -123,3 +127,35 @@ async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
     assert {0} == {attempt.starts for attempt in executor.attempts}
     assert len(executor.attempts) > 5
     assert [("pong", 1)] == [(result.data, result.attempts) for result in rungs.told]
+
+
+@pytest.mark.parametrize("moment", ["while it is acked", "right after"])
+async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: str) -> None:
+    """Else it is unsettled for ever, and a lane that takes one at a time stands still."""
+    consumer, lane = _consumer(WaitingExecutor(timedelta()), Rungs()), FakeLane()
+    acked: list[int] = []
+
+    def delivery(number: int) -> Delivery:
+        channel = SimpleNamespace(is_closed=False)
+
+        def lose() -> None:
+            channel.is_closed = True
+            consumer.take(lane, delivery(2))  # type: ignore[arg-type]
+
+        async def ack(*_: Any, **__: Any) -> None:
+            acked.append(number)
+            if number == 1 and moment == "right after":
+                asyncio.get_running_loop().call_soon(lose)
+            elif number == 1:
+                lose()
+
+        channel.basic_ack = ack
+        properties = Properties(reply_to="callers", correlation_id="c")
+        return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)  # type: ignore[arg-type]
+
+    consumer.take(lane, delivery(1))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while consumer.in_hand or len(acked) < 2:
+            await asyncio.sleep(0)
+
+    assert [1, 2] == acked
