@@ -16,7 +16,7 @@ from tests.support.rpc import DIRECT, Stranger, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 # One process runs them all, on one broker that they kill in turn.
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("broker")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(280), pytest.mark.xdist_group("broker")]
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +369,7 @@ async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison
             return sent
 
     sent = await asyncio.to_thread(publish_all)
-    answered = await answers(broker_url, sent, 100)
+    answered = await answers(broker_url, sent, 200)  # each costs the lane 21 connections
 
     def poisoned() -> int:
         with Stranger(broker_url, reply_queue=None) as stranger:

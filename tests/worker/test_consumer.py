@@ -1,120 +1,161 @@
-"""Which delivery is settled, when a message comes again while it is in hand."""
+"""A job's life from delivery to settle, with no broker: an outage by the clock, copies at the worst moment."""
 
 import asyncio
-import json
-from dataclasses import dataclass, field
-from typing import Any, cast
+from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
+from typing import Any
 
-from connectors.registry import Registry
+import pytest
+
+import worker.consumer
+from connectors.registry import load
+from schemas.job import Job
 from worker.broker import Delivery, Properties
+from worker.caller import HOLD_S
 from worker.consumer import Consumer
-from worker.executor import Executor
-from worker.lane import Lane
 from worker.limits import Slots
 from worker.metrics import Metrics
 from worker.outbox import Sending
-from worker.outcome import Outcome
-from worker.publisher import Publisher
+from worker.outcome import Attempt, NotNow, Outcome
 
-BODY = json.dumps({"id": "job-1", "connector": "dummy", "action": "ping"}).encode()
-
-
-@dataclass(eq=False)
-class FakeDelivery:
-    """A delivery whose ack takes as long as the test wants."""
-
-    redelivered: bool = False
-    is_stale: bool = False
-    acks: int = 0
-    may_ack: asyncio.Event = field(default_factory=asyncio.Event)
-    acking: asyncio.Event = field(default_factory=asyncio.Event)
-    body: bytes = BODY
-    routing_key: str = "dummy.ping"
-    properties: Properties = field(default_factory=lambda: Properties(reply_to="replies", correlation_id="c"))
-    returns: int = 0
-
-    async def ack(self) -> bool:
-        self.acking.set()
-        await self.may_ack.wait()
-        self.acks += 1
-        return not self.is_stale
+OUTAGE = timedelta(minutes=10)
+BODY = b'{"id": "j1", "connector": "dummy", "action": "ping"}'
 
 
-class FakePublisher:
-    def refusal_of(self, _reply_to: str | None) -> None:
-        return None
+class Clock:
+    """The wall clock of `worker.consumer`."""
 
-    async def reply(self, *_: Any) -> Sending:
-        return Sending.DELIVERED
+    time = datetime(2026, 11, 24, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, _zone: tzinfo) -> datetime:
+        return cls.time
 
 
-class FakeExecutor:
+class WaitingExecutor:
+    """Holds each job as long as one may be held, until the vault is back."""
+
     is_stopping = False
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, outage: timedelta = OUTAGE) -> None:
+        self.back_at = Clock.time + outage
+        self.attempts: list[Attempt] = []
 
-    def stop_waiting(self) -> None:
-        """Nothing waits here."""
-
-    async def execute(self, *_: Any) -> Outcome:
-        self.calls += 1
-        return Outcome(data="pong", starts=1)
+    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
+        self.attempts.append(attempt)
+        if Clock.time < self.back_at:
+            Clock.time = min(Clock.time + timedelta(seconds=HOLD_S), self.back_at)
+            if Clock.time < self.back_at:
+                raise NotNow("the vault is sealed")
+        return Outcome(data="pong", starts=attempt.starts + 1)
 
 
 class FakeLane:
-    queue = "connectors.jobs.dummy"
-    connector = "dummy"
+    """As much of a lane as a job touches."""
+
+    slots = Slots(1)
     bulk = False
+    queue = "lane"
+    connector = "dummy"
+
+
+class Rungs:
+    """A publisher whose rungs bring a job back when it is due."""
 
     def __init__(self) -> None:
-        self.slots = Slots(2)
+        self.delivery: Delivery | None = _delivery()
+        self.told: list[Any] = []
+        self.parked = 0
+
+    def refusal_of(self, _reply_to: str | None) -> None:
+        return None
+
+    async def wait(self, _delivery_: Delivery, history: Any, now: datetime) -> None:
+        Clock.time = max(now, history.not_before)
+        self.delivery = _delivery(history.headers())
+
+    async def reply(self, _delivery_: Delivery, _history: Any, result: Any) -> Sending:
+        self.told.append(result)
+        return Sending.DELIVERED
+
+    async def park(self, *_: Any, **__: Any) -> None:
+        self.parked += 1
 
 
-def consumer_of(executor: FakeExecutor) -> Consumer:
+def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
+    async def settle(*_: Any, **__: Any) -> None:
+        """Nobody looks."""
+
+    channel: Any = SimpleNamespace(is_closed=False, basic_ack=settle, basic_nack=settle)
+    properties = Properties(reply_to="callers", correlation_id="c", user_id="us", headers=headers or {})
+    return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
+
+
+def _consumer(executor: Any, publisher: Any) -> Consumer:
+    registry, metrics = load(("dummy",)), Metrics(version="0")
+    metrics.add_connector("dummy", registry.connectors["dummy"].actions)
+    metrics.add_lane("lane", 1)
     return Consumer(
-        cast(Executor, executor),
-        cast(Publisher, FakePublisher()),
-        Registry(),
-        Metrics(version="test"),
-        trusted_users=(),
-        max_attempts=5,
-        max_body_bytes=1024,
+        executor,
+        publisher,
+        registry,
+        metrics,
+        trusted_users=["us"],
+        max_attempts=2,
+        max_body_bytes=1000,
     )
 
 
-def take(consumer: Consumer, lane: FakeLane, delivery: FakeDelivery) -> None:
-    consumer.take(cast(Lane, lane), cast(Delivery, delivery))
+async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker.consumer, "datetime", Clock)
+    executor, rungs = WaitingExecutor(), Rungs()
+    began = Clock.time
+    consumer = _consumer(executor, rungs)
+    lane: Any = FakeLane()
+
+    while not rungs.told:
+        assert rungs.delivery is not None
+        delivery, rungs.delivery = rungs.delivery, None
+        consumer.take(lane, delivery)
+        while consumer.in_hand:
+            await asyncio.sleep(0)
+
+    assert Clock.time - began >= OUTAGE
+    assert 0 == rungs.parked
+    assert {0} == {attempt.starts for attempt in executor.attempts}
+    assert len(executor.attempts) > 5
+    assert [("pong", 1)] == [(result.data, result.attempts) for result in rungs.told]
 
 
-async def test_a_redelivery_that_comes_while_the_old_one_is_acked_is_acked_too() -> None:
-    executor = FakeExecutor()
-    consumer, lane = consumer_of(executor), FakeLane()
-    old, new = FakeDelivery(), FakeDelivery(redelivered=True)
-    new.may_ack.set()
+@pytest.mark.parametrize("moment", ["while it is acked", "right after"])
+async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: str) -> None:
+    """Else it is unsettled for ever, and a lane that takes one at a time stands still."""
+    consumer, lane = _consumer(WaitingExecutor(timedelta()), Rungs()), FakeLane()
+    acked: list[int] = []
 
-    take(consumer, lane, old)
-    await old.acking.wait()
-    old.is_stale = True  # its channel died under the ack
-    take(consumer, lane, new)
-    old.may_ack.set()
-    await consumer.drain(5)
+    def delivery(number: int) -> Delivery:
+        channel = SimpleNamespace(is_closed=False)
 
-    assert 1 == new.acks
-    assert 1 == executor.calls
+        def lose() -> None:
+            channel.is_closed = True
+            consumer.take(lane, delivery(2))  # type: ignore[arg-type]
 
+        async def ack(*_: Any, **__: Any) -> None:
+            acked.append(number)
+            if number == 1 and moment == "right after":
+                asyncio.get_running_loop().call_soon(lose)
+            elif number == 1:
+                lose()
 
-async def test_a_redelivery_that_comes_right_after_the_end_is_run_and_acked() -> None:
-    executor = FakeExecutor()
-    consumer, lane = consumer_of(executor), FakeLane()
-    old, new = FakeDelivery(is_stale=True), FakeDelivery(redelivered=True)
-    old.may_ack.set()
-    new.may_ack.set()
+        channel.basic_ack = ack
+        properties = Properties(reply_to="callers", correlation_id="c")
+        return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)  # type: ignore[arg-type]
 
-    take(consumer, lane, old)
-    while not old.acks:
-        await asyncio.sleep(0)
-    take(consumer, lane, new)
-    await consumer.drain(5)
+    consumer.take(lane, delivery(1))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while consumer.in_hand or len(acked) < 2:
+            await asyncio.sleep(0)
 
-    assert 1 == new.acks
+    assert [1, 2] == acked
