@@ -124,8 +124,8 @@ async def test_personal_data_is_in_no_log_line_and_no_listing_of_dead_letters(
         stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "letters")
 
         listed = connectors("dead", "list", "--json").stdout
-        shown = [connectors("dead", "show", each).stdout for each in ("p", "q")]
-        revealed = connectors("dead", "show", "p", "--reveal").stdout
+        shown = [connectors("dead", "show", each, "--json").stdout for each in ("p", "q")]
+        revealed = connectors("dead", "show", "p", "--reveal", "--json").stdout
 
     assert "nobody has the number ***" in listed
     assert '\\"phone\\": \\"***\\"' in shown[0]
