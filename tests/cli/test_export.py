@@ -1,6 +1,8 @@
 """`export`, `describe`, `check`: the catalogue in other forms, from the one definition."""
 
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -12,6 +14,15 @@ from worker.cli.app import app
 from worker.cli.export import MAX_TOOL_NAME, tool_name
 
 DRAFT = jsonschema.Draft202012Validator
+
+
+@pytest.fixture(autouse=True)
+def asyncio_log() -> Iterator[None]:
+    """A command silences asyncio's log for the rest of its process, which here goes on."""
+    log = logging.getLogger("asyncio")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture(autouse=True)
