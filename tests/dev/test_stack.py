@@ -27,7 +27,7 @@ async def test_a_sandbox_is_started_and_its_credential_put_unless_a_setting_name
     for stack in (ours, given):
         await stack.__aexit__(None, None, None)
 
-    assert (["google_calendar"], []) == tuple(
+    assert (["google_calendar", "salesforce"], ["salesforce"]) == tuple(
         [sandbox.connector for sandbox in stack.sandboxes] for stack in (ours, given)
     )
     assert "authorized_user" == document["data"]["data"]["type"]

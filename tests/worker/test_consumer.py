@@ -50,6 +50,10 @@ class WaitingExecutor:
         return Outcome(data="pong", starts=attempt.starts + 1)
 
 
+#: A connection that takes what is written.
+CONNECTION = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
+
+
 class FakeLane:
     """As much of a lane as a job touches."""
 
@@ -86,7 +90,9 @@ def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
     async def settle(*_: Any, **__: Any) -> None:
         """Nobody looks."""
 
-    channel: Any = SimpleNamespace(is_closed=False, basic_ack=settle, basic_nack=settle)
+    channel: Any = SimpleNamespace(
+        is_closed=False, connection=CONNECTION, basic_ack=settle, basic_nack=settle
+    )
     properties = Properties(reply_to="callers", correlation_id="c", user_id="us", headers=headers or {})
     return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
 
@@ -136,7 +142,7 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
     acked: list[int] = []
 
     def delivery(number: int) -> Delivery:
-        channel = SimpleNamespace(is_closed=False)
+        channel = SimpleNamespace(is_closed=False, connection=CONNECTION)
 
         def lose() -> None:
             channel.is_closed = True

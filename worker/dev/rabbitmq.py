@@ -263,8 +263,17 @@ class PrivateRabbitMQ:
         await self._eval_ok(f"rabbit_vhost:delete({_binary(name)}, {_binary(_USER)})")
 
     async def _eval_ok(self, expression: str) -> None:
-        answer = await self.eval(expression)
-        if answer != "ok":
+        for tries_left in (2, 1, 0):
+            try:
+                answer = await self.eval(expression)
+            except CommandFailed as failed:
+                # A node that is very busy turns its own tools away; nothing was evaluated.
+                if not tries_left or "failed to connect to node" not in str(failed):
+                    raise
+                await asyncio.sleep(0.2)
+                continue
+            if answer == "ok":
+                return
             raise CommandFailed(f"{self.node} answered {answer} to {expression}")
 
     async def _boot(self, process: ChildProcess) -> None:
