@@ -290,7 +290,7 @@ class CreateRecord(Params):
     """A new record."""
 
     object: ObjectName
-    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
+    fields: FieldValues = Field(min_length=1, examples=[{"Name": "Lovelace Clinic", "Phone": "555 1234"}])
     allow_duplicates: bool = False
 
 
