@@ -69,6 +69,13 @@ def test_a_short_value_is_masked_whole_and_blacks_out_no_words() -> None:
     assert (MASK, "1990") == (found.mask("90"), found.mask("1990"))
 
 
+def test_a_small_number_is_masked_in_its_own_field_and_nowhere_else() -> None:
+    found = personal(phone="+90 532 000", pin=17)
+
+    assert {"pin": MASK, "attempt": 17} == found.mask({"pin": 17, "attempt": 17})
+    assert MASK == personal(phone="+90 532 000", pin=4711).mask(4711)
+
+
 def test_a_field_with_a_marked_name_is_masked_whatever_it_holds() -> None:
     assert MASK == personal(phone="0532").mask("+90532 (normalized)", "phone")
 
