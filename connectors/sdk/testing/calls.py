@@ -186,7 +186,7 @@ class Caller:
             attempt=call.starts + 1,
             deadline=job.deadline,
             locale=job.locale,
-            log=JobLog(logger, {"job_id": job.id, "action": job.action}, call.seen.personal),
+            log=JobLog(logger, {"job_id": job.id, "action": job.action}, lambda: call.seen.personal),
             _note=call.seen.notes.append,
             _now=self._clock.now,
         )
