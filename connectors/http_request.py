@@ -31,6 +31,7 @@ from connectors.sdk.connector import Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.outgoing import TRANSPORT_HEADERS, encode_query, header_fault, invalid
+from connectors.sdk.personal import Personal
 from connectors.sdk.status import is_error, status_error
 from schemas.error import Code
 
@@ -184,10 +185,13 @@ class RequestParams(BaseModel):
     path: str = Field(
         description="Begins with /, below base_url; a % stands for an escape.", examples=["/orders/17"]
     )
-    query: dict[str, Scalar | list[Scalar]] = Field(default={}, examples=[{"limit": 10}])
+    # What is sent is somebody's business: nobody here knows what of it is personal.
+    query: Personal[dict[str, Scalar | list[Scalar]]] = Field(default={}, examples=[{"limit": 10}])
     headers: dict[str, str] = {}
-    json_body: Any = Field(default=None, alias="json", description="A JSON value to send.")
-    body: str | None = Field(default=None, description="Text to send; its type by the header Content-Type.")
+    json_body: Personal[Any] = Field(default=None, alias="json", description="A JSON value to send.")
+    body: Personal[str | None] = Field(
+        default=None, description="Text to send; its type by the header Content-Type."
+    )
     timeout_s: float = Field(default=30.0, gt=0, le=MAX_TIMEOUT_S, description="Seconds for the whole call.")
 
     @field_validator("path")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from loguru import logger
@@ -238,7 +239,7 @@ class Caller:
             attempt=attempt.starts + 1,
             deadline=attempt.deadline,
             locale=job.locale,
-            log=JobLog(_CONNECTOR_LOG, fields, call.action.signature.personal(job.params)),
+            log=JobLog(_CONNECTOR_LOG, fields, partial(call.action.signature.personal, job.params)),
             _note=lambda message: attempt.note("note", message),
         )
 

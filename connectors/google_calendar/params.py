@@ -26,6 +26,7 @@ from connectors.google_calendar.fields import (
     check_order,
     is_day,
 )
+from connectors.sdk.personal import Personal
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT = 1000
@@ -137,14 +138,14 @@ class BookAppointment(_Times):
     """An event, without recurrence."""
 
     calendar_id: CalendarId = "primary"
-    summary: str = Field(min_length=1, max_length=1024, examples=["Check-up, Ada Lovelace"])
-    description: str | None = Field(default=None, max_length=8192)
-    location: str | None = Field(default=None, max_length=1024)
-    attendees: Guests = []
+    summary: Personal[str] = Field(min_length=1, max_length=1024, examples=["Check-up, Ada Lovelace"])
+    description: Personal[str | None] = Field(default=None, max_length=8192)
+    location: Personal[str | None] = Field(default=None, max_length=1024)
+    attendees: Personal[Guests] = []
     notify: Notify = "none"
     meet: bool = Field(default=False, description="With a Google Meet link.")
     reminders: Reminders | None = None
-    private_properties: Properties = {}
+    private_properties: Personal[Properties] = {}
     transparency: Literal["opaque", "transparent"] | None = None
     visibility: Literal["default", "public", "private", "confidential"] | None = None
     color_id: Colour | None = None
@@ -218,16 +219,20 @@ class RescheduleEvent(_OtherTimes):
 class UpdateEvent(_OtherTimes):
     """The fields to change; null empties description, location and color_id."""
 
-    summary: str | None = Field(default=None, min_length=1, max_length=1024, examples=["Moved check-up"])
-    description: str | None = Field(default=None, max_length=8192)
-    location: str | None = Field(default=None, max_length=1024)
-    attendees: Guests | None = Field(
+    summary: Personal[str | None] = Field(
+        default=None, min_length=1, max_length=1024, examples=["Moved check-up"]
+    )
+    description: Personal[str | None] = Field(default=None, max_length=8192)
+    location: Personal[str | None] = Field(default=None, max_length=1024)
+    attendees: Personal[Guests | None] = Field(
         default=None, description="All guests from now on; who stays keeps their answer."
     )
     meet: bool | None = None
     reminders: Reminders | None = None
     recurrence: Recurrence | None = None
-    private_properties: Properties | None = Field(default=None, description="Added to those there are.")
+    private_properties: Personal[Properties | None] = Field(
+        default=None, description="Added to those there are."
+    )
     transparency: Literal["opaque", "transparent"] | None = None
     visibility: Literal["default", "public", "private", "confidential"] | None = None
     color_id: Colour | None = None
@@ -246,8 +251,10 @@ class ListEvents(Params):
     time_zone: Zone | None = None
     range_start: Moment | None = None
     range_end: Moment | None = None
-    query: str | None = Field(default=None, min_length=1, max_length=500, description="Words to find.")
-    private_properties: Properties = {}
+    query: Personal[str | None] = Field(
+        default=None, min_length=1, max_length=500, description="Words to find."
+    )
+    private_properties: Personal[Properties] = {}
     limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
 
     @field_validator("range_end")

@@ -30,6 +30,7 @@ from connectors.salesforce.fields import (
 )
 from connectors.salesforce.phone import check_phone
 from connectors.salesforce.session import has_dots
+from connectors.sdk.personal import Personal
 
 #: Records that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT: Final = 2000
@@ -66,9 +67,9 @@ class GetContact(Params):
     """Whose contact, by one of the four."""
 
     contact_id: RecordId | None = None
-    email: Email | None = None
-    phone: Phone | None = None
-    name: Words | None = Field(default=None, examples=["Ada Lovelace"])
+    email: Personal[Email | None] = None
+    phone: Personal[Phone | None] = None
+    name: Personal[Words | None] = Field(default=None, examples=["Ada Lovelace"])
     fields: FieldPaths | None = Field(
         default=None, description="The fields to answer; Id always is. Default: the usual ones."
     )
@@ -80,18 +81,18 @@ class GetContact(Params):
 
 
 class _Person(Params):
-    first_name: str | None = Field(default=None, min_length=1, max_length=40)
-    email: Email | None = None
-    phone: AnyPhone | None = None
+    first_name: Personal[str | None] = Field(default=None, min_length=1, max_length=40)
+    email: Personal[Email | None] = None
+    phone: Personal[AnyPhone | None] = None
     title: str | None = Field(default=None, min_length=1, max_length=128)
-    description: Long | None = None
-    fields: FieldValues = {}
+    description: Personal[Long | None] = None
+    fields: Personal[FieldValues] = {}
 
 
 class CreateLead(_Person):
     """A new lead."""
 
-    last_name: str = Field(min_length=1, max_length=80, examples=["Lovelace"])
+    last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
     company: Short = Field(examples=["Analytical Engines"])
     lead_source: Short | None = None
     status: Short | None = None
@@ -102,7 +103,7 @@ class UpdateLead(_Person):
     """The fields of a lead to change."""
 
     lead_id: RecordId
-    last_name: str | None = Field(default=None, min_length=1, max_length=80)
+    last_name: Personal[str | None] = Field(default=None, min_length=1, max_length=80)
     company: Short | None = None
     lead_source: Short | None = None
     status: Short | None = Field(default=None, examples=["Working - Contacted"])
@@ -116,9 +117,9 @@ class UpdateLead(_Person):
 class CreateContact(_Person):
     """A new contact."""
 
-    last_name: str = Field(min_length=1, max_length=80, examples=["Lovelace"])
+    last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
     account_id: RecordId | None = None
-    mobile_phone: AnyPhone | None = None
+    mobile_phone: Personal[AnyPhone | None] = None
     allow_duplicates: bool = False
 
 
@@ -126,9 +127,9 @@ class UpdateContact(_Person):
     """The fields of a contact to change."""
 
     contact_id: RecordId
-    last_name: str | None = Field(default=None, min_length=1, max_length=80)
+    last_name: Personal[str | None] = Field(default=None, min_length=1, max_length=80)
     account_id: RecordId | None = None
-    mobile_phone: AnyPhone | None = Field(default=None, examples=["+90 532 111 22 33"])
+    mobile_phone: Personal[AnyPhone | None] = Field(default=None, examples=["+90 532 111 22 33"])
     owner_id: RecordId | None = None
 
     @model_validator(mode="after")
@@ -157,15 +158,15 @@ class GetCase(_CaseRef):
 class CreateCase(Params):
     """A new case."""
 
-    subject: Short = Field(examples=["Printer on fire"])
-    description: Long | None = None
+    subject: Personal[Short] = Field(examples=["Printer on fire"])
+    description: Personal[Long | None] = None
     status: Short | None = None
     priority: Short | None = None
     origin: Short | None = None
     contact_id: RecordId | None = None
     account_id: RecordId | None = None
     owner_id: RecordId | None = None
-    fields: FieldValues = {}
+    fields: Personal[FieldValues] = {}
     allow_duplicates: bool = False
 
 
@@ -174,11 +175,11 @@ class UpdateCase(_CaseRef):
 
     status: Short | None = Field(default=None, examples=["Working"])
     priority: Short | None = None
-    subject: Short | None = None
-    description: Long | None = None
+    subject: Personal[Short | None] = None
+    description: Personal[Long | None] = None
     owner_id: RecordId | None = None
-    comment: str | None = Field(default=None, min_length=1, max_length=MAX_COMMENT_CHARS)
-    fields: FieldValues = {}
+    comment: Personal[str | None] = Field(default=None, min_length=1, max_length=MAX_COMMENT_CHARS)
+    fields: Personal[FieldValues] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -188,23 +189,23 @@ class UpdateCase(_CaseRef):
 class AddComment(_CaseRef):
     """What to note on which case."""
 
-    comment: str = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
+    comment: Personal[str] = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
     public: bool = Field(default=False, description="Whether the customer may see it.")
 
 
 class _Activity(Params):
-    subject: Short
-    description: Long | None = None
+    subject: Personal[Short]
+    description: Personal[Long | None] = None
     who_id: RecordId | None = Field(default=None, description="A contact or lead.")
     what_id: RecordId | None = Field(default=None, description="An account, case or other record.")
     owner_id: RecordId | None = None
-    fields: FieldValues = {}
+    fields: Personal[FieldValues] = {}
 
 
 class CreateTask(_Activity):
     """Something to be done."""
 
-    subject: Short = Field(examples=["Call back"])
+    subject: Personal[Short] = Field(examples=["Call back"])
     status: Short | None = None
     priority: Short | None = None
     due_date: dt.date | None = None
@@ -213,7 +214,7 @@ class CreateTask(_Activity):
 class LogCall(_Activity):
     """A call that took place."""
 
-    subject: Short = Field(default="Call", examples=["Call"])
+    subject: Personal[Short] = Field(default="Call", examples=["Call"])
     direction: Literal["inbound", "outbound"] = "inbound"
     duration_seconds: int | None = Field(default=None, ge=0, le=86_400)
     result: Short | None = Field(default=None, description="How it ended.", examples=["Appointment made"])
@@ -223,7 +224,7 @@ class LogCall(_Activity):
 class SearchRecords(Params):
     """What to look for."""
 
-    text: Words = Field(examples=["Lovelace"])
+    text: Personal[Words] = Field(examples=["Lovelace"])
     objects: list[Name] = Field(default=["Contact", "Lead", "Account", "Case"], min_length=1, max_length=20)
     fields: list[FieldPath] | None = Field(
         default=None, max_length=50, description="The fields to answer, where an object has them."
@@ -268,7 +269,7 @@ class Query(Params):
         description="SELECT … with placeholders {name} for values; no text in quotation marks.",
         examples=["SELECT Id, Name FROM Contact WHERE LastName = {name}"],
     )
-    bindings: dict[str, Scalar | list[Scalar] | BoundDate | BoundTime] = Field(
+    bindings: Personal[dict[str, Scalar | list[Scalar] | BoundDate | BoundTime]] = Field(
         default={}, max_length=100, examples=[{"name": "Lovelace"}]
     )
     limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
@@ -291,14 +292,16 @@ class CreateRecord(Params):
     """A new record."""
 
     object: ObjectName
-    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
+    fields: Personal[FieldValues] = Field(
+        min_length=1, examples=[{"Name": "Lovelace Clinic", "Phone": "555 1234"}]
+    )
     allow_duplicates: bool = False
 
 
 class UpdateRecord(RecordRef):
     """The fields of a record to change."""
 
-    fields: FieldValues = Field(min_length=1, examples=[{"Phone": "555 1234"}])
+    fields: Personal[FieldValues] = Field(min_length=1, examples=[{"Phone": "555 1234"}])
 
 
 class UpsertRecord(CreateRecord):

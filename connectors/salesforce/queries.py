@@ -57,6 +57,12 @@ async def get_limits(ctx: Ctx) -> Limits:
     return Limits(limits=await SalesforceApi(ctx).run(lambda org: org.api.limits()))
 
 
+@salesforce.check
+async def ask_for_resources(ctx: Ctx) -> None:
+    """Log in, and ask what the API has: every user may, where /limits takes a permission of its own."""
+    await SalesforceApi(ctx).run(lambda org: org.api.restful(""))
+
+
 def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
     """Choose the fields to answer of one object: those asked for that it has, else the usual ones."""
     wanted = ["Id", *asked] if asked else ["Id", facts.name_field or "Id", *USUAL_FIELDS]

@@ -136,11 +136,11 @@ async def update(api: SalesforceApi, object_name: str, record_id: str, body: dic
 
 
 async def delete(api: SalesforceApi, object_name: str, record: str) -> bool:
-    """Delete a record by its id, or by `field/value` of an external id; False where there is none."""
+    """Delete a record by its id, or by `field/value` of an external id; False where there never was one."""
     try:
         await api.run(lambda org: org.object(object_name).delete(record))
-    except NotFound:
-        return False
+    except NotFound as gone:
+        return reason_of(gone) == "ENTITY_IS_DELETED"
     return True
 
 

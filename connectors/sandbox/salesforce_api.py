@@ -73,6 +73,7 @@ class Api:
             ("GET", "query"): self._query,
             ("GET", "search"): self._search,
             ("GET", "limits"): self._limits,
+            ("GET", ""): self._resources,
             ("POST", "composite"): self._composite,
         }
         head = request.path[0] if request.path else ""
@@ -108,6 +109,10 @@ class Api:
 
     def _search(self, request: Request) -> Reply:
         return Reply(200, {"searchRecords": run_search(self.store, parse_sosl(_asked(request)))})
+
+    def _resources(self, request: Request) -> Reply:
+        names = ("sobjects", "query", "search", "limits", "composite")
+        return Reply(200, {name: f"/services/data/{request.version}/{name}" for name in names})
 
     def _limits(self, _request: Request) -> Reply:
         daily = {"Max": self.daily_limit, "Remaining": max(self.daily_limit - self.used, 0)}

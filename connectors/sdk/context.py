@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin, get_type_hints
 
@@ -23,14 +24,22 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
 
     Args:
         fields: what each line bears.
-        personal: what is personal in the job; masked in each line.
+        find_personal: finds what is personal in the job, masked in each line; called by the first of them, since
+            a big job takes a while to look through, and most log nothing.
     """
 
     def __init__(
-        self, logger: logging.Logger, fields: Mapping[str, object], personal: PersonalData | None = None
+        self,
+        logger: logging.Logger,
+        fields: Mapping[str, object],
+        find_personal: Callable[[], PersonalData] = PersonalData,
     ) -> None:
         super().__init__(logger, fields)
-        self._personal = personal or PersonalData()
+        self._find_personal = find_personal
+
+    @cached_property
+    def _personal(self) -> PersonalData:
+        return self._find_personal()
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the job's fields and the call's own beside the message."""

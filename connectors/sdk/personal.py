@@ -23,7 +23,8 @@ MASK: Final = "***"
 #: How a JSON schema says it.
 KEYWORD: Final = "x-personal"
 #: Characters. Shorter values are masked where they are the whole text, not inside of one: a country
-#: code would black out parts of innocent words.
+#: code would black out parts of innocent words. A shorter number is masked in its own field alone: a 1 is
+#: a count or an attempt as often as not.
 MIN_PART_CHARS: Final = 4
 
 
@@ -77,7 +78,9 @@ class PersonalData:
             return {key: self.mask(item, str(key)) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.mask(item) for item in value]
-        return MASK if not isinstance(value, bool) and str(value) in self.values else value
+        text = str(value)
+        is_personal = not isinstance(value, bool) and len(text) >= MIN_PART_CHARS and text in self.values
+        return MASK if is_personal else value
 
     def _mask_text(self, text: str) -> str:
         for value in self.values:

@@ -13,6 +13,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -262,14 +263,26 @@ def _explain(error: Exception, host: str, flight: Flight) -> ConnectorError:
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return _shared_public()
+    context = _public()  # one of its own: what is added must stay here
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except OSError as error:
+        raise ValueError(f"the CA file {ca_file} cannot be read: {_reason(error)}") from error
+    return context
+
+
+def _public() -> ssl.SSLContext:
     # The authorities that ship with httpx rather than the machine's: a slim image has none.
     context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            raise ValueError(f"the CA file {ca_file} cannot be read: {_reason(error)}") from error
     return context
+
+
+@cache
+def _shared_public() -> ssl.SSLContext:
+    # Read once: it takes 40 ms, and a connector's tests make hundreds of pools.
+    return _public()
 
 
 def _reason(error: OSError) -> str:

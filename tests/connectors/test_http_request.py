@@ -26,6 +26,7 @@ from connectors.sdk.errors import (
     Unavailable,
 )
 from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.personal import MASK
 from tests.support.http_servers import answering, serve, serve_raw
 
 pytestmark = pytest.mark.integration
@@ -97,6 +98,21 @@ def test_the_effect_follows_the_method_and_what_the_api_honours(
 
 
 # What the API gets
+
+
+def test_what_is_sent_is_personal_and_where_to_is_not() -> None:
+    params = {
+        "method": "POST",
+        "path": "/orders",
+        "query": {"to": "+90 532 000"},
+        "json": {"name": "Ada", "n": 409},
+    }
+    personal = request.signature.personal(params)
+
+    masked = {name: personal.mask(value, name) for name, value in params.items()}
+
+    assert {"method": "POST", "path": "/orders", "query": MASK, "json": MASK} == masked
+    assert {"status": 409} == personal.mask({"status": 409})
 
 
 async def test_a_request_is_built_from_the_credential_and_the_job(pool: HttpPool) -> None:

@@ -39,10 +39,13 @@ async def test_kill_9_of_connectors_dev_leaves_no_process_and_no_secrets(tmp_pat
              "--params", json.dumps(ask)],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        checked = subprocess.run(
-            [sys.executable, "-m", "worker", "credentials", "check", "google_calendar"],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        checked = [
+            subprocess.run(
+                [sys.executable, "-m", "worker", "credentials", "check", connector],
+                env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+            )
+            for connector in ("google_calendar", "salesforce")
+        ]  # fmt: skip
     finally:
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
@@ -52,8 +55,9 @@ async def test_kill_9_of_connectors_dev_leaves_no_process_and_no_secrets(tmp_pat
         assert time.monotonic() < deadline, "the data directory stays"
         await asyncio.sleep(0.1)
 
-    # On the calendar's sandbox, with the credential that `dev` has put into the vault.
+    # On the sandboxes, with the credentials that `dev` has put into the vault.
     assert 1 == len(json.loads(called.stdout)["data"]["slots"]), called.stdout
-    assert 0 == checked.returncode, checked.stderr
+    assert [0, 0] == [each.returncode for each in checked], [each.stderr for each in checked]
+    assert all("the provider answers" in each.stdout for each in checked)
     assert {"beam.smp", "bao"} <= names
     assert [] == left

@@ -32,6 +32,8 @@ DOCUMENT = {"password": "hunter2-of-the-test"}
 #: What the next runs of `do` raise, one after the other; then it succeeds.
 failures: list[Exception] = []
 done: list[str] = []
+#: Set by the action that hangs.
+hanging = asyncio.Event()
 
 
 @shop.action(effect=Effect.READ)
@@ -74,6 +76,15 @@ async def take_back(ctx: Context[Secret], result: str | None) -> None:
 async def dawdle() -> None:
     """Take too long."""
     await asyncio.sleep(60)
+
+
+@shop.action(effect=Effect.READ)
+async def hang_once(ctx: Context[Secret]) -> str:
+    """Hang at the first try."""
+    if ctx.attempt == 1:
+        hanging.set()
+        await asyncio.sleep(60)
+    return "there"
 
 
 @shop.action(effect=Effect.READ)
@@ -185,6 +196,16 @@ async def test_too_long_is_a_timeout_and_a_bug_is_a_bug(kit: Kit) -> None:
 
     assert (Code.TIMEOUT, Code.CONNECTOR_ERROR) == (late.code, bug.code)
     assert "a secret in a text" not in bug.message
+
+
+async def test_a_call_is_ended_before_its_time_and_the_next_try_is_not(kit: Kit) -> None:
+    running = asyncio.create_task(kit.run(hang_once))
+    await hanging.wait()
+    kit.caller.end_call()
+
+    ran = await running
+
+    assert ("there", 2) == (ran.data, ran.attempts)
 
 
 async def test_deadlines_are_kept_by_the_clock() -> None:

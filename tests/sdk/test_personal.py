@@ -69,6 +69,13 @@ def test_a_short_value_is_masked_whole_and_blacks_out_no_words() -> None:
     assert (MASK, "1990") == (found.mask("90"), found.mask("1990"))
 
 
+def test_a_small_number_is_masked_in_its_own_field_and_nowhere_else() -> None:
+    found = personal(phone="+90 532 000", pin=17)
+
+    assert {"pin": MASK, "attempt": 17} == found.mask({"pin": 17, "attempt": 17})
+    assert MASK == personal(phone="+90 532 000", pin=4711).mask(4711)
+
+
 def test_a_field_with_a_marked_name_is_masked_whatever_it_holds() -> None:
     assert MASK == personal(phone="0532").mask("+90532 (normalized)", "phone")
 
@@ -78,7 +85,7 @@ def test_a_misspelt_name_is_masked_too() -> None:
 
 
 def test_a_log_line_masks_what_is_personal_and_keeps_the_rest(caplog: pytest.LogCaptureFixture) -> None:
-    log = JobLog(logging.getLogger("connectors"), {"job_id": "j"}, personal(phone="+90 532 000"))
+    log = JobLog(logging.getLogger("connectors"), {"job_id": "j"}, lambda: personal(phone="+90 532 000"))
 
     with caplog.at_level(logging.INFO, "connectors"):
         log.info("asked for +90 532 000", phone="+90532", found=3, who={"tel": "+90 532 000"})
@@ -86,6 +93,21 @@ def test_a_log_line_masks_what_is_personal_and_keeps_the_rest(caplog: pytest.Log
     record = caplog.records[0]
     assert "asked for ***" == record.getMessage()
     assert {"job_id": "j", "phone": MASK, "found": 3, "who": {"tel": MASK}} == record.fields  # type: ignore[attr-defined]
+
+
+def test_a_job_that_logs_nothing_is_not_looked_through() -> None:
+    looked: list[str] = []
+
+    def look() -> PersonalData:
+        looked.append("at all of it")
+        return personal(phone="+90 532 000")
+
+    log = JobLog(logging.getLogger("connectors"), {}, look)
+    before = list(looked)
+    lines = [log.process("for +90 532 000", {})[0] for _ in range(2)]
+
+    assert ([], ["at all of it"]) == (before, looked)
+    assert ["for ***", "for ***"] == lines
 
 
 async def test_the_action_itself_gets_the_value() -> None:

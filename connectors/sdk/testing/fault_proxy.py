@@ -18,6 +18,8 @@ CANARY: Final = "third-party-canary"
 _HOP: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 Kind = Literal["cut_before", "cut_after", "hang_before", "hang_after", "refuse", "garble", "empty"]
+#: By these the provider does its work.
+_WORKS: Final = frozenset({"cut_after", "hang_after", "garble", "empty"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class FaultProxy:
         self.fault: Fault | None = None
         #: Requests that a fault has hit.
         self.hit = 0
-        #: Set by the first of them.
+        #: Set by the first of them, once its work is done where the fault lets it be.
         self.first_hit = asyncio.Event()
         #: Every request, in order.
         self.journal: list[Asked] = []
@@ -90,17 +92,16 @@ class FaultProxy:
         if fault is None:
             return await self._forward(request, asked)
         self.hit += 1
+        answer = await self._forward(request, asked) if fault.kind in _WORKS else None
         self.first_hit.set()
         if fault.kind == "refuse":
             # As providers do that quote what they were sent.
             quoted = f"{CANARY} {dict(asked.headers)} {asked.body.decode('utf-8', 'replace')}"
             return web.json_response({"error": quoted, "message": quoted}, status=fault.status)
-        if fault.kind in {"cut_after", "hang_after", "garble", "empty"}:
-            answer = await self._forward(request, asked)
-            if fault.kind == "garble":
-                return web.Response(text=f"<html>{CANARY}", content_type="text/html")
-            if fault.kind == "empty":
-                return web.Response(status=answer.status)
+        if fault.kind == "garble":
+            return web.Response(text=f"<html>{CANARY}", content_type="text/html")
+        if fault.kind == "empty" and answer is not None:
+            return web.Response(status=answer.status)
         if fault.kind in {"hang_before", "hang_after"}:
             try:
                 async with asyncio.timeout(HANG_S):

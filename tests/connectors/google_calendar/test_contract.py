@@ -1,83 +1,67 @@
 """The calendar passes the contract that every connector must."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pytest
 
 from connectors.google_calendar import google_calendar
 from connectors.sandbox.google import GoogleSandbox
-from connectors.sdk.errors import Code
-from connectors.sdk.testing import ConnectorContract, Kit
+from connectors.sandbox.google_body import new_event
+from connectors.sandbox.google_store import Actor
+from connectors.sdk.testing import ConnectorContract
 from connectors.sdk.testing.contract import Via
 from tests.support.desk import OWNER
 
 pytestmark = pytest.mark.integration
 
-NEW = {"summary": "Check-up", "start": "2026-12-01T10:00:00+03:00", "duration_minutes": 30}
-DAY = {"range_start": "2026-12-02T00:00:00+03:00", "range_end": "2026-12-03T00:00:00+03:00"}
+#: The event that is there already: what looks up, changes or cancels is about this one.
+VISIT: Final = "visit00001"
+#: What says when, how often, and by which of two runs.
+_DRAWN: Final = frozenset({"etag", "updated", "created"})
 
 
-@asynccontextmanager
-async def booked() -> AsyncIterator[GoogleSandbox]:
-    """A calendar with one event on it, whose id the sandbox keeps in `first`."""
-    async with GoogleSandbox() as google:
-        google.store.add_account(OWNER, time_zone="Europe/Istanbul")
-        document = google.authority.authorized_user(OWNER)
-        async with Kit(google_calendar, credential=document, settings={"api_url": google.url}) as kit:
-            await kit.run("create_event", {**NEW, "start": "2026-12-02T10:00:00+03:00"}, key="first")
-        yield google
+class Clinic(GoogleSandbox):
+    """A calendar with one event in it."""
+
+    async def start(self) -> None:
+        await super().start()
+        calendar = self.store.add_account(OWNER, time_zone="Europe/Istanbul")
+        day = {"start": {"dateTime": "2026-03-10T09:00:00Z"}, "end": {"dateTime": "2026-03-10T09:30:00Z"}}
+        event = new_event(
+            self.store, calendar, {"id": VISIT, "summary": "Visit", **day}, Actor(OWNER, frozenset())
+        )
+        self.store.stamp(event)
+        calendar.events[VISIT] = event
 
 
-class TestContract(ConnectorContract):
+class TestGoogleCalendar(ConnectorContract):
     connector = google_calendar
-    exempt: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
-    def provider(self) -> AbstractAsyncContextManager[GoogleSandbox]:
-        return booked()
+    def provider(self) -> Clinic:
+        return Clinic()
 
-    def settings(self, provider: GoogleSandbox, via: Via) -> Mapping[str, str]:
+    def credential(self, provider: Clinic, via: Via) -> dict[str, Any]:
+        return provider.authority.authorized_user(OWNER) | {"token_uri": via(provider.token_url)}
+
+    def settings(self, provider: Clinic, via: Via) -> dict[str, str]:
         return {"api_url": via(provider.url)}
 
-    def credential(self, provider: GoogleSandbox, via: Via) -> Mapping[str, Any]:
-        return provider.authority.authorized_user(OWNER)
+    def example(self, action: str, provider: Clinic) -> Mapping[str, Any]:
+        params = super().example(action, provider)
+        if "event_id" in params:
+            return {**params, "event_id": VISIT}
+        if "summary" in params:
+            return {**params, "attendees": ["ada@lovelace.example"], "notify": "all", "meet": True}
+        return params
 
-    def state(self, provider: GoogleSandbox) -> object:
+    def essence(self, data: Any) -> object:
+        return {name: part for name, part in data.items() if name not in _DRAWN}
+
+    def state(self, provider: Clinic) -> object:
         events = provider.store.calendars[OWNER].events.values()
         return {
-            event["id"]: (event["summary"], event["start"], event["end"])
+            event["id"]: {name: part for name, part in event.items() if name not in _DRAWN}
             for event in events
             if event["status"] != "cancelled"
         }
-
-    def essence(self, data: Any) -> object:
-        """Whether it was there already, and which version it is, is not what was asked for."""
-        return {**data, "created": None, "etag": None}
-
-    def example(self, action: str, provider: GoogleSandbox) -> Mapping[str, Any]:
-        (first,) = [
-            event["id"]
-            for event in provider.store.calendars[OWNER].events.values()
-            if event["start"]["dateTime"].startswith("2026-12-02")
-        ][:1] or [""]
-        examples: dict[str, Mapping[str, Any]] = {
-            "create_event": NEW,
-            "book_appointment": NEW,
-            "list_events": DAY,
-            "list_calendars": {},
-            "find_available_slots": {**DAY, "duration_minutes": 30},
-            "check_availability": {"start": NEW["start"], "duration_minutes": 30},
-            "get_event": {"event_id": first},
-            "update_event": {"event_id": first, "summary": "Longer check-up"},
-            "reschedule_event": {
-                "event_id": first,
-                "start": "2026-12-02T11:00:00+03:00",
-                "duration_minutes": 30,
-            },
-            "cancel_event": {"event_id": first},
-        }
-        return examples[action]
-
-    def failures(self, action: str, provider: GoogleSandbox) -> Mapping[Code, Mapping[str, Any]]:
-        return {Code.NOT_FOUND: {"event_id": "0" * 26}} if action == "get_event" else {}

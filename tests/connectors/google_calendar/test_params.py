@@ -9,6 +9,7 @@ from connectors.google_calendar.rrule import write_lines
 from connectors.google_calendar.zones import zone_named, zone_names
 from connectors.sdk.errors import CredentialInvalid, InvalidParams
 from connectors.sdk.params import example_of
+from connectors.sdk.personal import MASK
 
 FIND = {"range_start": "2026-03-09T09:00", "range_end": "2026-03-09T12:00", "duration_minutes": 30}
 EVENT = {"summary": "x", "start": "2026-03-09T09:00", "duration_minutes": 30}
@@ -23,6 +24,28 @@ def refused(action: str, params: dict[str, Any]) -> list[str]:
     with pytest.raises(InvalidParams) as caught:
         read(action, params)
     return [detail.field for detail in caught.value.details]
+
+
+def test_what_is_said_of_people_is_marked_personal_and_ids_and_times_are_not() -> None:
+    marked = {
+        name
+        for action in google_calendar.actions.values()
+        for name, part in action.signature.schema["properties"].items()
+        if part.get("x-personal")
+    }
+
+    assert {"summary", "description", "location", "attendees", "private_properties", "query"} == marked
+
+
+def test_an_events_people_are_masked_and_its_place_in_the_calendar_is_not() -> None:
+    params = {**EVENT, "summary": "Check-up, Ada Lovelace", "attendees": ["ada@lovelace.example"]}
+    personal = google_calendar.actions["create_event"].signature.personal(params)
+
+    line = personal.mask({"event": "claim left behind", "event_id": "visit00001", "minutes": 30})
+    told = personal.mask("invited ada@lovelace.example to Check-up, Ada Lovelace")
+
+    assert {"event": "claim left behind", "event_id": "visit00001", "minutes": 30} == line
+    assert f"invited {MASK} to {MASK}" == told
 
 
 def test_every_action_of_the_contract_is_there_with_its_effect() -> None:

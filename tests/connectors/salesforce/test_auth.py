@@ -16,7 +16,7 @@ from aiohttp import web
 from connectors.salesforce import salesforce
 from connectors.salesforce.credential import ASSERTION_LIFETIME_S
 from connectors.sandbox.salesforce import Fault, SalesforceSandbox
-from connectors.sdk.errors import CredentialInvalid, Rejected, Sent, Unavailable
+from connectors.sdk.errors import CredentialInvalid, PermissionDenied, Rejected, Sent, Unavailable
 from connectors.sdk.http import HttpPolicy, HttpPool
 from tests.support.http_servers import make_authority, serve
 from tests.support.salesforce import Bench
@@ -32,6 +32,23 @@ async def test_each_way_logs_in(bench: Bench, way: str) -> None:
 
     assert answer["limits"]["DailyApiRequests"]["Max"] == 15_000
     assert 1 == bench.org.journal.calls["token"]
+
+
+async def test_a_credential_is_asked_about_at_the_org_and_nothing_is_changed(bench: Bench) -> None:
+    await salesforce.call_check(bench.context("check"))
+
+    assert ["login"] == [effect.kind for effect in bench.org.journal.effects]
+    assert ["GET /services/data/v62.0/"] == bench.org.requests[1:]
+
+
+async def test_a_check_tells_of_a_refused_login_and_of_a_session_without_the_api(bench: Bench) -> None:
+    refused = bench.document | {"client_secret": "wrong"}
+    bench.org.faults.add(Fault("versions", status=403, code="API_DISABLED_FOR_ORG"))
+
+    with pytest.raises(CredentialInvalid):
+        await salesforce.call_check(bench.context("check", document=refused))
+    with pytest.raises(PermissionDenied):
+        await salesforce.call_check(bench.context("check"))
 
 
 @pytest.mark.parametrize(

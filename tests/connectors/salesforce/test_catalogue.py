@@ -5,6 +5,7 @@ import pytest
 from connectors.salesforce import salesforce
 from connectors.sdk.effects import Effect
 from connectors.sdk.params import example_of
+from connectors.sdk.personal import MASK
 
 ACTIONS = {
     "get_contact_details",
@@ -41,6 +42,37 @@ READS = {
 
 def test_the_actions_are_those_of_the_contract() -> None:
     assert ACTIONS == set(salesforce.actions)
+
+
+def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() -> None:
+    marked = {
+        name
+        for action in salesforce.actions.values()
+        for name, part in action.signature.schema["properties"].items()
+        if part.get("x-personal")
+    }
+
+    names = {"first_name", "last_name", "name", "email", "phone", "mobile_phone"}
+    assert names | {"subject", "description", "comment", "text", "bindings", "fields"} == marked
+
+
+def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
+    params = {
+        "last_name": "Lovelace",
+        "company": "Navy",
+        "email": "ada@lovelace.example",
+        "status": "Working - Contacted",
+        "fields": {"Rating": "Hot", "NumberOfEmployees": 2},
+    }
+    personal = salesforce.actions["create_lead"].signature.personal(params)
+
+    masked = {name: personal.mask(value, name) for name, value in params.items()}
+    line = personal.mask({"event": "lead created", "lead_id": "00QSb0000000002IAA", "attempt": 2})
+
+    assert {"company": "Navy", "status": "Working - Contacted"} == {
+        name: value for name, value in masked.items() if value != MASK
+    }
+    assert {"event": "lead created", "lead_id": "00QSb0000000002IAA", "attempt": 2} == line
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))

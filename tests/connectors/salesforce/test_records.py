@@ -45,12 +45,14 @@ async def test_a_record_lives_and_dies(invoices: Bench) -> None:
     for action, more in (
         ("get_record", {}),
         ("update_record", {"fields": {"Total__c": 1}}),
-        ("delete_record", {}),
     ):
         with pytest.raises(NotFound):
             await invoices.run(action, ref | more)
     with pytest.raises(NotFound):
         await invoices.run("get_record", {**ref, "fields": ["Id"]})
+    assert (await invoices.run("delete_record", ref))["deleted"] is True
+    with pytest.raises(NotFound):
+        await invoices.run("delete_record", {**ref, "record_id": "a00000000000001AAA"})
 
 
 async def test_a_repeated_delete_is_a_success(invoices: Bench) -> None:
