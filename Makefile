@@ -22,7 +22,7 @@ demo: $(READY) ## Book an appointment, kill the worker in the middle of the call
 	@$(BIN)/connectors demo
 
 test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
-	@$(PYTEST) -n 3 --dist loadgroup -m "not registry"
+	@$(PYTEST) -n 4 --dist loadgroup -m "not registry"
 
 fast: $(READY) ## Pass the tests that need no broker
 	@$(PYTEST) -m "not integration and not faults"

@@ -350,7 +350,7 @@ async def test_f06_a_refused_login_is_one_clear_line_and_ends_in_78(
 
 
 async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
-    broker_url: str, start_worker: StartWorker
+    rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
 ) -> None:
     """B01-B09: a frame that the client library cannot read kills its connection."""
     worker = await start_worker(broker_url)
@@ -360,6 +360,7 @@ async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison
             Stranger(broker_url, reply_queue=REPLIES, collects=False) as stranger,
             FramePublisher(broker_url) as frames,
         ):
+            stranger.channel.confirm_delivery()  # what is missing later was there
             sent = []
             bad = list(BAD_FRAMES.values())
             for number in range(1000):
@@ -369,7 +370,12 @@ async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison
             return sent
 
     sent = await asyncio.to_thread(publish_all)
-    answered = await answers(broker_url, sent, 200)  # each costs the lane 21 connections
+    try:
+        answered = await answers(broker_url, sent, 100)
+    except AssertionError as late:
+        counts = ("name", "messages_ready", "messages_unacknowledged")
+        held = await rabbitmq.ctl("list_queues", "-p", broker_url.rpartition("/")[2], *counts)
+        raise AssertionError(f"{late}; the queues hold\n{held}") from late
 
     def poisoned() -> int:
         with Stranger(broker_url, reply_queue=None) as stranger:
