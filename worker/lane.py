@@ -107,6 +107,8 @@ class Lane:
                 continue
             tries = 0
             await self._consume(connection, take)
+            if not self._stopping:
+                await connection.close()  # it has ended; the client wants to be told
 
     async def stop(self) -> None:
         """Take nothing more. The connection stays: running jobs still need it for their acks."""
