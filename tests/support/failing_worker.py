@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-import worker.broker
+import worker.broker.connection
 import worker.caller
 import worker.ledger
 import worker.once
@@ -122,7 +122,7 @@ if __name__ == "__main__":
     worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
     worker.once.RENEW_S = 0.5  # type: ignore[misc]
     worker.once.STALL_S = 2.0  # type: ignore[misc]
-    worker.broker.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
+    worker.broker.connection.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
     worker.caller.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()

@@ -1,0 +1,39 @@
+"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aio-pika named.
+
+Everything above speaks `Delivery`, `Properties` and the classes named here; another client library
+would be another version of this folder.
+"""
+
+import logging
+
+from worker.broker.channels import Browser, Consumer, PublishChannel
+from worker.broker.connection import Closed, Connection
+from worker.broker.declaring import declare, mark_ledger
+from worker.broker.delivery import Delivery, Properties
+from worker.broker.errors import (
+    BrokerError,
+    BrokerRefused,
+    PublishRefused,
+    PublishUncertain,
+    TopologyMismatch,
+)
+
+__all__ = [
+    "BrokerError",
+    "BrokerRefused",
+    "Browser",
+    "Closed",
+    "Connection",
+    "Consumer",
+    "Delivery",
+    "Properties",
+    "PublishChannel",
+    "PublishRefused",
+    "PublishUncertain",
+    "TopologyMismatch",
+    "declare",
+    "mark_ledger",
+]
+
+# The client speaks of each lost connection with a traceback; the lane and the outbox say it in one line.
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)

@@ -1,0 +1,62 @@
+"""One call to the broker: bounded in time, its errors translated."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+import aiormq
+
+from worker.broker.errors import BrokerError, Forbidden, NotFound, TopologyMismatch, brief
+
+#: Seconds for a declaration, a consume, a cancel.
+RPC_TIMEOUT_S: Final = 10.0
+
+
+class rpc:  # noqa: N801  # reads as a verb at its uses
+    """Bound a call to the broker in time, and translate its errors."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._timeout = asyncio.timeout(RPC_TIMEOUT_S)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise BrokerError(f"{self._doing}: no answer in {RPC_TIMEOUT_S:g} s") from None
+        if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
+            raise TopologyMismatch(f"{self._doing}: {difference(error)}") from None
+        if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+            raise NotFound(f"{self._doing}: {brief(error)}") from None
+        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+            raise Forbidden(f"{self._doing}: {brief(error)}") from None
+        if isinstance(error, aiormq.AMQPError | RuntimeError | OSError):
+            raise BrokerError(f"{self._doing}: {brief(error)}") from None
+        if isinstance(error, asyncio.CancelledError) and not is_ours():
+            raise BrokerError(f"{self._doing}: the connection broke") from None
+        return False
+
+
+async def close_channel(channel: aiormq.abc.AbstractChannel) -> None:
+    """Close a channel that may be closed or dead already."""
+    with suppress(Exception):
+        async with asyncio.timeout(RPC_TIMEOUT_S):
+            if not channel.is_closed:
+                await channel.close()
+
+
+def is_ours() -> bool:
+    """Tell a cancellation of ours from one that the client library raises by itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def difference(error: BaseException) -> str:
+    """Keep of a 406 what differs: `inequivalent arg 'x' …: received … but current is …`."""
+    text = brief(error)
+    start = text.find("inequivalent")
+    said = text[start:] if start >= 0 else text
+    return f"it exists with other arguments: {said}; delete it, or set another CONNECTORS_PREFIX"

@@ -1,0 +1,199 @@
+"""What channels are opened for: consuming, looking through a queue, publishing with confirms."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import aiormq
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from worker.broker.calls import close_channel, is_ours, rpc
+from worker.broker.connection import Connection
+from worker.broker.delivery import Delivery, Properties, read_delivery, write_properties
+from worker.broker.errors import (
+    BrokerError,
+    BrokerRefused,
+    Forbidden,
+    PublishRefused,
+    PublishUncertain,
+    brief,
+)
+
+#: Seconds for a publish until the broker's confirm.
+CONFIRM_TIMEOUT_S: Final = 10.0
+
+
+class Consumer:
+    """One queue consumed on one channel, from opening to the channel's end."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel: aiormq.abc.AbstractChannel,
+        queue: str,
+        take: Callable[[Delivery], None],
+    ) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._queue = queue
+        self._take = take
+        self._tag: str | None = None
+        self._cancelled = asyncio.Event()
+        channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
+
+    @classmethod
+    async def open(cls, connection: Connection, queue: str, take: Callable[[Delivery], None]) -> "Consumer":
+        """Open the channel. `take` is called for each delivery and must only hand it over.
+
+        What runs inside the client's callback is cancelled when the channel dies (measured), so a
+        job never runs there.
+        """
+        return cls(connection, await connection.channel(), queue, take)
+
+    async def declare_reply_queue(self, exchange: str = "") -> str:
+        """Declare a queue for replies that lives as long as the connection, and say its name."""
+        async with rpc("declaring a reply queue"):
+            declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
+            name = self._queue = declared.queue or ""
+            if exchange:
+                await self._channel.queue_bind(name, exchange=exchange, routing_key=name)
+        return name
+
+    async def consume(self, prefetch: int, *, no_ack: bool = False) -> None:
+        """Begin, or begin again, with at most so many unsettled deliveries.
+
+        Raises:
+            BrokerRefused: the user may not read the queue.
+        """
+
+        async def receive(message: DeliveredMessage) -> None:
+            self._take(read_delivery(message, self._channel))
+
+        try:
+            async with rpc(f"consuming {self._queue}"):
+                await self._channel.basic_qos(prefetch_count=prefetch)
+                consuming = await self._channel.basic_consume(self._queue, receive, no_ack=no_ack)
+        except Forbidden:
+            raise BrokerRefused(f"the broker user may not read the queue {self._queue!r}; grant it") from None
+        self._tag = consuming.consumer_tag
+
+    async def ended(self) -> str:
+        """Wait until the consumer gets nothing more, and say why."""
+        closing = self._channel.closing
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        try:
+            await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancelled.cancel()
+        if self._cancelled.is_set():
+            return f"the broker cancelled the consumer of {self._queue}: the queue is gone"
+        error = None if closing.cancelled() else closing.exception()
+        return brief(error) if error else "the channel was closed"
+
+    async def count(self) -> int:
+        """Count the consumers that the broker sees on this queue."""
+        channel = await self._connection.channel()
+        try:
+            async with rpc(f"looking at {self._queue}"):
+                found = await channel.queue_declare(self._queue, passive=True)
+        finally:
+            await close_channel(channel)
+        return found.consumer_count or 0
+
+    async def cancel(self) -> None:
+        """Take nothing more; what was taken can still be settled."""
+        if self._tag is None or self._channel.is_closed:
+            return
+        with suppress(BrokerError):
+            async with rpc(f"cancelling the consumer of {self._queue}"):
+                await self._channel.basic_cancel(self._tag)
+        self._tag = None
+
+
+class Browser:
+    """Takes messages of a queue one by one; those that are not acked go back when it is closed."""
+
+    def __init__(self, channel: aiormq.abc.AbstractChannel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+
+    @classmethod
+    async def open(cls, connection: Connection, queue: str) -> "Browser":
+        """Open a channel for it."""
+        return cls(await connection.channel(), queue)
+
+    async def next(self) -> Delivery | None:
+        """Take the next message; None at the end."""
+        async with rpc(f"reading {self._queue}"):
+            message = await self._channel.basic_get(self._queue)
+        return None if message.delivery_tag is None else read_delivery(message, self._channel)
+
+    async def close(self) -> None:
+        """Give back what was not acked."""
+        await close_channel(self._channel)
+
+
+class PublishChannel:
+    """A channel with confirms."""
+
+    def __init__(self, channel: aiormq.Channel) -> None:
+        self._channel = channel
+
+    @classmethod
+    async def open(cls, connection: Connection) -> "PublishChannel":
+        """Open one on a connection that nothing is consumed on."""
+        channel = await connection.channel(confirms=True)
+        assert isinstance(channel, aiormq.Channel)
+        return cls(channel)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return not self._channel.is_closed
+
+    async def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Properties,
+        *,
+        mandatory: bool = True,
+        timeout_s: float = CONFIRM_TIMEOUT_S,
+    ) -> bool:
+        """Publish persistently and wait for the confirm.
+
+        Returns False where the message was returned: no queue is bound there.
+
+        Raises:
+            PublishUncertain: no confirm in time, or the connection broke.
+            PublishRefused: the broker said no.
+        """
+        try:
+            confirmed = await self._channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=write_properties(properties),
+                mandatory=mandatory,
+                timeout=timeout_s,
+                wait=False,
+            )
+        except aiormq.exceptions.DeliveryError:
+            raise PublishRefused(
+                f"the broker refused a message to {exchange or routing_key!r}: full?"
+            ) from None
+        except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity) as error:
+            raise PublishRefused(brief(error), channel_died=True) from None
+        except TimeoutError:
+            raise PublishUncertain(f"no confirm in {timeout_s:g} s", broke=False) from None
+        except (aiormq.AMQPError, RuntimeError, OSError) as error:
+            raise PublishUncertain(brief(error), broke=True) from None
+        except asyncio.CancelledError:
+            # On a dead connection the client cancels its waiters, though the message may be stored.
+            if is_ours():
+                raise
+            raise PublishUncertain("the connection broke before the confirm", broke=True) from None
+        return isinstance(confirmed, Basic.Ack)

@@ -1,0 +1,162 @@
+"""One connection to the broker, from open to closed."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import aio_pika
+import aiormq
+from yarl import URL
+
+from worker.broker.calls import RPC_TIMEOUT_S, close_channel, is_ours, rpc
+from worker.broker.errors import BrokerError, BrokerRefused, NotFound, brief
+
+#: Seconds between heartbeats. A dead peer is noticed after three, and one more each: about 33 s.
+HEARTBEAT_S: Final = 10
+#: Seconds for opening a connection, its handshake included.
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a connection ended."""
+
+    reason: str
+    #: A frame that the client library cannot decode: a message no code of ours will ever see.
+    undecodable: bool = False
+
+
+class Connection:
+    """One connection to the broker, from open to closed; it does not come back by itself."""
+
+    def __init__(
+        self, transport: aiormq.abc.AbstractConnection, owner: aio_pika.abc.AbstractConnection
+    ) -> None:
+        self._transport = transport
+        self._owner = owner
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, tls: ssl.SSLContext | None = None) -> "Connection":
+        """Connect and log in.
+
+        Raises:
+            BrokerRefused: wrong user, password or virtual host; a certificate that is not trusted.
+            BrokerError: nobody there, or no answer in CONNECT_TIMEOUT_S.
+        """
+        target = URL(url).update_query(heartbeat=str(HEARTBEAT_S))
+        where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
+        try:
+            owner = await aio_pika.connect(
+                target,
+                timeout=CONNECT_TIMEOUT_S,
+                ssl_context=tls,
+                client_properties={"connection_name": name},
+            )
+        except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
+            raise BrokerRefused(
+                f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
+            ) from None
+        except aiormq.exceptions.InvalidFrameError:
+            # What the broker says to Connection.Open does not reach us; logged in we are by then.
+            vhost = target.path.removeprefix("/") or "/"
+            raise BrokerRefused(
+                f"RabbitMQ at {where} refuses the virtual host {vhost!r} to the user "
+                f"{target.user or 'guest'!r}: there is none, or the user may not use it"
+            ) from None
+        except (aiormq.AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise BrokerRefused(
+                    f"RabbitMQ at {where} shows a certificate that is not trusted here: "
+                    f"{cause.verify_message}; name its authority in CONNECTORS_CA_FILE"
+                ) from None
+            if isinstance(cause, ssl.SSLError):
+                raise BrokerError(f"RabbitMQ at {where}: TLS failed: {cause.reason or 'unknown'}") from None
+            raise BrokerError(f"RabbitMQ at {where} cannot be reached: {brief(error)}") from None
+        except asyncio.CancelledError:
+            if is_ours():
+                raise
+            raise BrokerError(f"RabbitMQ at {where} broke off the handshake") from None
+        assert owner.transport is not None
+        assert isinstance(owner.transport.connection, aiormq.Connection)
+        return cls(owner.transport.connection, owner)
+
+    async def closed(self) -> Closed:
+        """Wait for the end, and say why it came."""
+        closing = self._transport.closing
+        await asyncio.wait({closing})
+        error = None if closing.cancelled() else closing.exception()
+        known = (aiormq.AMQPError, OSError, EOFError, asyncio.CancelledError, type(None))
+        undecodable = isinstance(error, aiormq.exceptions.InvalidFrameError) or not isinstance(error, known)
+        return Closed(brief(error) if error else "closed", undecodable=undecodable)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be used."""
+        return self._transport.is_opened
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker stopped taking our publishes: a memory or disk alarm."""
+        waiting = self._transport.ready()
+        try:
+            waiting.send(None)  # it ends at once unless blocked
+        except StopIteration:
+            return False
+        waiting.close()
+        return True
+
+    async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
+        """Open a channel."""
+        async with rpc("opening a channel"):
+            return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
+
+    async def count(self, queue: str) -> tuple[int, int] | None:
+        """Count a queue's waiting messages and its consumers; None where there is no such queue."""
+        channel = await self.channel()
+        try:
+            async with rpc(f"looking at {queue}"):
+                found = await channel.queue_declare(queue, passive=True)
+            return found.message_count or 0, found.consumer_count or 0
+        except NotFound:
+            return None
+        finally:
+            await close_channel(channel)
+
+    async def purge(self, queue: str) -> int:
+        """Remove every message of a queue, and say how many."""
+        channel = await self.channel()
+        try:
+            async with rpc(f"purging {queue}"):
+                return (await channel.queue_purge(queue)).message_count or 0
+        finally:
+            await close_channel(channel)
+
+    async def remove_queue(self, queue: str) -> None:
+        """Delete a queue, whatever is in it."""
+        channel = await self.channel()
+        try:
+            async with rpc(f"deleting {queue}"):
+                await channel.queue_delete(queue)
+        finally:
+            await close_channel(channel)
+
+    async def unbind(self, queue: str, exchange: str, key: str) -> None:
+        """Undo a binding."""
+        channel = await self.channel()
+        try:
+            async with rpc(f"unbinding {queue}"):
+                await channel.queue_unbind(queue, exchange=exchange, routing_key=key)
+        finally:
+            await close_channel(channel)
+
+    async def close(self) -> None:
+        """Close it; what was not acked comes again."""
+        with suppress(Exception):
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                # The client drops what it has not written yet, the last acks among it.
+                while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+                await self._owner.close()
