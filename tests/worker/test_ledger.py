@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import worker.ledger
+import worker.ledger_database
 import worker.ledger_schema
 from worker.dev.postgres import PrivatePostgres
 from worker.ledger import (
@@ -30,6 +31,12 @@ from worker.ledger_schema import LedgerFault, entries
 
 KEY = Identity("acme", "crm", "create", "k1")
 PRINT = fingerprint_of({"a": 1}, "default")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that other tests keep busy is no outage."""
+    monkeypatch.setattr(worker.ledger_database, "STATEMENT_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(
