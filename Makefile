@@ -25,7 +25,7 @@ test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
 	@$(PYTEST) -n 4 --dist loadgroup -m "not registry"
 
 fast: $(READY) ## Pass the tests that need no broker
-	@$(PYTEST) -m "not integration and not faults"
+	@$(PYTEST) -m "not integration and not faults and not registry"
 
 test-all: $(READY) ## And those that need a registry: the wheel in a clean environment
 	@$(PYTEST) -m registry || [ $$? -eq 5 ]

@@ -9,6 +9,8 @@ import pytest
 from worker.dev import debian
 from worker.dev.errors import InfrastructureError
 
+pytestmark = pytest.mark.integration
+
 #: The tools note what they are called with. The package needs one that is followed, a library that is
 #: installed, one that is not, a virtual one, and one that is neither followed nor a library.
 TOOLS = {

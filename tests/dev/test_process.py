@@ -13,6 +13,8 @@ import pytest
 from worker.dev.errors import CommandFailed, StartFailed
 from worker.dev.process import ChildProcess, base_environment, run
 
+pytestmark = pytest.mark.integration
+
 #: A program with a child in its own group and one in a session of its own, as PostgreSQL's backends are.
 FAMILY = """
 import os, subprocess, sys, time

@@ -29,6 +29,8 @@ from worker.ledger import (
 from worker.ledger_database import LedgerUnavailable
 from worker.ledger_schema import LedgerFault, entries
 
+pytestmark = pytest.mark.integration
+
 KEY = Identity("acme", "crm", "create", "k1")
 PRINT = fingerprint_of({"a": 1}, "default")
 

@@ -28,6 +28,8 @@ from worker.ledger_database import LedgerUnavailable
 from worker.once import Once
 from worker.outcome import Attempt, NotNow, Outcome
 
+pytestmark = pytest.mark.integration
+
 KEY = "k"
 
 
