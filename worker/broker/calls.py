@@ -1,7 +1,7 @@
 """One call to the broker: bounded in time, its errors translated."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable
 from typing import Any, Final, Literal
 
 import aiormq
@@ -40,12 +40,23 @@ class rpc:  # noqa: N801  # reads as a verb at its uses
         return False
 
 
+async def let_end(ending: Awaitable[Any]) -> None:
+    """Give the client time to close something; what it makes of its cancellation is its own affair.
+
+    Waited for from outside: were a cancellation swallowed in there, a timeout would end nothing.
+    """
+    task = asyncio.ensure_future(ending)
+    await asyncio.wait({task}, timeout=RPC_TIMEOUT_S)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled():
+        task.exception()  # looked at: that it failed is no news
+
+
 async def close_channel(channel: aiormq.abc.AbstractChannel) -> None:
     """Close a channel that may be closed or dead already."""
-    with suppress(Exception):
-        async with asyncio.timeout(RPC_TIMEOUT_S):
-            if not channel.is_closed:
-                await channel.close()
+    if not channel.is_closed:
+        await let_end(channel.close())
 
 
 def is_ours() -> bool:

@@ -10,7 +10,7 @@ import aio_pika
 import aiormq
 from yarl import URL
 
-from worker.broker.calls import RPC_TIMEOUT_S, close_channel, is_ours, rpc
+from worker.broker.calls import RPC_TIMEOUT_S, close_channel, is_ours, let_end, rpc
 from worker.broker.errors import BrokerError, BrokerRefused, NotFound, brief
 
 #: Seconds between heartbeats. A dead peer is noticed after three, and one more each: about 33 s.
@@ -154,9 +154,9 @@ class Connection:
 
     async def close(self) -> None:
         """Close it; what was not acked comes again."""
-        with suppress(Exception):
+        with suppress(TimeoutError):
             async with asyncio.timeout(RPC_TIMEOUT_S):
                 # The client drops what it has not written yet, the last acks among it.
                 while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-                await self._owner.close()
+        await let_end(self._owner.close())
