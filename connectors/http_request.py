@@ -25,14 +25,14 @@ from urllib.parse import quote, unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import from_json
 
-from connectors.sdk.address import read_host, read_url
-from connectors.sdk.charset import charset_of
 from connectors.sdk.connector import Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
-from connectors.sdk.outgoing import TRANSPORT_HEADERS, encode_query, header_fault, invalid
+from connectors.sdk.http.address import read_host, read_url
+from connectors.sdk.http.charset import charset_of
+from connectors.sdk.http.request import TRANSPORT_HEADERS, encode_query, header_fault, invalid
+from connectors.sdk.http.status import is_error, status_error
 from connectors.sdk.personal import Personal
-from connectors.sdk.status import is_error, status_error
 from schemas.error import Code
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from worker.broker import (
     PublishRefused,
     PublishUncertain,
 )
-from worker.topology import Topology, routing_key
+from worker.broker.topology import Topology, routing_key
 
 #: Seconds that `call` waits beyond the deadline: the worker answers at the deadline, and that takes its way.
 GRACE_S: Final = 2.0

@@ -11,27 +11,27 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
-from worker.consumer import Consumer
-from worker.credentials import CredentialSource, NoVault
-from worker.executor import Executor
-from worker.lane import Lane
-from worker.ledger import Ledger
-from worker.ledger_schema import LedgerFault
-from worker.limits import Slots
-from worker.masking import Redactor
+from worker.broker.confirmed_publisher import Outbox
+from worker.broker.queue_consumer import Lane
+from worker.broker.topology import Queue, Topology
+from worker.credentials.source import CredentialSource, NoVault
+from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_source import VaultCredentials
+from worker.job.concurrency import Slots
+from worker.job.executor import Executor
+from worker.job.processor import Consumer
+from worker.job.publisher import Publisher
+from worker.ledger.schema import LedgerFault
+from worker.ledger.store import Ledger
+from worker.logs.masking import Redactor
 from worker.metrics import Metrics
-from worker.outbox import Outbox
-from worker.publisher import Publisher
+from worker.monitoring.listener import CannotListen, PortTaken
+from worker.monitoring.server import Sidecar
+from worker.monitoring.worker_status import WorkerStatus
 from worker.settings import SettingError, Settings
-from worker.sidecar.listener import CannotListen, PortTaken
-from worker.sidecar.server import Sidecar
-from worker.status import WorkerStatus
 from worker.tls import broker_tls, database_tls
-from worker.topology import Queue, Topology
-from worker.vault_config import VaultConfig
-from worker.vault_credentials import VaultCredentials
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20

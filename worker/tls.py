@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from worker.ledger_database import database_host
+from worker.ledger.database import database_host
 from worker.settings import Settings
 
 

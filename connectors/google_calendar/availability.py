@@ -25,7 +25,7 @@ from connectors.google_calendar.slots import (
 from connectors.google_calendar.times import calendar_zone, span_of
 from connectors.google_calendar.zones import instant, write_instant
 from connectors.sdk.effects import Effect
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 _WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTE_S: Final = 60

@@ -15,7 +15,7 @@ from connectors.google_calendar.credential import GoogleCredential
 from connectors.google_calendar.reasons import UNNAMED_WAIT_S, refusal
 from connectors.sdk.context import Context
 from connectors.sdk.errors import RateLimited, Sent, Unavailable
-from connectors.sdk.status import is_error
+from connectors.sdk.http.status import is_error
 
 if TYPE_CHECKING:
     import httpx

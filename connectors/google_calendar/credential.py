@@ -10,13 +10,13 @@ from google.auth import crypt, jwt
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
-from connectors.sdk.status import status_error
-from connectors.sdk.tokens import Token, TokenAuth
+from connectors.sdk.http.status import status_error
+from connectors.sdk.http.tokens import Token, TokenAuth
 
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.http import HttpClient
+    from connectors.sdk.http.client import HttpClient
 
 #: The least that all actions together need: events, who is free when, which calendars there are.
 #: An administrator who delegates to the service account allows exactly these.

@@ -36,7 +36,7 @@ from connectors.google_calendar.times import Span, calendar_zone, event_span, mo
 from connectors.google_calendar.zones import instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 
 class Events(BaseModel):

@@ -17,7 +17,7 @@ from connectors.sdk.errors import (
     Sent,
     Unavailable,
 )
-from connectors.sdk.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
+from connectors.sdk.http.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
 
 if TYPE_CHECKING:
     import httpx

@@ -10,7 +10,7 @@ from connectors.google_calendar.client import CalendarApi, events
 from connectors.google_calendar.slots import Period, seconds_down, seconds_up
 from connectors.google_calendar.zones import day_start, instant, zone_named, zone_names
 from connectors.sdk.errors import Unavailable
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 
 class Times(Protocol):

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from google.auth import crypt, jwt
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from connectors.sdk.address import RefusedAddress, read_url
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
-from connectors.sdk.status import status_error
-from connectors.sdk.tokens import Token, TokenAuth
+from connectors.sdk.http.address import RefusedAddress, read_url
+from connectors.sdk.http.status import status_error
+from connectors.sdk.http.tokens import Token, TokenAuth
 
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.http import HttpClient
+    from connectors.sdk.http.client import HttpClient
 
 DEFAULT_LOGIN_URL: Final = "https://login.salesforce.com"
 #: The version of the API that is spoken unless the credential names another.

@@ -10,7 +10,7 @@ from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchReco
 from connectors.salesforce.rows import plain, query_rows, records_of, type_of
 from connectors.salesforce.soql import bind, find
 from connectors.sdk.effects import Effect
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 #: What is answered of a record that was searched for, where its object has them, beside Id and its name.
 USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")

@@ -18,7 +18,7 @@ from connectors.sdk.errors import (
     Sent,
     Unavailable,
 )
-from connectors.sdk.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
+from connectors.sdk.http.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
 from schemas.error import Detail
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from simple_salesforce.format import format_soql
 
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 #: A query as a GET carries it.
 MAX_SOQL_CHARS: Final = 10_000

@@ -24,7 +24,7 @@ from connectors.salesforce.soql import select
 from connectors.sdk.connector import EffectOf
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, NotFound, OutcomeUnknown, Sent, Unavailable
-from connectors.sdk.outgoing import invalid
+from connectors.sdk.http.request import invalid
 
 _ALLOW_DUPLICATES: Final = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
 

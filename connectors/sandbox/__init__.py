@@ -7,8 +7,8 @@ vault under the connector's name, for the tenant and the credential `default`.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from connectors.sandbox.google import GoogleSandbox
-from connectors.sandbox.salesforce import SalesforceSandbox
+from connectors.sandbox.google.server import GoogleSandbox
+from connectors.sandbox.salesforce.server import SalesforceSandbox
 
 __all__ = ["GoogleSandbox", "SalesforceSandbox", "Sandbox", "make_sandboxes"]
 

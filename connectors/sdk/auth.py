@@ -24,18 +24,18 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from connectors.sdk.address import read_url
 from connectors.sdk.context import Context
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
-from connectors.sdk.outgoing import header_fault
-from connectors.sdk.status import status_error
-from connectors.sdk.tokens import Token, TokenAuth
+from connectors.sdk.http.address import read_url
+from connectors.sdk.http.request import header_fault
+from connectors.sdk.http.status import status_error
+from connectors.sdk.http.tokens import Token, TokenAuth
 
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.exchange import Auth
-    from connectors.sdk.http import HttpClient
+    from connectors.sdk.http.call import Auth
+    from connectors.sdk.http.client import HttpClient
 
 __all__ = ["ApiCredential", "ApiKey", "Basic", "OAuth2", "Token", "TokenCredential"]
 

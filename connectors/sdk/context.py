@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from connectors.sdk.personal import PersonalData
 
 if TYPE_CHECKING:
-    from connectors.sdk.http import HttpClient
+    from connectors.sdk.http.client import HttpClient
 
 CredentialT = TypeVar("CredentialT", default=Any)
 

@@ -22,7 +22,7 @@ from connectors.sdk.errors import Rejected, Sent, Unavailable
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.http import HttpClient
+    from connectors.sdk.http.client import HttpClient
 
 __all__ = ["MAX_PAGES", "Page", "Taken", "by_cursor", "by_link", "by_offset", "take"]
 

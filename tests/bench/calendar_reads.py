@@ -22,7 +22,7 @@ from connectors.google_calendar import google_calendar
 from connectors.google_calendar.slots import Hours, Search, find_slots
 from connectors.google_calendar.zones import zone_named
 from connectors.sdk.context import Context
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 
 CALLS = 2000
 AT_ONCE = 200

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from connectors.sandbox.salesforce import SalesforceSandbox
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sandbox.salesforce.server import SalesforceSandbox
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.salesforce import Bench
 
 #: Jobs at a time, as two full lanes would have them.

@@ -25,7 +25,7 @@ from connectors.sdk.errors import (
     Timeout,
     Unavailable,
 )
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.personal import MASK
 from tests.support.http_servers import answering, serve, serve_raw
 

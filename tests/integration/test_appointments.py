@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from connectors.sandbox.google import DEVELOPER, Fault, GoogleSandbox
+from connectors.sandbox.google.server import DEVELOPER, Fault, GoogleSandbox
 from tests.conftest import StartWorker
 from tests.support.rpc import Stranger, job
 from tests.support.worker_process import WorkerProcess

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connectors.sandbox.salesforce import Fault, SalesforceSandbox
+from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from tests.conftest import StartWorker
 from tests.support.rpc import Stranger, job
 from worker.dev.openbao import PrivateOpenBao

@@ -20,14 +20,14 @@ from loguru import logger
 from pydantic import SecretStr
 
 from connectors.sdk.errors import CredentialDenied, CredentialNotFound
-from worker.credential_cache import CachePolicy
-from worker.credentials import CredentialSource, FetchOutcome, VaultUnavailable
+from worker.credentials.cache import CachePolicy
+from worker.credentials.source import CredentialSource, FetchOutcome, VaultUnavailable
+from worker.credentials.vault_client import VaultAuthError
+from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_operator import VaultOperator
+from worker.credentials.vault_source import VaultCredentials
 from worker.dev.openbao import PrivateOpenBao
 from worker.settings import SettingError
-from worker.vault import VaultAuthError
-from worker.vault_config import VaultConfig
-from worker.vault_credentials import VaultCredentials
-from worker.vault_operator import VaultOperator
 
 pytestmark = pytest.mark.integration
 

@@ -8,12 +8,12 @@ import pytest
 from loguru import logger
 from pydantic import SecretStr
 
-from connectors.sdk.rotation import Rotation
-from worker import vault_credentials
+from connectors.sdk.http.refresh_tokens import Rotation
+from worker.credentials import vault_source as vault_credentials
+from worker.credentials.vault_client import VaultClient
+from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_source import VaultCredentials
 from worker.dev.openbao import WORKER_POLICY, PrivateOpenBao
-from worker.vault import VaultClient
-from worker.vault_config import VaultConfig
-from worker.vault_credentials import VaultCredentials
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "tests" / "example"
+EXAMPLE = ROOT / "connectors" / "examples"
 
 Environment = Callable[..., Path]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from worker.definitions import FILE, compose_text
+from worker.broker.rabbitmq_definitions import FILE, compose_text
 from worker.ops import make_secrets
 from worker.settings import Settings
 
@@ -98,7 +98,9 @@ def test_every_config_file_is_there(compose: dict[str, Any]) -> None:
 
 
 def test_the_broker_is_given_the_topology_that_the_worker_wants() -> None:
-    assert compose_text() == FILE.read_text(), f"{FILE.name} is stale: run `python -m worker.definitions`"
+    assert compose_text() == FILE.read_text(), (
+        f"{FILE.name} is stale: run `python -m worker.broker.rabbitmq_definitions`"
+    )
 
 
 def test_every_image_is_pinned(services: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 from connectors.google_calendar import google_calendar
-from connectors.sandbox.google import GoogleSandbox
+from connectors.sandbox.google.server import GoogleSandbox
 from connectors.sdk.context import Context
-from connectors.sdk.http import HttpPool
+from connectors.sdk.http.client import HttpPool
 
 #: The account that the desk works for, and its primary calendar's id.
 OWNER = "desk@clinic.example"

@@ -16,15 +16,15 @@ from typing import Any
 import httpx
 
 import worker.broker.connection
-import worker.caller
-import worker.ledger
-import worker.once
+import worker.job.action_runner
+import worker.job.idempotency
+import worker.ledger.store
 from worker.broker import Delivery, PublishChannel
-from worker.caller import Caller
 from worker.cli import main
-from worker.consumer import Consumer
-from worker.ledger import Ledger
-from worker.once import Once
+from worker.job.action_runner import Caller
+from worker.job.idempotency import Once
+from worker.job.processor import Consumer
+from worker.ledger.store import Ledger
 
 POINTS = [f"K{number}" for number in range(11)]
 
@@ -119,11 +119,11 @@ FAIL_AT: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    worker.ledger.LEASE_S = 2.0  # type: ignore[misc]
-    worker.once.RENEW_S = 0.5  # type: ignore[misc]
-    worker.once.STALL_S = 2.0  # type: ignore[misc]
+    worker.ledger.store.LEASE_S = 2.0  # type: ignore[misc]
+    worker.job.idempotency.RENEW_S = 0.5  # type: ignore[misc]
+    worker.job.idempotency.STALL_S = 2.0  # type: ignore[misc]
     worker.broker.connection.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
-    worker.caller.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
+    worker.job.action_runner.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()
     sys.argv = ["connectors", "worker"]

@@ -3,9 +3,9 @@
 from typing import Any
 
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import SalesforceSandbox
+from connectors.sandbox.salesforce.server import SalesforceSandbox
 from connectors.sdk.context import Context
-from connectors.sdk.http import HttpPool
+from connectors.sdk.http.client import HttpPool
 
 
 class Bench:

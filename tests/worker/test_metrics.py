@@ -5,9 +5,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.error import Category, Code
-from worker.credentials import FetchOutcome
+from worker.broker.confirmed_publisher import Sending
+from worker.credentials.source import FetchOutcome
 from worker.metrics import CONTENT_TYPE, Metrics
-from worker.outbox import Sending
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from connectors.sdk.retry import MAX_WAIT_S
 from schemas.error import Code
 from worker.broker import Delivery, Properties
-from worker.history import History
-from worker.limits import RETURN_S, RETURNS_PER_S, Slots
-from worker.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
+from worker.broker.topology import RUNGS, Topology, is_bulk, routing_key
+from worker.job.concurrency import RETURN_S, RETURNS_PER_S, Slots
+from worker.job.headers import History
+from worker.job.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
 from worker.settings import SettingError, Settings, load_settings, masked, unknown_names
-from worker.topology import RUNGS, Topology, is_bulk, routing_key
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

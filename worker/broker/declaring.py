@@ -8,7 +8,7 @@ import aiormq
 from worker.broker.calls import close_channel, rpc
 from worker.broker.connection import Connection
 from worker.broker.errors import BrokerError, BrokerRefused, Forbidden, NotFound, TopologyMismatch
-from worker.topology import Exchange, Queue
+from worker.broker.topology import Exchange, Queue
 
 
 async def declare(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import calls, catalogue, check, credentials, dead, export, lanes, new, run
+from worker.cli import calls, catalogue, check, credentials, dead, export, new, queues, run
 
 app = typer.Typer(
     name="connectors",
@@ -44,7 +44,7 @@ app.command("describe")(catalogue.describe)
 app.command("new")(new.new)
 app.command("check")(check.check)
 app.command("config")(run.config)
-app.add_typer(lanes.app, name="lanes")
+app.add_typer(queues.app, name="lanes")
 app.add_typer(dead.app, name="dead")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(export.app, name="export")

@@ -86,9 +86,9 @@ def delete(connector: str, tenant: Tenant = "default", credential: Credential = 
 def _operate(verb: str, *args: Any) -> Any:
     """Do one thing with an operator's token."""
     from worker.cli.calls import settings_for_clients
+    from worker.credentials.vault_operator import VaultOperator
     from worker.service import vault_config
     from worker.settings import SettingError
-    from worker.vault_operator import VaultOperator
 
     settings = settings_for_clients()
     if settings.vault_url is None:
@@ -99,9 +99,9 @@ def _operate(verb: str, *args: Any) -> Any:
 
 async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     from worker.cli.calls import settings_for_clients
+    from worker.credentials.vault_source import VaultCredentials
     from worker.service import vault_config
     from worker.settings import SettingError
-    from worker.vault_credentials import VaultCredentials
 
     settings = settings_for_clients()
     if settings.vault_url is None:
@@ -119,7 +119,7 @@ async def _ask_provider(
 ) -> None:
     from connectors.sdk.context import Context
     from connectors.sdk.errors import Timeout
-    from connectors.sdk.http import HttpPolicy, HttpPool
+    from connectors.sdk.http.client import HttpPolicy, HttpPool
     from worker.cli.calls import settings_for_clients
 
     settings = settings_for_clients()

@@ -8,7 +8,7 @@ import typer
 from worker.cli.output import EXIT_USAGE, confirm, fail, faults_told, print_json, print_table
 
 if TYPE_CHECKING:
-    from worker.dead_letters import Letter
+    from worker.admin.dead_letters import Letter
 
 app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 
@@ -16,9 +16,9 @@ app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 @app.command("list")
 def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the dead letters, oldest first; personal data is masked."""
+    from worker.admin.dead_letter_view import view_letters
+    from worker.admin.dead_letters import DeadLetters
     from worker.cli.calls import settings_for_clients
-    from worker.dead_letters import DeadLetters
-    from worker.letter_view import view_letters
 
     async def look() -> tuple[list[dict[str, Any]], int]:
         async with DeadLetters(settings_for_clients()) as letters:
@@ -58,9 +58,9 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show every letter of a job, its body included; personal data is masked."""
+    from worker.admin.dead_letter_view import view_letters
+    from worker.admin.dead_letters import DeadLetters
     from worker.cli.calls import settings_for_clients
-    from worker.dead_letters import DeadLetters
-    from worker.letter_view import view_letters
 
     async def look() -> "list[Letter]":
         async with DeadLetters(settings_for_clients()) as letters:
@@ -91,8 +91,8 @@ def replay(
     ] = None,
 ) -> None:
     """Send jobs back to their lanes, ids and keys unchanged, attempts at zero."""
+    from worker.admin.dead_letters import DeadLetters
     from worker.cli.calls import settings_for_clients
-    from worker.dead_letters import DeadLetters
 
     if not (job_ids or all_letters or reason):
         fail("name the ids, or say --all or --reason CODE", EXIT_USAGE)
@@ -115,8 +115,8 @@ def resolve(
     ] = None,
 ) -> None:
     """Settle an OUTCOME_UNKNOWN in the ledger, by what you found at the provider; then replay it."""
+    from worker.admin.dead_letters import resolve_unknown
     from worker.cli.calls import settings_for_clients
-    from worker.dead_letters import resolve_unknown
 
     if happened is None:
         fail("say --happened or --not-happened", EXIT_USAGE)
@@ -136,8 +136,8 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove dead letters for good: those named, or all."""
+    from worker.admin.dead_letters import DeadLetters
     from worker.cli.calls import settings_for_clients
-    from worker.dead_letters import DeadLetters
 
     what = (
         "the poison queue" if poison else "these dead letters" if job_ids or reason else "every dead letter"

@@ -72,9 +72,9 @@ def tools(
 @app.command()
 def definitions() -> None:
     """Give the topology as RabbitMQ imports it, for a broker whose workers may not declare anything."""
-    from worker.definitions import broker_definitions
+    from worker.broker.rabbitmq_definitions import broker_definitions
+    from worker.broker.topology import Topology
     from worker.settings import load_settings
-    from worker.topology import Topology
 
     with faults_told():
         settings = load_settings()

@@ -67,9 +67,9 @@ def faults_told() -> Iterator[None]:
 
     from connectors.sdk.errors import ConnectorError
     from worker.broker import BrokerError
-    from worker.credentials import VaultUnavailable
+    from worker.credentials.source import VaultUnavailable
+    from worker.credentials.vault_config import LoginRefused
     from worker.settings import EXIT_CONFIG, SettingError
-    from worker.vault_config import LoginRefused
 
     # A command speaks for itself: what the parts below log is for a worker's log. And what the broker
     # refuses, tasks of the client library fail of, too.

@@ -12,7 +12,7 @@ from worker.cli.output import fail, faults_told, print_json, print_table
 
 def worker() -> None:
     """Run a worker until SIGTERM or Ctrl-C; exit 0 after a drain, 78 for a wrong setting."""
-    from worker.process import run_worker
+    from worker.main import run_worker
 
     sys.exit(run_worker())
 

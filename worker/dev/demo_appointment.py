@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from connectors.sandbox.google import DEVELOPER, DEVELOPER_ZONE, Fault, GoogleSandbox
+from connectors.sandbox.google.server import DEVELOPER, DEVELOPER_ZONE, Fault, GoogleSandbox
 from schemas.job import Job
 from schemas.result import Result
 from worker.client import ConnectorsClient

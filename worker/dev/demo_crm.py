@@ -3,7 +3,7 @@
 from typing import Any, Final
 from uuid import uuid4
 
-from connectors.sandbox.salesforce import Fault, SalesforceSandbox
+from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from schemas.job import Job
 from schemas.result import Result
 from worker.client import ConnectorsClient

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from rich.markup import escape
 
 from schemas.job import Job
+from worker.admin.dead_letters import DeadLetters
 from worker.client import ConnectorsClient
-from worker.dead_letters import DeadLetters
 from worker.dev.narrator import Narrator
 from worker.dev.stack import Stack
 

@@ -5,13 +5,14 @@ A dead worker's job is taken over once its lease has run out, and nobody watches
 
 import sys
 
-from worker import ledger, once
+from worker.job import idempotency
+from worker.ledger import store
 
 # Before anything else of the worker takes them over by name.
-setattr(ledger, "LEASE_S", 2.0)  # noqa: B010  # a constant for everybody else
-setattr(once, "RENEW_S", 0.5)  # noqa: B010
+setattr(store, "LEASE_S", 2.0)  # noqa: B010  # a constant for everybody else
+setattr(idempotency, "RENEW_S", 0.5)  # noqa: B010
 
 if __name__ == "__main__":
-    from worker.process import run_worker
+    from worker.main import run_worker
 
     sys.exit(run_worker())

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context, JobLog
 from connectors.sdk.errors import ConnectorError, CredentialNotFound, Sent, Timeout
-from connectors.sdk.http import HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.testing.clock import FakeClock
 from connectors.sdk.testing.ran import Recorder, Seen, secrets_of
 from schemas.error import Code

@@ -26,8 +26,8 @@ from typing import Any, ClassVar, Final
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError
+from connectors.sdk.http.status import status_error
 from connectors.sdk.params import example_of
-from connectors.sdk.status import status_error
 from connectors.sdk.testing.fault_proxy import CANARY, Fault, FaultProxy
 from connectors.sdk.testing.kit import Kit
 from connectors.sdk.testing.looks import (

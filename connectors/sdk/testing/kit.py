@@ -11,7 +11,7 @@ from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError, Sent
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.personal import PersonalData
 from connectors.sdk.retry import MAX_ATTEMPTS, Retry, decide
 from connectors.sdk.testing.calls import Call, Caller, Outcome

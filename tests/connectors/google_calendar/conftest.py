@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.sandbox.google import GoogleSandbox
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sandbox.google.server import GoogleSandbox
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.desk import OWNER, Desk
 
 

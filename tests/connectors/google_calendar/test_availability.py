@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connectors.sandbox.google import Fault
+from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import InvalidParams, NotFound, Rejected, Unavailable
 from tests.support.desk import OWNER, Desk
 

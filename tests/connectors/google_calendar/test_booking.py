@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connectors.google_calendar import booking
-from connectors.sandbox.google import Fault
+from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
     ConnectorError,
@@ -323,7 +323,7 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
         return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
 
     monkeypatch.setattr(desk.google.faults, "take", spoil)
-    monkeypatch.setattr("connectors.sdk.budget.FAILURES_TO_OPEN", 10**6)
+    monkeypatch.setattr("connectors.sdk.http.circuit_breaker.FAILURES_TO_OPEN", 10**6)
 
     async def book(number: int) -> Any:
         start, failures = f"{DAY}T10:{number % 4 * 10:02}", []

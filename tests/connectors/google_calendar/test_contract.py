@@ -6,9 +6,9 @@ from typing import Any, Final
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.sandbox.google import GoogleSandbox
-from connectors.sandbox.google_body import new_event
-from connectors.sandbox.google_store import Actor
+from connectors.sandbox.google.event_body import new_event
+from connectors.sandbox.google.server import GoogleSandbox
+from connectors.sandbox.google.store import Actor
 from connectors.sdk.testing import ConnectorContract
 from connectors.sdk.testing.contract import Via
 from tests.support.desk import OWNER

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.google_calendar import google_calendar
 from connectors.google_calendar.meet import LOOKS_S
-from connectors.sandbox.google import Fault
+from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
     ConnectorError,

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from connectors.google_calendar.reasons import REASONS, calendar_refusal, reason_of, refusal
-from connectors.sandbox.google import Fault
+from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import RateLimited, Sent
 from schemas.error import Code
 from tests.support.desk import Desk

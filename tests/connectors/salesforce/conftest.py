@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connectors.sandbox.salesforce import SalesforceSandbox
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sandbox.salesforce.server import SalesforceSandbox
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.salesforce import Bench
 
 

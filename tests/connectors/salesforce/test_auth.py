@@ -15,9 +15,9 @@ from aiohttp import web
 
 from connectors.salesforce import salesforce
 from connectors.salesforce.credential import ASSERTION_LIFETIME_S
-from connectors.sandbox.salesforce import Fault, SalesforceSandbox
+from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from connectors.sdk.errors import CredentialInvalid, PermissionDenied, Rejected, Sent, Unavailable
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.http_servers import make_authority, serve
 from tests.support.salesforce import Bench
 

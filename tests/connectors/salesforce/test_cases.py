@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import KEY_FIELD, Fault
+from connectors.sandbox.salesforce.server import KEY_FIELD, Fault
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
     Conflict,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from connectors.sandbox.salesforce import KEY_FIELD, Field
+from connectors.sandbox.salesforce.server import KEY_FIELD, Field
 from connectors.sdk.errors import InvalidParams, NotFound
 from tests.support.salesforce import Bench
 

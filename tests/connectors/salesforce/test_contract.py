@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 import pytest
 
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import KEY_FIELD, Field, SalesforceSandbox
+from connectors.sandbox.salesforce.server import KEY_FIELD, Field, SalesforceSandbox
 from connectors.sdk.testing import ConnectorContract
 from connectors.sdk.testing.contract import Via
 

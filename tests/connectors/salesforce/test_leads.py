@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import KEY_FIELD, Fault, Field, Rule
+from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field, Rule
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
     Conflict,

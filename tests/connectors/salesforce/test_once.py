@@ -11,15 +11,15 @@ from pydantic import JsonValue
 
 from connectors.registry import Registry
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import KEY_FIELD, Fault, SalesforceSandbox
-from connectors.sdk.http import HttpPool
+from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, SalesforceSandbox
+from connectors.sdk.http.client import HttpPool
 from schemas.error import Code
 from schemas.job import Job
-from worker.credentials import NoVault
-from worker.executor import Executor
-from worker.ledger import Ledger
-from worker.outcome import Attempt, NotNow, Outcome
-from worker.retry import GiveUp, Retry, decide
+from worker.credentials.source import NoVault
+from worker.job.executor import Executor
+from worker.job.outcome import Attempt, NotNow, Outcome
+from worker.job.retry import GiveUp, Retry, decide
+from worker.ledger.store import Ledger
 
 pytestmark = pytest.mark.integration
 

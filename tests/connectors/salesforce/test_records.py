@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from connectors.salesforce import salesforce
-from connectors.sandbox.salesforce import KEY_FIELD, Fault, Field
+from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
-from connectors.sdk.http import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration

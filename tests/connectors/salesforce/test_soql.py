@@ -17,7 +17,7 @@ from connectors.salesforce.params import Query
 from connectors.salesforce.queries import value_of
 from connectors.salesforce.session import NOWHERE, has_dots, path_of
 from connectors.salesforce.soql import bind, find, select
-from connectors.sandbox.salesforce_soql import Comparison, parse_soql, parse_sosl
+from connectors.sandbox.salesforce.soql import Comparison, parse_soql, parse_sosl
 from connectors.sdk.errors import ConnectorError, InvalidParams, Sent
 
 ROOT = "/services/data/v62.0/"

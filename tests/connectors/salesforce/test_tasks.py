@@ -2,7 +2,7 @@
 
 import pytest
 
-from connectors.sandbox.salesforce import KEY_FIELD
+from connectors.sandbox.salesforce.server import KEY_FIELD
 from connectors.sdk.errors import Rejected
 from tests.support.salesforce import Bench
 

@@ -1,0 +1,1 @@
+"""Worked examples of a third party's connector; not part of the wheel."""

@@ -1,0 +1,238 @@
+"""A local server that speaks Google's OAuth and Calendar v3, to develop, demo and test against.
+
+    async with GoogleSandbox() as google:
+        google.store.add_account("desk@clinic.example", time_zone="Europe/Istanbul")
+        document = google.authority.service_account("bot@sandbox.example", subject="desk@clinic.example")
+        ...  # a worker with CONNECTORS_GOOGLE_CALENDAR_API_URL=google.url and this credential
+
+One call goes through: a fault that was asked for (`faults`) · the bearer token and its scopes
+(`authority`) · the discovery document (`google_discovery`) · the method (`google_api`), which reads and
+changes the `store` and writes each effect into the `journal`.
+
+Known to differ from Google: there is no quota, guests have no copies of an event on their calendars,
+sync tokens are decoration, and unknown fields are refused rather than ignored.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from connectors.sandbox.google.api import OPERATIONS
+from connectors.sandbox.google.discovery import Method, check, find_method
+from connectors.sandbox.google.faults import Fault, Faults, Journal, Refusal
+from connectors.sandbox.google.oauth import Authority, TokenRefused
+from connectors.sandbox.google.store import Store
+
+__all__ = ["Fault", "GoogleSandbox", "Refusal"]
+
+#: The path of the API, as at Google.
+BASE: Final = "/calendar/v3"
+#: The account that `credential()` makes, and the zone of its calendar.
+DEVELOPER: Final = "desk@sandbox.example"
+DEVELOPER_ZONE: Final = "Europe/Istanbul"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class GoogleSandbox:
+    """A Google of one's own, on the loopback interface.
+
+    Args:
+        port: 0 takes a free one.
+        delay_s: how long each call takes, beyond the work.
+        journal_file: where effects are appended, each synced to disk before it is answered.
+        clock: tells the time, in UTC.
+    """
+
+    connector: Final = "google_calendar"
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        delay_s: float = 0.0,
+        journal_file: Path | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.delay_s = delay_s
+        self.journal = Journal(journal_file)
+        self.faults = Faults()
+        self.store = Store(self.journal, clock)
+        self.authority = Authority(self.store)
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The base of the Calendar API, as CONNECTORS_GOOGLE_CALENDAR_API_URL takes it."""
+        return f"http://{self.host}:{self.port}{BASE}"
+
+    @property
+    def token_url(self) -> str:
+        """The token endpoint, as credential documents name it."""
+        return f"http://{self.host}:{self.port}/token"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The worker's settings that lead here, by their names less CONNECTORS_."""
+        return {"GOOGLE_CALENDAR_API_URL": self.url}
+
+    def credential(self) -> dict[str, Any]:
+        """Make an account to develop with, and give its credential's document."""
+        if DEVELOPER not in self.store.accounts:
+            self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
+        return self.authority.authorized_user(DEVELOPER)
+
+    async def start(self) -> None:
+        """Listen; credential documents can be made from now on."""
+        server = web.Server(self._answer)
+        # Who stops a sandbox does not wait for calls that it holds.
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, self.host, self.port, backlog=1024)
+        await site.start()
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+        self.authority.token_url = self.token_url
+
+    async def stop(self) -> None:
+        """Close every connection; what is stored stays."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = request.rel_url.raw_path
+        work: Callable[[], web.Response]
+        body = await request.read()
+        if raw == "/token":
+            operation, work = "token", partial(self._token, request, body)
+        else:
+            try:
+                if not raw.startswith(BASE + "/"):
+                    raise Refusal(404, "notFound", "Not Found")
+                method, path = find_method(request.method, raw.removeprefix(BASE))
+            except Refusal as refusal:
+                self.journal.calls["unknown"] += 1
+                return _refuse(refusal)
+            operation, work = method.name, partial(self._call, request, method, path, body)
+        self.journal.calls[operation] += 1
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        fault = self.faults.take(operation)
+        return work() if fault is None else await _spoil(request, fault, work)
+
+    def _token(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
+            return web.json_response({"error": "invalid_request"}, status=400)
+        form = dict(parse_qsl(body.decode()))
+        try:
+            return web.json_response(self.authority.exchange(form))
+        except TokenRefused as refused:
+            answer = {"error": refused.error, "error_description": refused.description}
+            return web.json_response(answer, status=refused.status)
+
+    def _call(
+        self, request: web.BaseRequest, method: Method, path: Mapping[str, str], body: bytes
+    ) -> web.Response:
+        try:
+            actor = self.authority.actor_of(request.headers.get("Authorization", ""))
+            if method.scopes.isdisjoint(actor.scopes):
+                raise Refusal(
+                    403, "insufficientPermissions", "Request had insufficient authentication scopes."
+                )
+            query = {name: request.query.getall(name) for name in request.query}
+            checked = check(method, path, query, _read(body))
+            operation = OPERATIONS.get(method.name)
+            if operation is None:
+                raise Refusal(501, "notImplemented", f"the sandbox does not answer {method.name}")
+            answer = operation(self.store, actor, checked, request.headers)
+        except Refusal as refusal:
+            return _refuse(refusal)
+        if answer is None:
+            return web.Response(status=204)
+        headers = {"ETag": answer["etag"]} if "etag" in answer else {}
+        return web.json_response(answer, headers=headers)
+
+
+def _read(body: bytes) -> Any:
+    if not body:
+        return None
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise Refusal(400, "parseError", "Parse Error") from None
+
+
+def _refuse(refusal: Refusal) -> web.Response:
+    return web.json_response(refusal.body(), status=refusal.status, headers=refusal.headers)
+
+
+async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
+    request: web.BaseRequest, fault: Fault, work: Callable[[], web.Response]
+) -> web.StreamResponse:
+    """Let a call go wrong in the way that was asked for."""
+    done = work() if fault.does_work else None
+    fault.met.set()
+    if fault.delay_s:
+        await asyncio.sleep(fault.delay_s)
+    if fault.until is not None:
+        await fault.until.wait()
+    if fault.cut == "before":
+        return _cut(request)
+    if fault.status is not None and not fault.does_work:
+        return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
+    response = work() if done is None else done
+    if fault.cut == "after":
+        return _cut(request)
+    if fault.status is not None:
+        return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
+    if fault.body is not None:
+        return web.Response(body=fault.body, content_type="application/json", headers=fault.headers)
+    content = response.body if isinstance(response.body, bytes) else b""
+    if fault.truncate is not None:
+        return await _write(request, response, [content[: fault.truncate]], len(content), 0.0)
+    if fault.drip_s is not None:
+        pieces = [content[at : at + 1] for at in range(len(content))]
+        return await _write(request, response, pieces, len(content), fault.drip_s)
+    return response
+
+
+def _cut(request: web.BaseRequest) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def _write(
+    request: web.BaseRequest, response: web.Response, pieces: list[bytes], size_bytes: int, pause_s: float
+) -> web.StreamResponse:
+    """Write an answer in pieces; where they are fewer than announced, close the connection."""
+    stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
+    stream.content_length = size_bytes
+    await stream.prepare(request)
+    for piece in pieces:
+        await stream.write(piece)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+    if sum(map(len, pieces)) < size_bytes:
+        return _cut(request)
+    return stream

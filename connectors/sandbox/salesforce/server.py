@@ -1,0 +1,214 @@
+"""A local server that speaks Salesforce's OAuth and REST API, to develop, demo and test against.
+
+    async with SalesforceSandbox() as salesforce:
+        document = salesforce.credential()
+        ...  # a worker with this document in its vault
+
+One call goes through: a fault that was asked for (`faults`) · the session (`authority`) · the resource
+(`api`), which reads and changes the `store` and writes each effect into the `journal`.
+
+Known to differ from Salesforce: one org, one user who may do everything, no sharing, no flows, searches
+find at once what was written, and of SOQL what `salesforce_soql` says.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
+from connectors.sandbox.salesforce.faults import Fault, Faults, Journal, Refusal, spoil
+from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
+from connectors.sandbox.salesforce.schema import Field
+from connectors.sandbox.salesforce.store import Rule, Store
+
+__all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
+
+#: The custom field by which the sandbox's own credential makes creates idempotent.
+KEY_FIELD: Final = "Connectors_Key__c"
+_KEYED: Final = ("Lead", "Contact", "Case")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SalesforceSandbox:
+    """An org of one's own, on the loopback interface.
+
+    Args:
+        port: 0 takes a free one.
+        delay_s: how long each call takes, beyond the work.
+        journal_file: where effects are appended, each synced to disk before it is answered.
+        clock: tells the time, in UTC.
+        tls: makes it speak TLS, with this certificate.
+    """
+
+    connector: Final = "salesforce"
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        delay_s: float = 0.0,
+        journal_file: Path | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.delay_s = delay_s
+        self.journal = Journal(journal_file)
+        self.faults = Faults()
+        self.store = Store(self.journal, clock)
+        self.authority = Authority(self.store)
+        self.api = Api(self.store)
+        #: Methods and paths as they came, query and all, the newest last: what a test of encodings looks at.
+        self.requests: list[str] = []
+        #: Bearer tokens as they came, beside `requests`.
+        self.tokens: list[str] = []
+        self._tls = tls
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens: both the login host and the org's own."""
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; credential documents can be made from now on."""
+        runner = web.ServerRunner(web.Server(self._answer))
+        await runner.setup()
+        site = web.TCPSite(runner, self.host, self.port, backlog=1024, ssl_context=self._tls)
+        await site.start()
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+        self.authority.login_url = self.authority.instance_url = self.url
+
+    async def stop(self) -> None:
+        """Close every connection; what is stored stays."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The worker's settings that lead here: none, the credential says where it is."""
+        return {}
+
+    def credential(self, auth: str = "jwt") -> dict[str, Any]:
+        """Give the credential's document of an org that is seeded; creates are KEYED with it."""
+        if KEY_FIELD.lower() not in self.store.object("Lead").fields:
+            self.seed()
+        fields = {f"{name.lower()}_external_id_field": KEY_FIELD for name in _KEYED}
+        return self.authority.document(auth, task_key_field=KEY_FIELD, **fields)
+
+    def seed(self) -> None:
+        """Fill the org with what the demo tells of: an account, two contacts, a case, the key fields."""
+        store = self.store
+        for name in (*_KEYED, "Task"):
+            is_external = name != "Task"
+            store.add_field(
+                name, Field(KEY_FIELD, length=64, is_external_id=is_external, is_unique=is_external)
+            )
+        desk = store.insert("User", {"LastName": "Desk", "Email": "desk@clinic.example", "Username": "desk"})
+        owner = {"OwnerId": desk["Id"]}
+        clinic = store.insert("Account", {"Name": "Lovelace Clinic", "Industry": "Healthcare", **owner})
+        account = {"AccountId": clinic["Id"], **owner}
+        ada = store.insert(
+            "Contact",
+            {
+                "FirstName": "Ada",
+                "LastName": "Lovelace",
+                "Email": "ada@lovelace.example",
+                "Phone": "(532) 111 22 33",
+                "MobilePhone": "+90 533 222 33 44",
+                "Title": "Patient",
+                **account,
+            },
+        )
+        store.insert(
+            "Contact",
+            {"FirstName": "Charles", "LastName": "Babbage", "Email": "charles@babbage.example", **account},
+        )
+        store.insert(
+            "Case",
+            {
+                "Subject": "Asks for an earlier appointment",
+                "Origin": "Phone",
+                "ContactId": ada["Id"],
+                **account,
+            },
+        )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = request.rel_url.raw_path
+        body = await request.read()
+        self.requests.append(f"{request.method} {request.rel_url.raw_path_qs}")
+        self.tokens.append(request.headers.get("Authorization", ""))
+        work: Callable[[], web.Response]
+        if raw == "/services/oauth2/token":
+            operation, work = "token", partial(self._token, request, body)
+        else:
+            asked = _read(request, raw)
+            operation = "unknown" if asked is None else self.api.operation(asked)
+            work = partial(self._call, request, asked, body)
+        self.journal.calls[operation] += 1
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        fault = self.faults.take(operation)
+        return work() if fault is None else await spoil(request, fault, work)
+
+    def _token(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
+            return _refuse_token(TokenRefused("invalid_request", "must use HTTP POST"))
+        try:
+            return web.json_response(self.authority.exchange(dict(parse_qsl(body.decode()))))
+        except TokenRefused as refused:
+            return _refuse_token(refused)
+
+    def _call(self, request: web.BaseRequest, asked: Request | None, body: bytes) -> web.Response:
+        self.api.used += 1
+        headers = {"Sforce-Limit-Info": f"api-usage={self.api.used}/{self.api.daily_limit}"}
+        try:
+            self.authority.check(request.headers.get("Authorization", ""))
+            if asked is None:
+                raise Refusal(404, "NOT_FOUND", "The requested resource does not exist")
+            whole = Request(
+                asked.method, asked.path, asked.query, request.headers, read_json(body), asked.version
+            )
+            reply = self.api.answer(whole)
+        except Refusal as refusal:
+            reply = Reply(refusal.status, refusal.body())
+        if reply.body is None:
+            return web.Response(status=reply.status, headers=headers)
+        return web.json_response(reply.body, status=reply.status, headers=headers)
+
+
+def _refuse_token(refused: TokenRefused) -> web.Response:
+    answer = {"error": refused.error, "error_description": refused.description}
+    return web.json_response(answer, status=refused.status)
+
+
+def _read(request: web.BaseRequest, raw: str) -> Request | None:
+    """Take the path apart; None where it is none of the API's."""
+    empty, services, data, version, *rest = raw.split("/") + [""] * 4
+    if (empty, services, data) != ("", "services", "data") or not version.startswith("v"):
+        return None
+    path = tuple(unquote(segment) for segment in rest if segment)
+    query = {name: request.query[name] for name in request.query}
+    return Request(request.method, path, query, request.headers, None, version)

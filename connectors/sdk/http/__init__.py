@@ -1,0 +1,1 @@
+"""The outbound HTTP layer that every connector shares."""

@@ -1,0 +1,339 @@
+"""The HTTP client that actions are handed.
+
+One `HttpPool` a process holds what all jobs share; each job gets an `HttpClient`, bound to its
+tenant, connector, credential and deadline. One call goes through these steps:
+
+1. the URL is read and checked (`address`): https, unless a credential or a setting names the host
+2. the account's budget lets it through, or says when to come again (`budget`)
+3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
+4. the answer is read whole, decoded and capped
+5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
+6. 400 and more become an error (`status`)
+
+All within one total deadline. Each error says in `sent` how far the job had come:
+
+    NO          nothing that could change the provider has left: safe to repeat, whatever it does
+    ANSWERED    the provider has answered; its word counts
+    UNCERTAIN   cut off, timed out, or lost by a gateway (502, 504) after it may have been processed
+
+GET and HEAD change nothing, so a broken one is NO; but once an earlier request of the job may have
+changed something, none of its later failures is NO.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
+from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
+from connectors.sdk.http.call import Auth, Exchange, OnCall, Shared, Trail
+from connectors.sdk.http.circuit_breaker import Budgets
+from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
+from connectors.sdk.http.request import (
+    METHODS,
+    SAFE_METHODS,
+    Headers,
+    Outgoing,
+    Query,
+    QueryValue,
+    add_headers,
+    encode_body,
+    encode_query,
+    invalid,
+)
+from connectors.sdk.http.resolver import Lookup
+from connectors.sdk.http.status import is_error, status_error
+from connectors.sdk.http.tokens import TokenCache
+from connectors.sdk.http.transport import Transport
+
+__all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
+
+#: Told how much of a quota an account (tenant, connector, credential) has used: `(account, used, total)`.
+OnQuota = Callable[[tuple[str, str, str], int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPolicy:
+    """What an operator's settings say about outbound calls."""
+
+    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed where a credential or
+    #: a setting names one of these.
+    allow_plaintext_hosts: frozenset[str] = frozenset()
+    #: CONNECTORS_CA_FILE: trusted beside the public authorities.
+    ca_file: Path | None = None
+    max_connections_per_host: int = 100
+    #: Seconds a call gets in all, unless it says otherwise.
+    timeout_s: float = 30.0
+    #: Most decoded bytes of an answer, unless a call says otherwise.
+    max_response_bytes: int = 10 * 1024 * 1024
+
+
+class HttpPool:
+    """What all jobs of a process share: connections, budgets, breakers and tokens.
+
+    The worker makes one and closes it; connections are made when the first call needs them.
+
+    Args:
+        on_call: told of each request, for the metrics; must not block.
+        on_quota: told of each quota that a provider speaks of; must not block.
+        on_secret: told each access token, to be masked.
+        keep: stores a refresh token that a provider exchanged.
+        lookup: resolves names, for tests.
+
+    Raises:
+        ValueError: the CA file cannot be read.
+    """
+
+    def __init__(
+        self,
+        policy: HttpPolicy,
+        *,
+        on_call: OnCall | None = None,
+        on_quota: OnQuota | None = None,
+        on_secret: Callable[[str], None] | None = None,
+        keep: Keep = forget_at_exit,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self.policy = policy
+        self.on_quota = on_quota or _ignore_quota
+        internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
+        self.tokens = TokenCache(on_secret=on_secret)
+        self.rotations = Rotations(keep)
+        transport = Transport(
+            internal=internal,
+            ca_file=policy.ca_file,
+            per_host=policy.max_connections_per_host,
+            lookup=lookup,
+        )
+        self.shared = Shared(transport, Budgets(), internal, on_call or _ignore_call)
+
+    def client(
+        self, *, tenant: str, connector: str, credential: str, deadline: float | None = None
+    ) -> "HttpClient":
+        """Make the client of one job; costs next to nothing.
+
+        Args:
+            deadline: of `time.monotonic()`; no call outlives it.
+        """
+        return HttpClient(self, (tenant, connector, credential), deadline, Trail())
+
+    async def close(self) -> None:
+        """Stop token fetches and close every connection."""
+        await self.tokens.close()
+        await self.shared.transport.close()
+
+
+class HttpClient:
+    """Make calls on behalf of one job; `ctx.http`.
+
+    api = ctx.http.at(credential.base_url, headers={"X-Api-Key": credential.key})
+    order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
+    """
+
+    __slots__ = ("_auth", "_base", "_deadline", "_headers", "_named", "_pool", "_trail", "account")
+
+    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, trail: "Trail") -> None:
+        self._pool = pool
+        #: Tenant, connector and credential.
+        self.account = account
+        self._deadline = deadline
+        self._trail = trail
+        self._base: Target | None = None
+        self._headers: Headers = {}
+        self._auth: Auth | None = None
+        self._named: frozenset[str] = frozenset()
+
+    @property
+    def tokens(self) -> TokenCache:
+        """The process's access tokens."""
+        return self._pool.tokens
+
+    @property
+    def rotations(self) -> Rotations:
+        """The process's lines of refresh tokens."""
+        return self._pool.rotations
+
+    def at(
+        self,
+        base_url: str,
+        *,
+        headers: Headers | None = None,
+        auth: Auth | None = None,
+        allowed_hosts: Iterable[str] = (),
+    ) -> "HttpClient":
+        """Give a client for the API that a credential or a setting names.
+
+        Paths (`/orders`) are then relative to `base_url`; a host named so may be loopback. Never
+        pass a URL that came from a job's parameters.
+
+        Args:
+            headers: sent to this origin alone, such as the credential's.
+            auth: where calls to this origin get their bearer token.
+            allowed_hosts: further hosts (`host` or `host:port`) that redirects may lead to.
+
+        Raises:
+            CredentialInvalid: the URL or a host cannot be one.
+        """
+        try:
+            base = read_url(base_url)
+            named = frozenset({base.netloc, *map(read_host, allowed_hosts)})
+        except RefusedAddress as error:
+            raise CredentialInvalid(f"the API's URL {error}", sent=Sent.NO) from None
+        client = self._copy()
+        client._base, client._headers, client._named = base, headers or {}, named
+        client._auth = auth
+        return client
+
+    def detached(self) -> "HttpClient":
+        """Give a client without the job's deadline, for work that other jobs wait for, too."""
+        client = self._copy()
+        client._deadline, client._trail = None, Trail()
+        return client
+
+    def pause(self, url: str, wait_s: float) -> None:
+        """Hold back this account's calls to a host that said in its own way to slow down."""
+        target = self._read(url, None)
+        self._pool.shared.budgets.of((*self.account, target.netloc)).pause(wait_s)
+
+    def quota(self, used: int, total: int) -> None:
+        """Tell the metrics how much of this account's quota is used, as the provider says."""
+        self._pool.on_quota(self.account, used, total)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Query | None = None,
+        headers: Headers | None = None,
+        json: Any = None,
+        content: bytes | str | None = None,
+        data: Mapping[str, QueryValue] | None = None,
+        auth: Auth | None = None,
+        timeout_s: float | None = None,
+        max_bytes: int | None = None,
+        follow_redirects: bool = False,
+        raise_for_status: bool = True,
+    ) -> httpx.Response:
+        """Make one call and read its answer whole.
+
+        Args:
+            url: absolute, or a path where the client was made by `at`; percent-encoded already.
+            params: the query, encoded here.
+            json: a body, as are `content` (bytes or text) and `data` (a form); one of them.
+            auth: gives a bearer token; renewed once after a 401.
+            timeout_s: for the call in all; the job's deadline cuts it short.
+            max_bytes: most decoded bytes of the answer.
+            follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
+                told of.
+            raise_for_status: turn 400 and more into an error.
+
+        Raises:
+            InvalidParams: the URL, a header or the body cannot be sent; nothing was.
+            CredentialInvalid: a URL that a credential names may not be called; or the provider says so.
+            ConnectorError: one of `connectors.sdk.errors`; `sent` says how far it came.
+        """
+        if method not in METHODS:
+            raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
+        target = self._read(url, params)
+        if auth is None and self._base is not None and target.origin == self._base.origin:
+            auth = self._auth
+        body, content_type = encode_body(json, content, data)
+        if body is not None and method in SAFE_METHODS:
+            raise invalid("method", f"{method} carries no body")
+        now, policy = time.monotonic(), self._pool.policy
+        limit_s = policy.timeout_s if timeout_s is None else timeout_s
+        if self._deadline is not None:
+            limit_s = min(limit_s, self._deadline - now)
+        request = Outgoing(
+            method,
+            target,
+            self._merge_headers(target, headers, content_type),
+            body,
+            policy.max_response_bytes if max_bytes is None else max_bytes,
+            limit_s,
+            now + limit_s,
+        )
+        try:
+            exchange = Exchange(self._pool.shared, self.account, self._named, self._trail)
+            response = await exchange.run(request, auth, follow_redirects)
+            if raise_for_status and is_error(response.status_code):
+                raise status_error(
+                    response.status_code, host=target.host, headers=response.headers, now=time.time()
+                )
+        except ConnectorError as error:
+            self._trail.judge(request, error)
+            raise
+        response.elapsed = timedelta(seconds=time.monotonic() - now)
+        return response
+
+    async def get(self, url: str, **options: Any) -> httpx.Response:
+        """Make a GET; see `request`."""
+        return await self.request("GET", url, **options)
+
+    async def post(self, url: str, **options: Any) -> httpx.Response:
+        """Make a POST; see `request`."""
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: str, **options: Any) -> httpx.Response:
+        """Make a PUT; see `request`."""
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Any) -> httpx.Response:
+        """Make a PATCH; see `request`."""
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: str, **options: Any) -> httpx.Response:
+        """Make a DELETE; see `request`."""
+        return await self.request("DELETE", url, **options)
+
+    def _read(self, url: str, params: Query | None) -> Target:
+        """Read the URL: a path belongs to the base, and never names a host."""
+        base = self._base
+        if base is not None and not url.startswith(("https://", "http://")):
+            root = base.url.partition("?")[0]
+            if url.startswith("/"):
+                root = root.rstrip("/")
+            elif url and not url.startswith("?"):
+                raise invalid("url", "must be absolute, or a path that begins with /")
+            url = root + url
+        try:
+            target = read_url(url)
+        except RefusedAddress as error:
+            raise invalid("url", str(error)) from None
+        if not params:
+            return target
+        query = encode_query(params)
+        return replace(target, query=f"{target.query}&{query}" if target.query else query)
+
+    def _merge_headers(
+        self, target: Target, headers: Headers | None, content_type: str | None
+    ) -> dict[str, str]:
+        merged = {"User-Agent": "connectors-service", "Accept": "*/*"}
+        if content_type is not None:
+            merged["Content-Type"] = content_type
+        if headers:
+            add_headers(merged, headers)
+        # The credential's own last: nothing given with a call takes their place.
+        if self._base is not None and target.origin == self._base.origin:
+            add_headers(merged, self._headers)
+        return merged
+
+    def _copy(self) -> "HttpClient":
+        client = HttpClient(self._pool, self.account, self._deadline, self._trail)
+        client._base, client._headers, client._named = self._base, self._headers, self._named
+        client._auth = self._auth
+        return client
+
+
+def _ignore_call(reach: str, outcome: str, duration_s: float) -> None:
+    """Count nothing: no metrics were asked for."""
+
+
+def _ignore_quota(account: tuple[str, str, str], used: int, total: int) -> None:
+    """Count nothing: no metrics were asked for."""

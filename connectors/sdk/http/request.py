@@ -1,0 +1,135 @@
+"""A request before it is sent: its parts checked and encoded."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from connectors.sdk.errors import InvalidParams, Sent
+from connectors.sdk.http.address import Target
+from schemas.error import Detail
+
+QueryValue = str | int | float | bool
+Query = Mapping[str, QueryValue | Sequence[QueryValue]]
+Headers = Mapping[str, str | SecretStr]
+
+#: Methods that change nothing at the provider.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+METHODS: Final = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
+#: Headers of the connection rather than of the request: writing them is the transport's business.
+TRANSPORT_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_TOKEN_CHARS: Final = frozenset(
+    "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request, ready to be written."""
+
+    method: str
+    target: Target
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
+    #: Most decoded bytes to take of the answer.
+    max_bytes: int
+    #: Seconds the whole call has, redirects and token included; and when they end (`time.monotonic()`).
+    limit_s: float
+    ends_at: float
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it changes nothing, however it ends."""
+        return self.method in SAFE_METHODS
+
+
+def encode_query(params: Query) -> str:
+    """Encode a query: every character but the unreserved ones, booleans as `true` and `false`.
+
+    Raises:
+        InvalidParams: a value is not text, a number or a boolean.
+    """
+    pairs = []
+    for name, value in params.items():
+        for item in [value] if isinstance(value, str) or not isinstance(value, Sequence) else value:
+            if isinstance(item, bool):
+                text = "true" if item else "false"
+            elif isinstance(item, str | int | float):
+                text = str(item)
+            else:
+                raise invalid(f"query.{name}", "must be text, a number or a boolean")
+            try:
+                pairs.append(f"{quote(name, safe='')}={quote(text, safe='')}")
+            except UnicodeEncodeError:
+                raise invalid("query", "has characters that cannot be encoded") from None
+    return "&".join(pairs)
+
+
+def encode_body(
+    value: Any, content: bytes | str | None, data: Mapping[str, QueryValue] | None
+) -> tuple[bytes | None, str | None]:
+    """Encode a JSON value, text or bytes, or a form; give the body and its content type.
+
+    Raises:
+        InvalidParams: more than one is given, or it cannot be encoded (NaN, a lone surrogate).
+    """
+    if sum(part is not None for part in (value, content, data)) > 1:
+        raise invalid("body", "is given twice: use one of json, content and data")
+    try:
+        if value is not None:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            return text.encode(), "application/json"
+        if data is not None:
+            return encode_query(data).encode(), "application/x-www-form-urlencoded"
+        if isinstance(content, str):
+            return content.encode(), "text/plain; charset=utf-8"
+    except (ValueError, TypeError, RecursionError):
+        raise invalid("body", "cannot be encoded") from None
+    return content, None if content is None else "application/octet-stream"
+
+
+def add_headers(merged: dict[str, str], headers: Headers) -> None:
+    """Add headers, each replacing one of the same name, whatever its case.
+
+    Raises:
+        InvalidParams: a name or value that HTTP does not allow, or one that the transport writes.
+    """
+    for name, secret in headers.items():
+        value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+        if (issue := header_fault(name, value)) is not None:
+            raise invalid("headers", issue)
+        for present in [present for present in merged if present.lower() == name.lower()]:
+            del merged[present]
+        merged[name] = value
+
+
+def header_fault(name: str, value: str) -> str | None:
+    """Say what is wrong with a header, never quoting its value; None if nothing is."""
+    if not name or not _TOKEN_CHARS.issuperset(name):
+        return "a name has characters that HTTP does not allow"
+    if name.lower() in TRANSPORT_HEADERS or name.lower().startswith("proxy-"):
+        return f"{name} is written by the transport alone"
+    if not value.isascii() or not value.replace("\t", " ").isprintable():
+        return f"the value of {name} has a line break or another character that HTTP does not allow"
+    return None
+
+
+def invalid(field: str, issue: str) -> InvalidParams:
+    """Make the error of a call that was refused before anything left."""
+    return InvalidParams(f"{field}: {issue}", details=[Detail(field=field, issue=issue)], sent=Sent.NO)

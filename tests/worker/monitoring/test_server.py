@@ -1,0 +1,636 @@
+import asyncio
+import base64
+import hashlib
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from html.parser import HTMLParser
+from typing import Any, NamedTuple
+
+import pytest
+from loguru import logger
+
+from worker.metrics import Metrics
+from worker.monitoring import CannotListen, ConnectorStatus, LaneStatus, PortTaken, Sidecar, Status, listener
+from worker.monitoring.page import render
+from worker.monitoring.status import Check, CheckResult
+from worker.monitoring.watchdog import Watchdog
+
+
+class FakeStatus:
+    def __init__(self, status: Status | None = None) -> None:
+        self.status = status or Status("1.2.3", 4000.0)
+
+    def snapshot(self) -> Status:
+        return self.status
+
+
+class BrokenStatus:
+    def snapshot(self) -> Status:
+        raise LookupError("a bug")
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@asynccontextmanager
+async def sidecar(
+    checks: Mapping[str, Check] | None = None, status: Any = None, **options: Any
+) -> AsyncIterator[Sidecar]:
+    one = Sidecar("127.0.0.1", 0, Metrics(version="1.2.3"), checks or {}, status or FakeStatus(), **options)
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+async def ask(one: Sidecar, path: str, method: str = "GET") -> Answer:
+    return await send(one, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+
+async def send(one: Sidecar, data: bytes) -> Answer:
+    reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+    writer.write(data)
+    async with asyncio.timeout(10):
+        raw = await reader.read()
+    await hang_up(writer)
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return Answer(int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body)
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@contextmanager
+def logged() -> Iterator[list[dict[str, Any]]]:
+    records: list[dict[str, Any]] = []
+
+    def keep(message: Any) -> None:
+        records.append({"event": message.record["message"], **message.record["extra"]})
+
+    sink = logger.add(keep, format="{message}")
+    try:
+        yield records
+    finally:
+        logger.remove(sink)
+
+
+async def test_metrics_are_prometheus_text() -> None:
+    async with sidecar() as one:
+        answer = await ask(one, "/metrics")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert b"connectors_build_info{" in answer.body
+
+
+async def test_healthy_while_the_loop_turns() -> None:
+    async with sidecar() as one:
+        answer = await ask(one, "/healthz")
+
+    assert (answer.status, answer.body) == (200, b"ok\n")
+
+
+async def test_ready_when_every_check_is() -> None:
+    async with sidecar({"broker": lambda: None}) as one:
+        answer = await ask(one, "/readyz")
+
+    told = json.loads(answer.body)
+    assert answer.status == 200
+    assert told["ready"] is True
+    assert {"name": "broker", "ok": True, "detail": None} in told["checks"]
+
+
+async def test_not_ready_names_the_check_and_why() -> None:
+    checks = {"broker": lambda: None, "credentials": lambda: "the vault is sealed"}
+    async with sidecar(checks) as one:
+        answer = await ask(one, "/readyz")
+
+    told = json.loads(answer.body)
+    assert answer.status == 503
+    assert answer.headers["Content-Type"] == "application/json"
+    assert told["ready"] is False
+    assert [{"name": "credentials", "ok": False, "detail": "the vault is sealed"}] == [
+        check for check in told["checks"] if not check["ok"]
+    ]
+
+
+async def test_checks_are_read_anew_each_time_and_on_the_workers_loop() -> None:
+    threads: list[int] = []
+    reasons = iter([None, "draining"])
+
+    def check() -> str | None:
+        threads.append(threading.get_ident())
+        return next(reasons)
+
+    async with sidecar({"running": check}) as one:
+        first, second = await ask(one, "/readyz"), await ask(one, "/readyz")
+
+    assert (first.status, second.status) == (200, 503)
+    assert {threading.get_ident()} == set(threads)
+
+
+async def test_a_check_that_fails_itself_is_not_ready() -> None:
+    def check() -> str | None:
+        raise LookupError("with a secret in it")
+
+    async with sidecar({"broker": check}) as one:
+        answer = await ask(one, "/readyz")
+
+    assert answer.status == 503
+    assert b"the check itself failed: LookupError" in answer.body
+    assert b"secret" not in answer.body
+
+
+async def test_no_password_of_a_url_is_shown() -> None:
+    async with sidecar(
+        {"broker": lambda: "cannot reach amqp://guest:canary@rabbit/"},
+        not_loaded={"acme": "token=canary"},
+    ) as one:
+        answers = [await ask(one, path) for path in ("/readyz", "/")]
+
+    assert all(b"canary" not in answer.body for answer in answers)
+    assert b"amqp://guest:***@rabbit/" in answers[0].body
+
+
+async def test_connectors_that_failed_to_load_are_named_and_do_not_count() -> None:
+    async with sidecar(not_loaded={"acme": "no module named acme_sdk"}) as one:
+        answer = await ask(one, "/readyz")
+
+    assert answer.status == 200
+    assert json.loads(answer.body)["not_loaded"] == {"acme": "no module named acme_sdk"}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/nothing"])
+async def test_head_answers_the_same_without_body(path: str) -> None:
+    async with sidecar() as one:
+        get, head = await ask(one, path), await ask(one, path, "HEAD")
+
+    assert get.status == head.status
+    assert head.body == b""
+    assert int(get.headers["Content-Length"]) == len(get.body)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", "TRACE"])
+async def test_other_methods_are_refused(method: str) -> None:
+    async with sidecar() as one:
+        answer = await ask(one, "/metrics", method)
+
+    assert answer.status == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/metrics/", "//metrics", "/../etc/passwd", "http://x/metrics", "*", "/%6detrics"]
+)
+async def test_other_paths_are_not_found(path: str) -> None:
+    async with sidecar() as one:
+        answer = await ask(one, path)
+
+    assert answer.status == 404
+    assert path.encode() not in answer.body
+
+
+async def test_a_query_is_ignored() -> None:
+    async with sidecar() as one:
+        answer = await ask(one, "/healthz?probe=1")
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "data", [b"nonsense\r\n\r\n", b"\r\n\r\n", b"GET /\r\n\r\n", b"GET / FTP/1\r\n\r\n", b"\xff\r\n\r\n"]
+)
+async def test_what_is_not_http_is_refused(data: bytes) -> None:
+    async with sidecar() as one:
+        answer = await send(one, data)
+
+    assert answer.status == 400
+
+
+async def test_an_oversize_head_is_refused() -> None:
+    async with sidecar() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * listener.MAX_HEAD_BYTES * 4)
+        try:
+            answer = await asyncio.wait_for(reader.read(), 5)
+        except ConnectionError:
+            answer = b""  # it may be cut off before it has read the refusal
+        await hang_up(writer)
+        healthy = await ask(one, "/healthz")
+
+    assert answer == b"" or b" 431 " in answer
+    assert healthy.status == 200
+
+
+async def test_silent_clients_keep_no_probe_out() -> None:
+    async with sidecar() as one:
+        held = [
+            await asyncio.open_connection("127.0.0.1", one.port) for _ in range(listener.MAX_CONNECTIONS * 2)
+        ]
+        for _, writer in held:
+            writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+
+        begin = time.monotonic()
+        answer = await ask(one, "/healthz")
+        took_s = time.monotonic() - begin
+
+        for _, writer in held:
+            await hang_up(writer)
+
+    assert answer.status == 200
+    assert took_s < 1
+
+
+async def test_a_client_that_never_ends_its_head_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "HEAD_TIMEOUT_S", 0.1)
+    async with sidecar() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        try:
+            rest = await asyncio.wait_for(reader.read(), 5)
+        except ConnectionResetError:
+            rest = b""
+        await hang_up(writer)
+
+    assert rest == b""
+
+
+async def test_stopping_does_not_wait_for_open_connections(caplog: pytest.LogCaptureFixture) -> None:
+    async with sidecar() as one:
+        _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        await ask(one, "/healthz")
+        begin = time.monotonic()
+
+        await one.stop()
+
+    took_s = time.monotonic() - begin
+    await hang_up(writer)
+    assert took_s < 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "sidecar"]
+    assert caplog.text == ""
+
+
+async def test_stopping_gives_the_port_back_and_may_be_repeated() -> None:
+    async with sidecar() as one:
+        port = one.port
+        await one.stop()
+        await one.stop()
+
+        again = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+        await again.start()
+        await again.stop()
+
+    assert again.port == port
+
+
+async def test_a_taken_port_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        one = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+
+        with pytest.raises(PortTaken) as caught:
+            await one.start()
+        await one.stop()
+
+    assert str(caught.value) == (
+        f"CONNECTORS_METRICS_PORT={port}: the port is taken on 127.0.0.1; set another one"
+    )
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
+    one = Sidecar(host, 0, Metrics(version="1"), {}, FakeStatus())
+
+    with pytest.raises(CannotListen, match=f"^CONNECTORS_METRICS_HOST={re.escape(host)}: .*127.0.0.1"):
+        await one.start()
+
+
+def while_blocked(port: int, until: Callable[[int, bytes], bool], path: str) -> tuple[int, bytes]:
+    """Ask from another thread, and block this one, loop and all, until the answer is as it should be."""
+    answers: list[tuple[int, bytes]] = []
+
+    def poll() -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", path)
+            response = connection.getresponse()
+            answers.append((response.status, response.read()))
+            connection.close()
+            if until(*answers[-1]):
+                return
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    thread.join()
+    return answers[-1]
+
+
+async def test_a_blocked_loop_is_unhealthy_and_its_stack_is_logged_once() -> None:
+    with logged() as records:
+        async with sidecar(blocked_after_s=0.3) as one:
+            before = await ask(one, "/healthz")
+
+            status, body = while_blocked(one.port, lambda status, _: status == 503, "/healthz")
+            while_blocked(
+                one.port,
+                lambda _, body: any(record["event"] == "event loop blocked" for record in records),
+                "/healthz",
+            )
+            while not any(record["event"] == "event loop turns again" for record in records):
+                await asyncio.sleep(0.01)
+            after = await ask(one, "/healthz")
+            measured = (await ask(one, "/metrics")).body.decode()
+
+    assert (before.status, status, after.status) == (200, 503, 200)
+    assert re.fullmatch(rb"the event loop has not turned for \d+\.\d s\n", body)
+    events = [record["event"] for record in records]
+    assert events.count("event loop blocked") == 1
+    assert events.count("event loop turns again") == 1
+    (blocked,) = [record for record in records if record["event"] == "event loop blocked"]
+    assert "while_blocked" in blocked["stack"]
+    assert "connectors_loop_blocks_total 1.0" in measured
+    lag = re.search(r"^connectors_loop_lag_seconds (\S+)$", measured, re.MULTILINE)
+    assert lag is not None
+    assert float(lag[1]) > 0.2
+
+
+async def test_a_blocked_loop_is_not_ready_and_the_page_still_comes() -> None:
+    async with sidecar({"broker": lambda: None}, blocked_after_s=0.3) as one:
+        while_blocked(one.port, lambda status, _: status == 503, "/healthz")
+        status, body = while_blocked(one.port, lambda status, _: status == 503, "/readyz")
+        page_status, page = while_blocked(one.port, lambda status, _: status == 200, "/")
+
+    told = json.loads(body)
+    assert status == 503
+    assert [check["name"] for check in told["checks"] if not check["ok"]] == ["event_loop"]
+    assert page_status == 200
+    assert b"the event loop has not" in page
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watchdog(clock: Clock) -> Watchdog:
+    return Watchdog(Metrics(version="1"), clock=clock)
+
+
+def let_pass(watchdog: Watchdog, clock: Clock, seconds: float, *, beating: bool) -> None:
+    for _ in range(int(seconds / 0.25)):
+        clock.now += 0.25
+        if beating:
+            watchdog.beat()
+        watchdog.look()
+
+
+def test_a_loop_that_turns_has_no_lag(watchdog: Watchdog, clock: Clock) -> None:
+    let_pass(watchdog, clock, 60, beating=True)
+
+    assert watchdog.blocked_s() is None
+    assert watchdog.lag_s() == 0
+
+
+def test_a_loop_is_blocked_after_five_seconds(watchdog: Watchdog, clock: Clock) -> None:
+    let_pass(watchdog, clock, 4.75, beating=False)
+    before = watchdog.blocked_s()
+
+    let_pass(watchdog, clock, 0.25, beating=False)
+
+    assert before is None
+    assert watchdog.blocked_s() == 5.0
+    assert watchdog.lag_s() == 4.75
+
+
+def test_each_block_is_logged_once(watchdog: Watchdog, clock: Clock) -> None:
+    with logged() as records:
+        for _ in range(2):
+            let_pass(watchdog, clock, 30, beating=False)
+            let_pass(watchdog, clock, 1, beating=True)
+
+    assert [record["event"] for record in records] == ["event loop blocked", "event loop turns again"] * 2
+    assert [record["blocked_s"] for record in records][:2] == [5.0, 30.2]
+
+
+def test_a_process_that_was_stopped_as_a_whole_is_no_block(watchdog: Watchdog, clock: Clock) -> None:
+    with logged() as records:
+        clock.now += 3600
+        watchdog.look()
+        blocked_s = watchdog.blocked_s()
+        watchdog.beat()
+
+    assert blocked_s is None
+    assert [record["event"] for record in records] == ["event loop stood still with the whole process"]
+
+
+def test_the_worst_lag_is_forgotten_after_a_minute(watchdog: Watchdog, clock: Clock) -> None:
+    let_pass(watchdog, clock, 3, beating=False)
+    let_pass(watchdog, clock, 28, beating=True)
+    remembered = watchdog.lag_s()
+
+    let_pass(watchdog, clock, 62, beating=True)
+
+    assert remembered == 3.0
+    assert watchdog.lag_s() == 0
+
+
+FULL = Status(
+    version="1.2.3",
+    uptime_s=273_900,
+    connectors=(
+        ConnectorStatus("dummy", "0.1.0", 5),
+        ConnectorStatus("acme", "2.0", 0, fault="cannot import <acme_sdk>"),
+    ),
+    lanes=(
+        LaneStatus("connectors.jobs.dummy", 3, 97),
+        LaneStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
+    ),
+    name="worker-7",
+)
+
+
+class Outline(HTMLParser):
+    """What a page is made of, and whether its tags match."""
+
+    VOID = frozenset({"meta", "link", "br", "wbr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def page() -> Outline:
+    metrics = Metrics(version="1.2.3")
+    metrics.job_finished("dummy", "echo", "succeeded", 0.1)
+    metrics.job_finished("dummy", "echo", "TIMEOUT", 0.1)
+    metrics.retried("dummy", "TIMEOUT")
+    metrics.dead_lettered("OUTCOME_UNKNOWN")
+    metrics.replied("returned")
+    checks = [CheckResult("broker", None), CheckResult("credentials", "the vault is sealed")]
+    return Outline(render(FULL, checks, metrics.totals()))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "Not ready",
+        "version 1.2.3 on worker-7",
+        "up 3 d 4 h",
+        "broker",
+        "the vault is sealed",
+        "acme",
+        "broken",
+        "cannot import <acme_sdk>",
+        "connectors.jobs.dummy",
+        "3 of 100",
+        "paused: the vault is sealed",
+        "TIMEOUT 1",
+        "OUTCOME_UNKNOWN",
+        "returned",
+    ],
+)
+def test_the_page_shows_the_worker(page: Outline, shown: str) -> None:
+    assert shown in page.text
+
+
+def test_the_page_is_well_formed_and_accessible(page: Outline) -> None:
+    assert page.open == []
+    assert page.all("html") == [{"lang": "en"}]
+    assert page.all("title")
+    assert len(page.all("h1")) == 1
+    assert all(heading.get("scope") in {"col", "row"} for heading in page.all("th"))
+    assert page.all("meta")[1] == {"name": "viewport", "content": "width=device-width,initial-scale=1"}
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: Outline) -> None:
+    addresses = [
+        str(attributes[name])
+        for _, attributes in page.tags
+        for name in ("src", "href", "action", "data", "srcset")
+        if name in attributes
+    ]
+
+    assert set(addresses) == {"data:,", "/metrics", "/readyz", "/healthz"}
+    assert not [attributes for _, attributes in page.tags if "style" in attributes]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+
+
+async def test_the_pages_policy_allows_its_own_style_and_script_alone() -> None:
+    async with sidecar(status=FakeStatus(FULL)) as one:
+        answer = await ask(one, "/")
+
+    policy = answer.headers["Content-Security-Policy"]
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.body.decode(), re.DOTALL)
+        assert len(found) == 1
+        digest = base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/nothing"])
+async def test_every_answer_brings_security_headers(path: str) -> None:
+    async with sidecar() as one:
+        answer = await ask(one, path)
+
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert "Server" not in answer.headers
+
+
+def test_everything_on_the_page_is_escaped() -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    status = Status(
+        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (LaneStatus(evil, 1, 1, fault=evil),), evil
+    )
+    metrics = Metrics(version="1")
+    metrics.job_finished(evil, evil, evil, 1)
+    for count in (metrics.replied, metrics.dead_lettered):
+        count(evil)
+    metrics.retried(evil, evil)
+
+    page = Outline(render(status, [CheckResult(evil, evil)], metrics.totals()))
+
+    assert page.open == []
+    assert len(page.all("script")) == 1
+    assert evil in page.text
+
+
+def test_a_draining_worker_says_so() -> None:
+    page = Outline(
+        render(Status("1", 1, draining=True), [CheckResult("a", None)], Metrics(version="1").totals())
+    )
+
+    assert "Draining" in page.text
+
+
+def test_a_worker_that_does_nothing_yet_has_a_page() -> None:
+    page = Outline(render(None, [CheckResult("event_loop", "blocked")], Metrics(version="1").totals()))
+
+    assert "Not ready" in page.text
+    assert page.open == []
+
+
+async def test_a_bug_in_the_status_is_logged_and_answered() -> None:
+    with logged() as records:
+        async with sidecar(status=BrokenStatus()) as one:
+            answer = await ask(one, "/")
+            health = await ask(one, "/healthz")
+
+    assert (answer.status, health.status) == (500, 200)
+    assert b"a bug" not in answer.body
+    assert ["sidecar could not answer"] == [record["event"] for record in records]

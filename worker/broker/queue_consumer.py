@@ -1,0 +1,198 @@
+"""One queue consumed on one connection, for as long as the worker lives."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from loguru import logger
+
+from worker.broker import (
+    BrokerError,
+    BrokerRefused,
+    Closed,
+    Connection,
+    Consumer,
+    Delivery,
+    TopologyMismatch,
+)
+from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
+from worker.job.concurrency import Slots
+
+#: Seconds between looks at what should change: an alarm, the end of a quarantine.
+WATCH_S: Final = 0.5
+#: Looks between checks that the broker still sees our consumer (30 s); clients have come back without one.
+CONSUMER_CHECK_TICKS: Final = 60
+#: Seconds before a broken channel is built again.
+REBUILD_S: Final = 1.0
+#: Deliveries taken one by one after a frame that could not be decoded, until the lane trusts its queue again.
+QUARANTINE_DELIVERIES: Final = 20
+
+Take = Callable[["Lane", Delivery], None]
+
+
+class Lane:
+    """Keeps consuming one queue: connects, consumes, and begins again whatever dies.
+
+    A connection of its own, since one undecodable message kills it (measured), and no other lane's
+    jobs may pay for that. While such a message is about, the lane takes one delivery at a time: then
+    the broker's delivery limit counts for the bad one alone, which ends in the poison queue.
+
+    Started by the service (`run` in a task); `pause` and `stop` let running jobs finish.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        connector: str | None,
+        slots: Slots,
+        prefetch: int,
+        connect: Connect,
+        declare: Callable[[Connection], Awaitable[None]],
+        flowing: asyncio.Event,
+        bulk: bool = False,
+    ) -> None:
+        self.queue = queue
+        #: The connector whose jobs belong here; None for the queue of jobs that nobody's lane took.
+        self.connector = connector
+        self.slots = slots
+        self.bulk = bulk
+        self._prefetch = prefetch
+        self._connect = connect
+        self._declare = declare
+        self._flowing = flowing
+        self._connection: Connection | None = None
+        self._consumer: Consumer | None = None
+        self._quarantine = 0
+        self._has_consumed = False
+        self._stopping = False
+        self.fault: str | None = "not connected yet"
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether deliveries come in."""
+        return self.fault is None
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether deliveries are taken one by one, because of one that cannot be decoded."""
+        return self._quarantine > 0
+
+    async def run(self, take: Take) -> None:
+        """Consume until stopped.
+
+        Raises:
+            TopologyMismatch, BrokerRefused: trying again is idle.
+        """
+        tries = 0
+        while not self._stopping:
+            connection = None
+            try:
+                self._connection = connection = await self._connect()
+                await self._declare(connection)
+            except BrokerError as error:
+                if connection is not None:
+                    await connection.close()
+                # A broker that is starting refuses, too; who was let in once will be let in again.
+                if isinstance(error, TopologyMismatch) or (
+                    isinstance(error, BrokerRefused) and not self._has_consumed
+                ):
+                    raise
+                self.fault = str(error)
+                if tries == 0:
+                    logger.warning("lane cannot connect", lane=self.queue, reason=str(error))
+                await asyncio.sleep(reconnect_delay_s(tries))
+                tries += 1
+                continue
+            tries = 0
+            await self._consume(connection, take)
+            if not self._stopping:
+                await connection.close()  # it has ended; the client wants to be told
+
+    async def stop(self) -> None:
+        """Take nothing more. The connection stays: running jobs still need it for their acks."""
+        self._stopping = True
+        self.fault = "stopping"
+        if self._consumer is not None:
+            await self._consumer.cancel()
+
+    async def close(self) -> None:
+        """Close the connection, last of all."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _consume(self, connection: Connection, take: Take) -> None:
+        """Consume on one connection until it ends."""
+        closed = asyncio.create_task(connection.closed())
+        try:
+            while not closed.done() and not self._stopping:
+                try:
+                    await self._consume_on_channel(connection, closed, take)
+                except BrokerError as error:
+                    if isinstance(error, BrokerRefused) and not self._has_consumed:
+                        raise
+                    if self.fault != str(error):
+                        logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
+                    self.fault = str(error)
+                    await asyncio.wait({closed}, timeout=REBUILD_S)
+                    if not closed.done():
+                        with suppress(BrokerError):
+                            await self._declare(connection)  # the queue may have been deleted
+            if self._stopping:
+                return
+            end = await closed
+            self.fault = end.reason
+            if end.undecodable:
+                self._quarantine = QUARANTINE_DELIVERIES
+            logger.warning(
+                "lane lost its connection", lane=self.queue, reason=end.reason, quarantined=end.undecodable
+            )
+        finally:
+            closed.cancel()
+
+    async def _consume_on_channel(
+        self, connection: Connection, closed: "asyncio.Task[Closed]", take: Take
+    ) -> None:
+        """Consume on one channel until it, its consumer or its connection ends."""
+
+        def hand_over(delivery: Delivery) -> None:
+            self._quarantine = max(0, self._quarantine - 1)
+            take(self, delivery)
+
+        consumer = self._consumer = await Consumer.open(connection, self.queue, hand_over)
+        ended = asyncio.create_task(consumer.ended())
+        try:
+            while not (closed.done() or ended.done() or self._stopping):
+                if not self._flowing.is_set():
+                    # The broker takes no publishes: more jobs could be run, but none answered.
+                    await consumer.cancel()
+                    self.fault = "paused: the broker's memory or disk alarm"
+                    logger.warning("lane paused", lane=self.queue, reason="memory or disk alarm")
+                    flowing = asyncio.create_task(self._flowing.wait())
+                    await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
+                    flowing.cancel()
+                    continue
+                prefetch = 1 if self.is_quarantined else self._prefetch
+                await consumer.consume(prefetch)
+                self._has_consumed = True
+                self.fault = None
+                logger.info("lane consuming", lane=self.queue, prefetch=prefetch)
+                await self._watch(consumer, prefetch, {closed, ended})
+                if not (closed.done() or ended.done() or self._stopping):
+                    await consumer.cancel()  # to begin again with another prefetch
+            if ended.done() and not closed.done() and not self._stopping:
+                raise BrokerError(await ended)
+        finally:
+            ended.cancel()
+
+    async def _watch(self, consumer: Consumer, prefetch: int, ends: set["asyncio.Task[Any]"]) -> None:
+        """Wait until consuming has ended, or should begin again."""
+        ticks = 0
+        while not self._stopping and self._flowing.is_set():
+            done, _ = await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
+            if done or (prefetch == 1 < self._prefetch and not self.is_quarantined):
+                return
+            ticks += 1
+            if ticks % CONSUMER_CHECK_TICKS == 0 and await consumer.count() == 0:
+                raise BrokerError(f"the broker sees no consumer on {self.queue}")

@@ -1,0 +1,156 @@
+"""The HTTP below hvac: answers are checked before hvac sees them, failures told in our own words."""
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+import urllib3
+from pydantic_core import from_json
+from requests.adapters import HTTPAdapter
+
+from worker.credentials.source import VaultUnavailable
+from worker.settings import SettingError
+
+#: Largest answer that is read; a secret is a few kilobytes.
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+
+NOT_A_VAULT: Final = "what answers at CONNECTORS_VAULT_URL does not answer as a vault does"
+_REASONS: Final = {
+    429: "the vault's rate limit is reached",
+    472: "the vault is a disaster-recovery standby: set CONNECTORS_VAULT_URL to a node that serves reads",
+    501: "the vault is not initialized",
+    503: "the vault is sealed",
+}
+
+
+class Refusal(Exception):
+    """The vault answered, in its own form, with a status that is no success."""
+
+    def __init__(self, status: int, answer: Mapping[str, Any]) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.answer = answer
+
+    def unavailable(self) -> VaultUnavailable:
+        """Say what the status means for everybody, where it says nothing of one secret or login."""
+        return VaultUnavailable(_REASONS.get(self.status, f"the vault answers HTTP {self.status}"))
+
+
+class AnswerTooLarge(Exception):
+    """The answer is over MAX_ANSWER_BYTES."""
+
+
+def build_http(url: str, ca_file: Path | None, *, timeout_s: float, connections: int) -> requests.Session:
+    """Build the session that every call of hvac to this vault goes through.
+
+    Nothing is taken from the environment: no proxy, no .netrc, no REQUESTS_CA_BUNDLE.
+
+    Raises:
+        SettingError: the file of certificates is none.
+    """
+    http = requests.Session()
+    http.trust_env = False
+    http.headers["Accept-Encoding"] = "identity"
+    context = _trust(ca_file) if url.startswith("https:") or ca_file is not None else None
+    transport = StrictTransport(context, timeout_s, connections)
+    http.mount("http://", transport)
+    http.mount("https://", transport)
+    return http
+
+
+class StrictTransport(HTTPAdapter):
+    """Hand on a JSON object for every success, within a size and a time; raise for all else.
+
+    hvac gives a Response where the body is not JSON, on which its callers then fail with TypeErrors;
+    it follows redirects with the token; and a timeout of requests starts anew with every byte.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None, timeout_s: float, connections: int) -> None:
+        self._context = context
+        self._timeout_s = timeout_s
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Trust what the context trusts."""
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """Send one request and read the whole answer.
+
+        Raises:
+            Refusal: the vault's word, with a status that is no success.
+            VaultUnavailable: a redirect, or no JSON object: somebody's error page, be it with 200 or 404.
+            AnswerTooLarge, TimeoutError, and what requests and urllib3 raise.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        response = super().send(request, **{**options, "stream": True, "timeout": self._timeout_s})
+        with response:
+            body = _read_body(response, deadline)
+        if response.is_redirect:
+            raise VaultUnavailable(
+                "the vault redirects to another address, which is not followed: set CONNECTORS_VAULT_URL "
+                "to the node that answers"
+            )
+        answer = {} if response.status_code == 204 else json_object(body)
+        if answer is None:
+            raise VaultUnavailable(NOT_A_VAULT)
+        if not response.ok:
+            raise Refusal(response.status_code, answer)
+        response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
+        return response
+
+
+def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
+    """Run one call of hvac, and keep what its libraries raise to ourselves.
+
+    Raises:
+        Refusal, AnswerTooLarge, VaultUnavailable.
+    """
+    try:
+        answer = call()
+        return answer if isinstance(answer, dict) else {}
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
+        reason = "the vault did not answer in time"
+    except requests.exceptions.SSLError:
+        reason = "the vault's TLS certificate is not trusted: check CONNECTORS_CA_FILE and the host's name"
+    except requests.ConnectionError:
+        reason = "the vault cannot be reached"
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
+        reason = NOT_A_VAULT
+    # Outside of the handler: the other exception bears the token in its request's headers, and so
+    # it is not even the context of ours.
+    raise VaultUnavailable(reason)
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Parse a JSON object; None for anything else, however deep or broken."""
+    try:
+        answer = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _read_body(response: requests.Response, deadline: float) -> bytes:
+    body = bytearray()
+    # read1, since read(n) waits for n bytes: a body that drips would never come back here.
+    while chunk := response.raw.read1(64 * 1024):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise AnswerTooLarge
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError:  # ssl.SSLError is one
+            raise SettingError(f"CONNECTORS_CA_FILE={ca_file} is not a file of PEM certificates") from None
+    return context

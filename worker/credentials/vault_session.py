@@ -1,0 +1,360 @@
+"""A login to the vault that is kept alive, and the knowledge whether the vault can be read."""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from loguru import logger
+
+from connectors.sdk.errors import ConnectorError, CredentialDenied
+from connectors.sdk.http.refresh_tokens import Rotation
+from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
+from worker.credentials.source import CredentialName, SecretDocument, VaultUnavailable
+from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
+from worker.credentials.vault_config import LoginRefused
+from worker.settings import SettingError
+
+#: Calls to the vault at once; a hung vault holds these threads and no more.
+THREADS: Final = 6
+#: Reads that wait for a thread. A job reads one secret, so this is above the slots of a worker.
+WAITING: Final = 2000
+#: Seconds between looks at the vault's health: readiness must tell of a seal within 10 s.
+PROBE_INTERVAL_S: Final = 2.0
+#: Seconds a look may take.
+PROBE_TIMEOUT_S: Final = 3.0
+#: A login may look up and open a wrapped secret id first: three calls.
+LOGIN_CALLS: Final = 3
+#: A renewal that gives less than this part of what was asked has met the token's maximum age.
+WHOLE_LEASE: Final = 0.9
+#: Seconds between logins that are refused, at most; they double from 1 s.
+MAX_LOGIN_PAUSE_S: Final = 60.0
+#: Seconds without reads after reads failed while the vault looks healthy, at most; they double from 1 s.
+MAX_READ_PAUSE_S: Final = 30.0
+
+ResultT = TypeVar("ResultT")
+
+
+def ignore_secret(value: str) -> None:
+    """Register nothing."""
+
+
+class Availability:
+    """Whether the vault is believed to answer: told by failed reads and by the watch."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = "the vault has not been asked yet"
+        self._up = asyncio.Event()
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until it may be believed there again: more after each read in a row that failed."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def mark_down(self, reason: str) -> None:
+        """Believe it away; logged when that is news."""
+        if reason == self.reason:
+            return
+        self.reason = reason
+        self._up.clear()
+        logger.warning("vault unavailable", reason=reason)
+
+    def mark_read_failed(self, reason: str) -> None:
+        """Believe it away though it may look healthy: not to be believed there again for a while."""
+        if self.reason is None:
+            self._failures += 1
+            self._not_before = time.monotonic() + _backoff_s(self._failures, MAX_READ_PAUSE_S)
+        self.mark_down(reason)
+
+    def mark_up(self) -> None:
+        """Believe it there, unless reads failed just now; wakes everybody who waits."""
+        if self.reason is not None and self.pause_s == 0:
+            self.reason = None
+            self._up.set()
+            logger.info("vault available")
+
+    def mark_answered(self) -> None:
+        """Take an answer to a read, good or bad, for the end of a row of failures."""
+        self._failures = 0
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until it is believed there; False when the time is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class VaultSession:
+    """Read secrets under a login that this keeps alive.
+
+    1. `start` logs in. A refusal raises; a vault that is away does not: the watch logs in later.
+    2. The watch looks at the vault's health every few seconds, prolongs the login at two thirds of
+       its lease, and gets a new one where a renewal gives less than asked or is refused.
+    3. `read` fails at once while the vault is believed away. A 403 is looked into: a token that is
+       over gets a successor, once for all reads, and the read is repeated; else it is the policy's.
+    4. A login that is refused while the token lives is retried ever more slowly, and harms nothing;
+       when the token is over, nothing can be read, and that is said.
+
+    `VaultCredentials` starts and closes it. hvac's calls run in its threads alone.
+    """
+
+    def __init__(
+        self,
+        client: VaultClient,
+        *,
+        timeout_s: float,
+        probe_interval_s: float = PROBE_INTERVAL_S,
+        on_secret: Callable[[str], None] = ignore_secret,
+    ) -> None:
+        self.availability = Availability()
+        self._client = client
+        self._timeout_s = timeout_s
+        self._probe_interval_s = probe_interval_s
+        self._on_secret = on_secret
+        self._threads = BoundedThreads("vault", count=THREADS, waiting=WAITING)
+        self._login: Login | None = None
+        self._renew_at = math.inf
+        self._logging_in: asyncio.Task[Login] | None = None
+        self._lookup_is_denied = False
+        self._refusals = 0
+        self._refused_because = ""
+        self._login_not_before = 0.0
+        self._look = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Log in and begin to watch."""
+        try:
+            await self._log_in()
+        except LoginRefused as refused:
+            raise SettingError(str(refused)) from None
+        except VaultUnavailable as away:
+            self.availability.mark_down(away.reason)
+        else:
+            self.availability.mark_up()
+        self._watching = asyncio.create_task(self._watch(), name="watch the vault")
+
+    async def close(self) -> None:
+        """Stop watching, give back threads and connections, and forget the token."""
+        own = [task for task in (self._watching, self._logging_in) if task is not None]
+        for task in own:
+            task.cancel()
+        if own:
+            await asyncio.wait(own)
+        self._threads.close()
+        self._client.close()
+        self._login = None
+        self.availability.mark_down("the worker is stopping")
+
+    async def read(self, name: CredentialName) -> SecretDocument:
+        """Read one secret.
+
+        Raises:
+            CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's word on it.
+            VaultUnavailable: no word within `timeout_s`, all calls together.
+        """
+        if self.availability.reason is not None:
+            raise VaultUnavailable(self.availability.reason)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                document = await self._read(name)
+        except TimeoutError:
+            reason = "the vault did not answer in time"
+        except VaultUnavailable as away:
+            reason = away.reason
+        except ConnectorError:
+            self.availability.mark_answered()
+            raise
+        else:
+            self.availability.mark_answered()
+            return document
+        self.availability.mark_read_failed(reason)
+        self._look.set()
+        raise VaultUnavailable(reason)
+
+    async def replace(self, name: CredentialName, rotation: Rotation) -> bool:
+        """Put a rotated token into its secret; False where somebody has put another one.
+
+        Raises:
+            CredentialDenied: the policy does not let us write; says what to grant.
+            CredentialNotFound, CredentialInvalid: there is no such secret any more.
+            VaultUnavailable: no word within `timeout_s`, all calls together.
+        """
+        login = self._login
+        if login is None or self.availability.reason is not None:
+            raise VaultUnavailable(self.availability.reason or "not logged in")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._call(lambda: self._client.replace(login.token, name, rotation))
+        except TimeoutError:
+            raise VaultUnavailable("the vault did not answer in time") from None
+        except TokenRefused:
+            raise CredentialDenied(
+                f"the vault's policy does not let the worker write {name}: grant `update` beside `read` on "
+                f"{self._client.data_path(name)}"
+            ) from None
+
+    async def _read(self, name: CredentialName) -> SecretDocument:
+        login = self._login
+        if login is None or _is_over(login):
+            login = await self._new_login(instead_of=login)
+        try:
+            return await self._call(lambda: self._client.read(login.token, name))
+        except TokenRefused:
+            pass
+        denied = CredentialDenied(
+            f"the vault's policy does not let the worker read {name}: grant `read` on "
+            f"{self._client.data_path(name)}"
+        )
+        if self._lookup_is_denied or await self._is_alive(login):
+            raise denied
+        successor = await self._new_login(instead_of=login)
+        try:
+            return await self._call(lambda: self._client.read(successor.token, name))
+        except TokenRefused:
+            # New and yet not alive: the policy lacks lookup-self. Ask no more, or each 403 costs a login.
+            self._lookup_is_denied = not await self._is_alive(successor)
+            raise denied from None
+
+    async def _is_alive(self, login: Login) -> bool:
+        return await self._call(lambda: self._client.is_alive(login.token))
+
+    async def _new_login(self, instead_of: Login | None) -> Login:
+        """Get a login to replace one that is over, unless another read has got it already."""
+        if self._login is instead_of:
+            self._login = None
+        if self._login is not None:
+            return self._login
+        if time.monotonic() < self._login_not_before:
+            raise VaultUnavailable(f"login refused: {self._refused_because}")
+        try:
+            return await self._log_in()
+        except (LoginRefused, VaultAuthError) as refused:
+            raise VaultUnavailable(f"login refused: {refused}") from None
+
+    async def _log_in(self) -> Login:
+        """Log in, or join the login under way; who is cancelled leaves it to the others."""
+        if self._logging_in is None:
+            self._logging_in = asyncio.create_task(self._logging_in_once(), name="log in to the vault")
+            self._logging_in.add_done_callback(_retrieve)
+        task = self._logging_in
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise VaultUnavailable("the worker is stopping")
+        return task.result()
+
+    async def _logging_in_once(self) -> Login:
+        try:
+            login = await self._call(self._client.log_in, timeout_s=LOGIN_CALLS * self._timeout_s)
+        except (LoginRefused, VaultAuthError) as refused:
+            self._refusals += 1
+            self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
+            if str(refused) != self._refused_because:
+                logger.error("vault login refused", reason=str(refused))
+            self._refused_because = str(refused)
+            raise
+        finally:
+            self._logging_in = None
+        if self._login is None or self._login.token != login.token:
+            logger.info("vault login", lease_s=login.lease_s)
+        self._refusals, self._refused_because, self._login_not_before = 0, "", 0.0
+        self._lookup_is_denied = False
+        self._on_secret(login.token.get_secret_value())
+        self._take(login)
+        return login
+
+    def _take(self, login: Login) -> None:
+        self._login = login
+        # Drawn, so that workers started together do not renew together.
+        part = random.uniform(0.6, 0.7)  # noqa: S311  # jitter, not a secret
+        self._renew_at = login.began_at + login.lease_s * part if login.lease_s else math.inf
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._pause_s()):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            try:
+                await self._call(self._client.check_health, timeout_s=min(PROBE_TIMEOUT_S, self._timeout_s))
+                await self._keep_login()
+            except VaultUnavailable as away:
+                self.availability.mark_down(away.reason)
+            except Exception as error:  # a watch that dies would hold the lanes for ever
+                logger.error("vault watch failed unexpectedly", error=type(error).__name__)
+                self.availability.mark_down("internal error while watching the vault")
+            else:
+                self.availability.mark_up()
+
+    def _pause_s(self) -> float:
+        """Seconds until the next look: the interval, or sooner for what falls due before."""
+        due_s = (self._renew_at - time.monotonic(), self.availability.pause_s)
+        interval_s = self._probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+        return min([interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0)])
+
+    async def _keep_login(self) -> None:
+        """Have a login that lives on.
+
+        Raises:
+            VaultUnavailable: there is none, so nothing can be read.
+        """
+        login = self._login
+        if login is None or _is_over(login):
+            await self._new_login(instead_of=login)
+        elif time.monotonic() >= self._renew_at:
+            await self._prolong(login)
+
+    async def _prolong(self, login: Login) -> None:
+        if login.renewable:
+            try:
+                renewed = await self._call(lambda: self._client.renew(login))
+            except TokenRefused:
+                pass  # its maximum age, or revoked
+            else:
+                self._take(renewed)
+                if renewed.lease_s >= WHOLE_LEASE * renewed.full_lease_s:
+                    return
+                login = renewed
+        if time.monotonic() >= self._login_not_before:
+            try:
+                await self._log_in()
+                return
+            except (LoginRefused, VaultAuthError, VaultUnavailable):
+                pass  # the token we have may live on, and as long as it does, nothing is amiss
+        if not await self._is_alive(login):
+            await self._new_login(instead_of=login)
+        self._renew_at = max(self._login_not_before, time.monotonic() + self._probe_interval_s)
+
+    async def _call(self, call: Callable[[], ResultT], *, timeout_s: float | None = None) -> ResultT:
+        try:
+            async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
+                return await self._threads.run(call)
+        except TimeoutError:
+            raise VaultUnavailable("the vault did not answer in time") from None
+        except ThreadsBusy:
+            raise VaultUnavailable("too many reads wait for the vault") from None
+
+
+def _is_over(login: Login) -> bool:
+    return bool(login.lease_s) and time.monotonic() >= login.began_at + login.lease_s
+
+
+def _backoff_s(failures: int, most_s: float) -> float:
+    """Double from 1 s, drawn between half and whole."""
+    part = random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+    return float(min(most_s, 2.0 ** min(failures - 1, 30)) * part)
+
+
+def _retrieve(task: asyncio.Task[Login]) -> None:
+    """Look at the error even where every waiter was cancelled: asyncio complains of unseen ones."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,195 @@
+"""Replies, retries and dead letters: what is published for a job, and with which headers."""
+
+import asyncio
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+from connectors.sdk.errors import ConnectorError
+from schemas.error import Code
+from schemas.job import Job, JobRefused
+from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
+from worker.broker import Delivery, Properties
+from worker.broker.confirmed_publisher import Outbox, Sending
+from worker.broker.topology import Topology, is_bulk, routing_key
+from worker.job import headers as header
+from worker.job.headers import History
+from worker.job.outcome import Outcome
+from worker.job.retry import rung_for
+
+_DIRECT: Final = "amq.rabbitmq.reply-to."
+#: What a direct reply-to address looks like once the broker has filled it in.
+_DIRECT_PATTERN: Final = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_-]{16,}\.[A-Za-z0-9+/=_-]+")
+#: Refusals of a reply before it counts as undeliverable: a full queue may empty.
+_REPLY_REFUSALS: Final = 3
+#: Progress messages on their way at once; more are dropped, for they are never counted on.
+_MOST_PROGRESS: Final = 100
+#: Bytes of the safe message in a dead letter's header.
+_MOST_MESSAGE: Final = 1000
+
+
+class Publisher:
+    """Publishes for jobs; nothing of a job's own headers is copied but what is named here.
+
+    A `CC` header copied into a reply would route it to any queue (measured).
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        direct: Outbox,
+        topology: Topology,
+        *,
+        user: str,
+        reply_exchange: str = "",
+        reply_to_pattern: str | None = None,
+    ) -> None:
+        self._outbox = outbox
+        #: Direct reply-to goes over a link of its own: a forged address kills the connection (measured).
+        self._direct = direct
+        self._topology = topology
+        self._user = user
+        self._reply_exchange = reply_exchange
+        self._pattern = re.compile(reply_to_pattern) if reply_to_pattern is not None else None
+        self._progress: set[asyncio.Task[Any]] = set()
+
+    def refusal_of(self, reply_to: str | None) -> str | None:
+        """Say why nothing may be published to an address; None where it may."""
+        if reply_to is None:
+            return None
+        is_direct = _DIRECT_PATTERN.fullmatch(reply_to) is not None
+        if self._topology.owns(reply_to):
+            return "reply_to names a queue of this service"
+        if reply_to.startswith("amq.") and not (is_direct or reply_to.startswith("amq.gen-")):
+            return "reply_to names a reserved queue, or is no address that RabbitMQ gave out"
+        if is_direct and self._reply_exchange:
+            return "direct reply-to works through the default exchange, and CONNECTORS_REPLY_EXCHANGE is set"
+        if self._pattern is not None and not self._pattern.fullmatch(reply_to):
+            return "reply_to does not match CONNECTORS_REPLY_TO_PATTERN"
+        return None
+
+    async def reply(self, delivery: Delivery, history: History, result: Result) -> Sending:
+        """Publish the result to the caller's queue."""
+        body = result.model_dump_json().encode()
+        if len(body) > MAX_RESULT_BYTES + 64 * 1024:  # metadata and details are on top of the data
+            body = _without_data(result).model_dump_json().encode()
+        properties = Properties(
+            correlation_id=delivery.properties.correlation_id,
+            type=RESULT_TYPE,
+            content_type="application/json",
+            message_id=uuid4().hex,
+            timestamp=result.finished_at,
+            headers=_trace(history),
+        )
+        return await self._publish_reply(delivery, body, properties)
+
+    def progress(
+        self, delivery: Delivery, history: History, job: Job, stage: Stage, note: str | None
+    ) -> None:
+        """Publish how far a job has come, without waiting for it."""
+        if len(self._progress) >= _MOST_PROGRESS or not self._outbox.is_open:
+            return
+        at = datetime.now(UTC)
+        body = Progress(id=job.id, stage=stage, message=note, at=at).model_dump_json().encode()
+        properties = Properties(
+            correlation_id=delivery.properties.correlation_id,
+            type=PROGRESS_TYPE,
+            content_type="application/json",
+            message_id=uuid4().hex,
+            timestamp=at,
+            headers=_trace(history),
+        )
+        task = asyncio.create_task(self._publish_reply(delivery, body, properties))
+        self._progress.add(task)
+        task.add_done_callback(self._progress.discard)
+
+    async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> Sending:
+        reply_to = delivery.properties.reply_to
+        assert reply_to is not None
+        if reply_to.startswith(_DIRECT):
+            # Mandatory and direct reply-to do not mix: delivered and returned at once (measured).
+            return await self._direct.publish("", reply_to, body, properties, mandatory=False, refusals=2)
+        return await self._outbox.publish(
+            self._reply_exchange, reply_to, body, properties, refusals=_REPLY_REFUSALS
+        )
+
+    async def wait(self, delivery: Delivery, history: History, now: datetime) -> None:
+        """Publish the job to the rung that brings it back nearest to `not_before`."""
+        assert history.not_before is not None
+        rung = rung_for((history.not_before - now).total_seconds())
+        properties = self._copied(delivery, history)
+        await self._store(self._topology.retry(rung), delivery.routing_key, delivery, properties)
+
+    async def reroute(self, delivery: Delivery, history: History, job: Job) -> None:
+        """Publish the job to the lane that its body names."""
+        key = routing_key(job.connector, job.action, bulk=is_bulk(delivery.routing_key))
+        properties = self._copied(delivery, replace(history, rerouted=True))
+        await self._store(self._topology.jobs, key, delivery, properties)
+
+    async def park(
+        self, delivery: Delivery, history: History, *, lane: str, code: Code, message: str, starts: int
+    ) -> None:
+        """Publish the job to the dead letters, its body byte for byte, its headers saying why."""
+        properties = self._copied(delivery, history)
+        headers = {
+            header.REASON: code.value,
+            header.ATTEMPTS: starts,
+            header.LANE: lane,
+            header.ERROR: message[:_MOST_MESSAGE],
+        }
+        properties = replace(properties, headers={**properties.headers, **headers})
+        await self._store(self._topology.dead, delivery.routing_key, delivery, properties)
+
+    async def _store(self, exchange: str, key: str, delivery: Delivery, properties: Properties) -> None:
+        """Publish what has nowhere else to go, for as long as it takes."""
+        await self._outbox.publish(exchange, key, delivery.body, properties, must_route=True)
+
+    def _copied(self, delivery: Delivery, history: History) -> Properties:
+        return replace(delivery.properties, user_id=self._user, headers=history.headers())
+
+
+def result_of(
+    job: Job | JobRefused, outcome: Outcome, *, started_at: datetime, finished_at: datetime
+) -> Result:
+    """Write down what became of a job, or of bytes that were none."""
+    failure = outcome.error
+    return Result(
+        id=job.id,
+        connector=job.connector,
+        action=job.action,
+        status="failed" if failure else "succeeded",
+        data=outcome.data,
+        error=None
+        if failure is None
+        else error_of(
+            failure.code,
+            failure.message,
+            locale=job.locale,
+            retry_after_s=failure.retry_after_s,
+            details=failure.details,
+            data=failure.data,
+        ),
+        attempts=outcome.starts,
+        replayed=outcome.replayed,
+        started_at=started_at,
+        finished_at=finished_at,
+        duration_ms=round((finished_at - started_at).total_seconds() * 1000, 1),
+        metadata=job.metadata,
+    )
+
+
+def refused_outcome(refusal: JobRefused) -> Outcome:
+    """Make the outcome of bytes that are no job."""
+    return Outcome(error=ConnectorError(refusal.message, code=refusal.code, details=refusal.details))
+
+
+def _without_data(result: Result) -> Result:
+    message = f"the reply would be larger than {MAX_RESULT_BYTES} bytes"
+    error = error_of(Code.RESULT_TOO_LARGE, message)
+    return result.model_copy(update={"status": "failed", "data": None, "error": error})
+
+
+def _trace(history: History) -> dict[str, Any]:
+    return {} if history.traceparent is None else {header.TRACEPARENT: history.traceparent}

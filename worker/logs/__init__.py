@@ -1,0 +1,1 @@
+"""Structured logs: set up, formatted, masked, written without blocking the loop."""

@@ -1,0 +1,61 @@
+"""A worker as a process: settings, connectors, logs, and the exit code."""
+
+import asyncio
+import os
+import sys
+import threading
+
+from loguru import logger
+
+from connectors.registry import installed_names, load
+from worker.credentials.vault_client import VaultAuthError
+from worker.logs.masking import Redactor
+from worker.logs.setup import configure_logging
+from worker.service import Worker
+from worker.settings import EXIT_CONFIG, SettingError, Settings, load_settings, unknown_names
+
+#: Exit code for what looks like an intercepted secret id (EX_NOPERM of sysexits.h).
+EXIT_INTERCEPTED = 77
+
+
+def run_worker() -> int:
+    """Run a worker to its end, and give the exit code: 0, 77 or 78."""
+    try:
+        settings = load_settings()
+        check_installed(settings)
+        redactor = Redactor()
+        logs = configure_logging(settings.log_level, settings.log_format, redactor=redactor)
+    except SettingError as error:
+        print(f"connectors: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    code = 0
+    try:
+        for name in unknown_names():
+            logger.warning("unknown setting", name=name, next="`connectors config` lists what there is")
+        asyncio.run(Worker(settings, load(settings.enabled), redactor).run())
+    except (SettingError, VaultAuthError) as error:
+        code = EXIT_CONFIG if isinstance(error, SettingError) else EXIT_INTERCEPTED
+        logger.error("worker cannot run", reason=str(error))
+        logs.flush()
+        print(f"connectors: {error}", file=sys.stderr)
+    logs.stop()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        # A synchronous action still blocks its thread, and the interpreter would wait for it.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def check_installed(settings: Settings) -> None:
+    """Check that every enabled connector is there.
+
+    Raises:
+        SettingError: one is not.
+    """
+    installed = installed_names()
+    for name in settings.enabled:
+        if name not in installed:
+            raise SettingError(
+                f"CONNECTORS_ENABLED names {name!r}, which is not installed; "
+                f"installed are {', '.join(sorted(installed))}"
+            )

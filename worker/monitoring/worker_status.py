@@ -1,0 +1,84 @@
+"""What the sidecar says of a worker: its readiness, check by check, and its state."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Protocol
+
+from connectors.registry import Registry
+from worker.broker.confirmed_publisher import Outbox
+from worker.broker.queue_consumer import Lane
+from worker.credentials.source import CredentialSource
+from worker.ledger.store import Ledger
+from worker.monitoring.status import ConnectorStatus, LaneStatus, Status
+
+
+class _Worker(Protocol):
+    """What of the worker is looked at."""
+
+    registry: Registry
+    lanes: list[Lane]
+    credentials: CredentialSource
+    ledger: Ledger
+    outbox: Outbox
+
+    @property
+    def is_stopping(self) -> bool: ...
+
+
+class WorkerStatus:
+    """Reads a worker's state for the sidecar; asks nobody, waits for nothing."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
+        self._started_at = time.monotonic()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def checks(self) -> Mapping[str, Callable[[], str | None]]:
+        """Give the readiness checks by name."""
+        return {
+            "running": lambda: "draining" if self._worker.is_stopping else None,
+            "broker": self._broker,
+            "lanes": self._lanes,
+            "credentials": lambda: self._worker.credentials.unavailable_reason,
+            "ledger": lambda: self._worker.ledger.unavailable_reason,
+        }
+
+    def snapshot(self) -> Status:
+        """Describe the worker now."""
+        return Status(
+            version=version("connectors-service"),
+            uptime_s=time.monotonic() - self._started_at,
+            connectors=tuple(
+                ConnectorStatus(
+                    each.name,
+                    each.version,
+                    len(each.connector.actions) if each.connector else 0,
+                    each.fault,
+                )
+                for each in self._worker.registry.installed.values()
+            ),
+            lanes=tuple(
+                LaneStatus(
+                    lane.queue,
+                    slots_used=lane.slots.used,
+                    slots_free=lane.slots.total - lane.slots.used,
+                    fault=lane.fault,
+                )
+                for lane in self._worker.lanes
+                if not lane.bulk
+            ),
+            name=self._name,
+            draining=self._worker.is_stopping,
+        )
+
+    def _broker(self) -> str | None:
+        if not self._worker.outbox.is_open:
+            return "not connected to publish"
+        return None if self._worker.outbox.flowing.is_set() else "the broker's memory or disk alarm"
+
+    def _lanes(self) -> str | None:
+        faults = [f"{lane.queue}: {lane.fault}" for lane in self._worker.lanes if lane.fault]
+        return "; ".join(faults) or None
