@@ -1,1 +1,6 @@
 """A local server that speaks the Salesforce REST API."""
+
+from connectors.sandbox.salesforce.faults import Fault
+from connectors.sandbox.salesforce.server import SalesforceSandbox
+
+__all__ = ["Fault", "SalesforceSandbox"]
