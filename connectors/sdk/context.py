@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -74,6 +75,11 @@ def _ignore(message: str) -> None:
     """Drop a progress note: the job asked for none."""
 
 
+def _no_lease(name: str) -> AbstractAsyncContextManager[None]:
+    """Exclude no one: no runtime stands behind this context."""
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class Context(Generic[CredentialT]):
     """One run of one action, as its author sees it.
@@ -93,12 +99,15 @@ class Context(Generic[CredentialT]):
     http: "HttpClient"
     #: 1 on the first try.
     attempt: int = 1
+    #: An earlier attempt under this key may have had its effect; a refusal may be the trace of that.
+    is_repeat: bool = False
     #: No call may start after this.
     deadline: datetime | None = None
     #: BCP 47.
     locale: str = "en"
     log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
     _note: Callable[[str], None] = _ignore
+    _lease: Callable[[str], AbstractAsyncContextManager[None]] = _no_lease
     _now: Callable[[], datetime] = _utc_now
 
     @property
@@ -106,6 +115,17 @@ class Context(Generic[CredentialT]):
         """The key as 64 hex digits: for a provider whose ids or keys have a form of their own."""
         parts = (self.tenant, self.connector, self.action, self.idempotency_key)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def lease(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Hold `name` alone among the jobs of this tenant and connector, in all workers that share a ledger.
+
+        A second line of defence for what a provider does not make exclusive itself: the lease ends when its
+        worker dies.
+
+        Raises:
+            Unavailable: others held it for too long; nothing was sent.
+        """
+        return self._lease(name)
 
     def progress(self, message: str) -> None:
         """Tell a caller who asked for progress how far the job is; best effort, never waits."""
