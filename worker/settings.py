@@ -222,7 +222,7 @@ class Settings(BaseSettings):
 
     @property
     def tenant_slots(self) -> int:
-        """ConcurrencyLimiter that one tenant may hold in a queue."""
+        """Slots that one tenant may hold in a queue."""
         return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
 
     @property
@@ -244,17 +244,17 @@ class Settings(BaseSettings):
         return {self.broker_user, *operators}
 
     def of_connector(self, name: str) -> dict[str, str]:
-        """Give what is set for one connector, as it finds it in its `settings`."""
+        """Return what is set for one connector, as it finds it in its `settings`."""
         ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
         return ours.get(name, {})
 
     def allows_plaintext(self, host: str) -> bool:
-        """Say whether an unencrypted connection to this host is accepted."""
+        """Return whether an unencrypted connection to this host is accepted."""
         return host in self.plaintext_hosts or is_loopback(host)
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, by its name or its address."""
+    """Return whether a host is this machine, by its name or its address."""
     if host == "localhost":
         return True
     try:
@@ -293,7 +293,7 @@ _ALSO_NAMED: Final[Mapping[str, str]] = {
 
 
 def _shown(field: str) -> str:
-    """Repeat a wrong value where it is no secret."""
+    """Return a wrong value for the message, unless it is secret."""
     name = field.lower().removeprefix(PREFIX.lower())
     model_field = Settings.model_fields.get(name)
     if model_field is None or "SecretStr" in str(model_field.annotation):
@@ -303,13 +303,13 @@ def _shown(field: str) -> str:
 
 
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """List variables that bear our prefix and are no settings: a slip of the pen, most likely."""
+    """List variables that bear our prefix and are no settings: most likely a typo."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Show the settings in force with every secret masked, by their names in the environment."""
+    """Return the settings in force with every secret masked, by their names in the environment."""
     shown = settings.model_dump(mode="json")
     for name in shown:
         value = getattr(settings, name)

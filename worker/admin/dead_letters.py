@@ -14,8 +14,7 @@ from worker.job import headers as header
 from worker.job.headers import NO_DEADLINE, write_instant
 from worker.ledger.database import LedgerUnavailable
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Identity
-from worker.service import ledger_of
+from worker.ledger.store import Identity, ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 

@@ -1,4 +1,4 @@
-"""The database behind the ledger: one transaction at a time within its time, and noticing when it is away."""
+"""The database behind the ledger: one transaction at a time within its time, and noticing when it is unavailable."""
 
 import asyncio
 import ssl
@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from loguru import logger
@@ -32,7 +31,7 @@ class LedgerUnavailable(Exception):
 class Database:
     """SQLite or PostgreSQL, with the ledger's schema in it.
 
-    Once a transaction fails it counts as away, and nobody asks it in vain until a look of our own
+    Once a transaction fails it counts as unavailable, and no one asks it in vain until a probe
     finds it back. Started and closed by the ledger.
     """
 
@@ -51,7 +50,7 @@ class Database:
         return self._reason
 
     async def start(self) -> None:
-        """Create or upgrade the schema; where the database is away, keep trying in the background.
+        """Create or upgrade the schema; if the database is unavailable, keep trying in the background.
 
         Raises:
             LedgerFault: it can never serve: no permission, a later schema, a bad path.
@@ -65,7 +64,7 @@ class Database:
         self._watcher = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -173,26 +172,21 @@ def _engine(url: str, tls: ssl.SSLContext | bool | None) -> AsyncEngine:
     )
 
 
-#: PostgreSQL's codes for what no waiting mends: wrong password, no such role, database or permission.
+#: PostgreSQL's codes for what waiting does not fix: wrong password, no such role, database or permission.
 _FAULTY_STATES: Final = frozenset({"28P01", "28000", "3D000", "42501"})
 _FAULTY_FILES: Final = ("unable to open database file", "readonly database", "not a database")
 
 
 def _is_setting(error: DBAPIError) -> bool:
-    """Tell what is set up wrong from what is away."""
+    """Return whether the error is a wrong setting, not an outage."""
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     return state in _FAULTY_STATES or any(sign in str(error.orig) for sign in _FAULTY_FILES)
 
 
 def _brief(error: BaseException) -> str:
-    """Say a database error without its statement, its parameters or its URL."""
+    """Return a database error without its statement, its parameters or its URL."""
     original = getattr(error, "orig", None) or error
     if isinstance(error, TimeoutError):
         return f"the database gave no answer in {STATEMENT_TIMEOUT_S:g} s"
     text = " ".join(str(original).split())
     return (text.split("[SQL")[0] or type(original).__name__)[:200]
-
-
-def database_host(url: str) -> str | None:
-    """Name the host of a PostgreSQL URL; None for SQLite."""
-    return None if url.startswith("sqlite") else urlsplit(url).hostname

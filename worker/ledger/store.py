@@ -16,7 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.ledger.database import Database, LedgerUnavailable
-from worker.ledger.schema import entries
+from worker.ledger.schema import LedgerFault, entries
+from worker.settings import SettingError, Settings
+from worker.tls import database_tls
 
 #: Seconds a claim holds without being renewed. After a crash another worker takes over within this.
 LEASE_S: Final = 15.0
@@ -460,3 +462,15 @@ def _owned(row: Any) -> Owned:
 def _new_fence() -> int:
     """Begin a new row above every fence of a removed one: a late holder must never match."""
     return time.time_ns() // 1000
+
+
+def ledger_of(settings: Settings) -> Ledger:
+    """Create the ledger that the settings name.
+
+    Raises:
+        SettingError: its directory cannot be created.
+    """
+    try:
+        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
+    except LedgerFault as fault:
+        raise SettingError(str(fault)) from None
