@@ -211,6 +211,13 @@ class Settings(BaseSettings):
                     f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
                     f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
                 )
+        if self.database_url is not None:
+            database = DatabaseUrl.parse(self.database_url.get_secret_value())
+            if database.ssl_mode == "disable" and not self.allows_plaintext(database.host):
+                raise ValueError(
+                    f"{PREFIX}DATABASE_URL: sslmode=disable to {database.host} is not encrypted; "
+                    f"leave it out, or name the host in {PREFIX}PLAINTEXT_HOSTS"
+                )
         return self
 
     @model_validator(mode="after")

@@ -3,11 +3,11 @@
 import asyncio
 import hashlib
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -15,7 +15,8 @@ from loguru import logger
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.ledger.database import Database, LedgerUnavailable
+from worker.ledger.database import CONNECTIONS, Database, LedgerUnavailable, no_tls
+from worker.ledger.engine import TlsOf
 from worker.ledger.schema import LedgerFault, entries
 from worker.settings import SettingError, Settings
 from worker.tls import database_tls
@@ -113,10 +114,10 @@ class Ledger:
     """
 
     def __init__(
-        self, url: str, *, ttl_hours: float = 720.0, tls: ssl.SSLContext | bool | None = None
+        self, url: str, *, ttl_hours: float = 720.0, tls: TlsOf = no_tls, connections: int = CONNECTIONS
     ) -> None:
         self._ttl_s = ttl_hours * 3600
-        self._database = Database(url, tls)
+        self._database = Database(url, tls, connections=connections)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         self._now: sa.ColumnElement[float] = (
             sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
@@ -471,6 +472,11 @@ def ledger_of(settings: Settings) -> Ledger:
         SettingError: its directory cannot be created.
     """
     try:
-        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
+        return Ledger(
+            settings.ledger_url,
+            ttl_hours=settings.ledger_ttl_hours,
+            tls=partial(database_tls, settings),
+            connections=settings.database_connections,
+        )
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None

@@ -51,6 +51,7 @@ def test_libpq_parameters_are_understood(query: str) -> None:
         ("postgresql://u:p@h/", "a database"),
         ("postgresql:///db", "one host"),
         ("postgresql://u:p@h:99999/db", "port"),
+        ("postgresql://u:p@db.example/db?sslmode=disable", "CONNECTORS_PLAINTEXT_HOSTS"),
         ("mysql://u:p@h/db", "sqlite:///path"),
         ("sqlite://", "sqlite:///path"),
         ("sqlite:///", "sqlite:///path"),
@@ -65,7 +66,7 @@ def test_what_is_not_understood_is_refused_by_name(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONNECTORS_DATABASE_URL", url)
 
-    with pytest.raises(SettingError, match="^CONNECTORS_DATABASE_URL: ") as caught:
+    with pytest.raises(SettingError, match=r"^CONNECTORS_DATABASE_URL: ") as caught:
         load_settings()
 
     assert said in str(caught.value)
