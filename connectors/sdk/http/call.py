@@ -1,4 +1,4 @@
-"""One call: a token, its hops, and the account's budget, within one total time."""
+"""One call: a token, its hops, and the account's breaker, within one total time."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ import httpx
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Rejected, Sent, Timeout
 from connectors.sdk.http.address import RefusedAddress, Target, check_target, read_url
-from connectors.sdk.http.circuit_breaker import Budget, Budgets, Permit
-from connectors.sdk.http.request import Outgoing, add_headers, invalid
+from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
+from connectors.sdk.http.request import HttpRequest, add_headers, invalid
 from connectors.sdk.http.status import is_error, wait_asked_s
 from connectors.sdk.http.tokens import Token
-from connectors.sdk.http.transport import Flight, Transport
+from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
 
-#: Told of each request: how far inside the host lies (`public`, `loopback`, `internal`), how it ended
-#: (`2xx` to `5xx`, `timeout`, `unreachable`, `cut`, `oversize`, `refused`, `held`, `left`), seconds.
+#: Called after each request: how far inside the host lies (`public`, `loopback`, `internal`), how it ended
+#: (`2xx` to `5xx`, `timeout`, `unreachable`, `cut`, `oversize`, `refused`, `held_back`, `cancelled`), seconds.
 OnCall = Callable[[str, str, float], None]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -32,24 +32,24 @@ class Auth(Protocol):
     """Where a request gets its bearer token; `TokenAuth` is one."""
 
     async def token(self) -> Token:
-        """Give the token, fetched where need be."""
+        """Return the token, fetched if there is none."""
 
     def drop(self, refused: Token) -> None:
         """Forget a token that the provider refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class PoolState:
     """What the calls of all jobs share."""
 
     transport: Transport
-    budgets: Budgets
+    breakers: HostBreakers
     #: The hosts of CONNECTORS_PLAINTEXT_HOSTS.
     internal: frozenset[str]
     on_call: OnCall
 
 
-class Trail:
+class JobEffects:
     """What a job's requests may have changed so far; shared by all clients made from its own."""
 
     __slots__ = ("may_have_effect",)
@@ -57,8 +57,8 @@ class Trail:
     def __init__(self) -> None:
         self.may_have_effect = False
 
-    def judge(self, request: Outgoing, error: ConnectorError) -> None:
-        """Let `sent` speak for the whole job rather than for one request."""
+    def judge(self, request: HttpRequest, error: ConnectorError) -> None:
+        """Make `sent` cover the whole job rather than one request."""
         if request.is_safe and error.sent is Sent.UNCERTAIN:
             error.sent = Sent.NO
         if self.may_have_effect and error.sent is Sent.NO:
@@ -67,26 +67,26 @@ class Trail:
             self.may_have_effect = True
 
 
-class Exchange:
+class HttpCall:
     """Make one call on behalf of an account.
 
     Args:
         account: tenant, connector and credential.
         named: the hosts (`host` or `host:port`) that a credential or a setting names.
-        trail: what the job's requests may have changed.
+        effects: what the job's requests may have changed.
     """
 
-    __slots__ = ("_account", "_named", "_shared", "_trail")
+    __slots__ = ("_account", "_effects", "_named", "_state")
 
     def __init__(
-        self, shared: Shared, account: tuple[str, str, str], named: frozenset[str], trail: Trail
+        self, state: PoolState, account: tuple[str, str, str], named: frozenset[str], effects: JobEffects
     ) -> None:
-        self._shared = shared
+        self._state = state
         self._account = account
         self._named = named
-        self._trail = trail
+        self._effects = effects
 
-    async def run(self, request: Outgoing, auth: Auth | None, follow_redirects: bool) -> httpx.Response:
+    async def run(self, request: HttpRequest, auth: Auth | None, follow_redirects: bool) -> httpx.Response:
         """Make the call; a token that is refused is renewed once.
 
         Raises:
@@ -105,7 +105,7 @@ class Exchange:
             return response
         return await self._follow(_with_bearer(request, renewed), follow_redirects)
 
-    async def _follow(self, request: Outgoing, follow_redirects: bool) -> httpx.Response:
+    async def _follow(self, request: HttpRequest, follow_redirects: bool) -> httpx.Response:
         """Send, and send again where the answer leads, if that was asked for."""
         response = await self._send(request)
         if not follow_redirects or not request.is_safe:
@@ -119,7 +119,7 @@ class Exchange:
             raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times")
         return response
 
-    def _hop(self, request: Outgoing, location: str) -> Outgoing:
+    def _hop(self, request: HttpRequest, location: str) -> HttpRequest:
         """Check where a redirect leads, and leave behind what must not go there."""
         here = request.target
         try:
@@ -128,7 +128,7 @@ class Exchange:
                 raise RefusedAddress("is plain http, from https")
             if there.origin != here.origin and not self._is_named(there):
                 raise RefusedAddress("names another host, which the credential does not allow")
-            check_target(there, is_named=self._is_named(there), internal=self._shared.internal)
+            check_target(there, is_named=self._is_named(there), internal=self._state.internal)
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
@@ -137,51 +137,51 @@ class Exchange:
             headers = {name: value for name, value in headers.items() if name.lower() in _CROSSING_HEADERS}
         return replace(request, target=there, headers=headers)
 
-    async def _send(self, request: Outgoing) -> httpx.Response:
-        """Put one request on the wire, and let the account's budget learn from how it ends."""
+    async def _send(self, request: HttpRequest) -> httpx.Response:
+        """Put one request on the wire, and let the account's breaker learn from how it ends."""
         target = request.target
         try:
-            reach = check_target(target, is_named=self._is_named(target), internal=self._shared.internal)
+            reach = check_target(target, is_named=self._is_named(target), internal=self._state.internal)
         except RefusedAddress as error:
             raise self._refused(target, error) from None
-        budget = self._shared.budgets.of((*self._account, target.netloc))
+        breaker = self._state.breakers.of((*self._account, target.netloc))
         started = time.monotonic()
-        outcome, permit = "held", None
+        outcome, permit = "held_back", None
         try:
-            permit = budget.enter()
-            outcome = "left"
-            response = await self._fly(request)
+            permit = breaker.enter()
+            outcome = "cancelled"
+            response = await self._send_in_time(request)
             outcome = f"{response.status_code // 100}xx"
-            _teach(budget, permit, response)
+            _report(breaker, permit, response)
             permit = None
         except ConnectorError as error:
             if permit is not None:
-                outcome = _word(error)
+                outcome = _outcome_of(error)
                 if outcome in {"timeout", "unreachable", "cut"}:
-                    budget.failed(permit)
+                    breaker.failed(permit)
                     permit = None
             raise
         finally:
             if permit is not None:
-                budget.left(permit)
-            self._shared.on_call(reach.value, outcome, time.monotonic() - started)
+                breaker.release(permit)
+            self._state.on_call(reach.value, outcome, time.monotonic() - started)
         if not request.is_safe and not is_error(response.status_code):
-            self._trail.may_have_effect = True
+            self._effects.may_have_effect = True
         return response
 
-    async def _fly(self, request: Outgoing) -> httpx.Response:
+    async def _send_in_time(self, request: HttpRequest) -> httpx.Response:
         """Send within what is left of the call's time."""
-        host, flight = request.target.host, Flight()
-        rest_s = request.ends_at - time.monotonic()
-        if rest_s > 0:
+        host, progress = request.target.host, SendProgress()
+        remaining_s = request.ends_at - time.monotonic()
+        if remaining_s > 0:
             try:
-                async with asyncio.timeout(rest_s):
-                    return await self._shared.transport.send(request, flight)
+                async with asyncio.timeout(remaining_s):
+                    return await self._state.transport.send(request, progress)
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
                 raise self._refused(request.target, error) from None
-        raise _late(request, f"{host} did not answer", flight.sent)
+        raise _late(request, f"{host} did not answer", progress.sent)
 
     def _is_named(self, target: Target) -> bool:
         return target.netloc in self._named or target.host in self._named
@@ -196,38 +196,38 @@ class Exchange:
         return invalid("url", str(error))
 
 
-async def _in_time(request: Outgoing, auth: Auth) -> Token:
-    rest_s = request.ends_at - time.monotonic()
-    if rest_s > 0:
+async def _in_time(request: HttpRequest, auth: Auth) -> Token:
+    remaining_s = request.ends_at - time.monotonic()
+    if remaining_s > 0:
         try:
-            async with asyncio.timeout(rest_s):
+            async with asyncio.timeout(remaining_s):
                 return await auth.token()
         except TimeoutError:
             pass
     raise _late(request, "the access token did not come", Sent.NO)
 
 
-def _late(request: Outgoing, what: str, sent: Sent) -> Timeout:
+def _late(request: HttpRequest, what: str, sent: Sent) -> Timeout:
     if request.limit_s <= 0:
         return Timeout(f"no time was left to call {request.target.host}", sent=Sent.NO)
     return Timeout(f"{what} within {request.limit_s:.3g} s", sent=sent)
 
 
-def _with_bearer(request: Outgoing, token: Token) -> Outgoing:
+def _with_bearer(request: HttpRequest, token: Token) -> HttpRequest:
     headers = dict(request.headers)
     add_headers(headers, {"Authorization": f"Bearer {token.value.get_secret_value()}"})
     return replace(request, headers=headers)
 
 
-def _teach(budget: Budget, permit: Permit, response: httpx.Response) -> None:
+def _report(breaker: HostBreaker, permit: BreakerPermit, response: httpx.Response) -> None:
     wait_s = wait_asked_s(response.headers, now=time.time())
     if response.status_code >= 500:
-        budget.failed(permit, wait_s=wait_s)
+        breaker.failed(permit, wait_s=wait_s)
     else:
-        budget.answered(permit, is_limited=response.status_code == 429, wait_s=wait_s)
+        breaker.answered(permit, is_limited=response.status_code == 429, wait_s=wait_s)
 
 
-def _word(error: ConnectorError) -> str:
+def _outcome_of(error: ConnectorError) -> str:
     """Name a failure for the metrics."""
     if isinstance(error, Timeout):
         return "timeout"

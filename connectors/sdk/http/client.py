@@ -4,7 +4,7 @@ One `HttpPool` a process holds what all jobs share; each job gets an `HttpClient
 tenant, connector, credential and deadline. One call goes through these steps:
 
 1. the URL is read and checked (`address`): https, unless a credential or a setting names the host
-2. the account's budget lets it through, or says when to come again (`budget`)
+2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
 5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
@@ -13,7 +13,7 @@ tenant, connector, credential and deadline. One call goes through these steps:
 All within one total deadline. Each error says in `sent` how far the job had come:
 
     NO          nothing that could change the provider has left: safe to repeat, whatever it does
-    ANSWERED    the provider has answered; its word counts
+    ANSWERED    the provider has answered; its answer counts
     UNCERTAIN   cut off, timed out, or lost by a gateway (502, 504) after it may have been processed
 
 GET and HEAD change nothing, so a broken one is NO; but once an earlier request of the job may have
@@ -31,14 +31,14 @@ import httpx
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
 from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
-from connectors.sdk.http.call import Auth, Exchange, OnCall, Shared, Trail
-from connectors.sdk.http.circuit_breaker import Budgets
+from connectors.sdk.http.call import Auth, HttpCall, JobEffects, OnCall, PoolState
+from connectors.sdk.http.circuit_breaker import HostBreakers
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
     METHODS,
     SAFE_METHODS,
     Headers,
-    Outgoing,
+    HttpRequest,
     Query,
     QueryValue,
     add_headers,
@@ -53,7 +53,7 @@ from connectors.sdk.http.transport import Transport
 
 __all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
 
-#: Told how much of a quota an account (tenant, connector, credential) has used: `(account, used, total)`.
+#: Called with the used part of an account's quota (tenant, connector, credential): `(account, used, total)`.
 OnQuota = Callable[[tuple[str, str, str], int, int], None]
 
 
@@ -74,14 +74,14 @@ class HttpPolicy:
 
 
 class HttpPool:
-    """What all jobs of a process share: connections, budgets, breakers and tokens.
+    """What all jobs of a process share: connections, breakers and tokens.
 
     The worker makes one and closes it; connections are made when the first call needs them.
 
     Args:
-        on_call: told of each request, for the metrics; must not block.
-        on_quota: told of each quota that a provider speaks of; must not block.
-        on_secret: told each access token, to be masked.
+        on_call: called after each request, for the metrics; must not block.
+        on_quota: called with each quota that a provider reports; must not block.
+        on_secret: called with each access token, to be masked.
         keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
 
@@ -110,22 +110,22 @@ class HttpPool:
             per_host=policy.max_connections_per_host,
             lookup=lookup,
         )
-        self.shared = Shared(transport, Budgets(), internal, on_call or _ignore_call)
+        self.state = PoolState(transport, HostBreakers(), internal, on_call or _ignore_call)
 
     def client(
         self, *, tenant: str, connector: str, credential: str, deadline: float | None = None
     ) -> "HttpClient":
-        """Make the client of one job; costs next to nothing.
+        """Create the client of one job; costs next to nothing.
 
         Args:
             deadline: of `time.monotonic()`; no call outlives it.
         """
-        return HttpClient(self, (tenant, connector, credential), deadline, Trail())
+        return HttpClient(self, (tenant, connector, credential), deadline, JobEffects())
 
     async def close(self) -> None:
         """Stop token fetches and close every connection."""
         await self.tokens.close()
-        await self.shared.transport.close()
+        await self.state.transport.close()
 
 
 class HttpClient:
@@ -135,14 +135,14 @@ class HttpClient:
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
     """
 
-    __slots__ = ("_auth", "_base", "_deadline", "_headers", "_named", "_pool", "_trail", "account")
+    __slots__ = ("_auth", "_base", "_deadline", "_effects", "_headers", "_named", "_pool", "account")
 
-    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, trail: "Trail") -> None:
+    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, effects: JobEffects) -> None:
         self._pool = pool
         #: Tenant, connector and credential.
         self.account = account
         self._deadline = deadline
-        self._trail = trail
+        self._effects = effects
         self._base: Target | None = None
         self._headers: Headers = {}
         self._auth: Auth | None = None
@@ -166,7 +166,7 @@ class HttpClient:
         auth: Auth | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> "HttpClient":
-        """Give a client for the API that a credential or a setting names.
+        """Return a client for the API that a credential or a setting names.
 
         Paths (`/orders`) are then relative to `base_url`; a host named so may be loopback. Never
         pass a URL that came from a job's parameters.
@@ -190,18 +190,18 @@ class HttpClient:
         return client
 
     def detached(self) -> "HttpClient":
-        """Give a client without the job's deadline, for work that other jobs wait for, too."""
+        """Return a client without the job's deadline, because other jobs wait for its result, too."""
         client = self._copy()
-        client._deadline, client._trail = None, Trail()
+        client._deadline, client._effects = None, JobEffects()
         return client
 
     def pause(self, url: str, wait_s: float) -> None:
-        """Hold back this account's calls to a host that said in its own way to slow down."""
+        """Pause this account's calls to a host that asked for it in its own way."""
         target = self._read(url, None)
-        self._pool.shared.budgets.of((*self.account, target.netloc)).pause(wait_s)
+        self._pool.state.breakers.of((*self.account, target.netloc)).pause(wait_s)
 
     def quota(self, used: int, total: int) -> None:
-        """Tell the metrics how much of this account's quota is used, as the provider says."""
+        """Report to the metrics how much of this account's quota is used."""
         self._pool.on_quota(self.account, used, total)
 
     async def request(
@@ -230,7 +230,7 @@ class HttpClient:
             timeout_s: for the call in all; the job's deadline cuts it short.
             max_bytes: most decoded bytes of the answer.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                told of.
+                given.
             raise_for_status: turn 400 and more into an error.
 
         Raises:
@@ -250,7 +250,7 @@ class HttpClient:
         limit_s = policy.timeout_s if timeout_s is None else timeout_s
         if self._deadline is not None:
             limit_s = min(limit_s, self._deadline - now)
-        request = Outgoing(
+        request = HttpRequest(
             method,
             target,
             self._merge_headers(target, headers, content_type),
@@ -260,14 +260,14 @@ class HttpClient:
             now + limit_s,
         )
         try:
-            exchange = Exchange(self._pool.shared, self.account, self._named, self._trail)
-            response = await exchange.run(request, auth, follow_redirects)
+            call = HttpCall(self._pool.state, self.account, self._named, self._effects)
+            response = await call.run(request, auth, follow_redirects)
             if raise_for_status and is_error(response.status_code):
                 raise status_error(
                     response.status_code, host=target.host, headers=response.headers, now=time.time()
                 )
         except ConnectorError as error:
-            self._trail.judge(request, error)
+            self._effects.judge(request, error)
             raise
         response.elapsed = timedelta(seconds=time.monotonic() - now)
         return response
@@ -325,7 +325,7 @@ class HttpClient:
         return merged
 
     def _copy(self) -> "HttpClient":
-        client = HttpClient(self._pool, self.account, self._deadline, self._trail)
+        client = HttpClient(self._pool, self.account, self._deadline, self._effects)
         client._base, client._headers, client._named = self._base, self._headers, self._named
         client._auth = self._auth
         return client

@@ -40,7 +40,7 @@ _TOKEN_CHARS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class HttpRequest:
     """One request, ready to be written."""
 
     method: str

@@ -27,7 +27,7 @@ from connectors.sdk.errors import (
 )
 from connectors.sdk.http.address import RefusedAddress, read_url
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
-from connectors.sdk.http.request import Outgoing
+from connectors.sdk.http.request import HttpRequest
 from connectors.sdk.http.resolver import GuardedResolver
 from connectors.sdk.http.tokens import Token, TokenAuth
 from schemas.error import Code
@@ -874,7 +874,7 @@ async def test_a_token_that_does_not_come_left_the_call_unsent(pool: HttpPool) -
     assert [] == served.requests
 
 
-# Budget
+# HostBreaker
 
 
 async def test_a_retry_after_holds_back_the_account_and_no_other(pool: HttpPool) -> None:
@@ -921,8 +921,8 @@ async def test_the_breaker_opens_when_the_host_fails_and_a_probe_closes_it(pool:
         assert 10 == len(served.requests)
 
         status = 200
-        budget = pool.shared.budgets.of(("acme", "http", "default", f"127.0.0.1:{served.port}"))
-        budget._open_until = 0.0
+        breaker = pool.state.breakers.of(("acme", "http", "default", f"127.0.0.1:{served.port}"))
+        breaker._open_until = 0.0
         assert 200 == (await api.get("/")).status_code
         assert 200 == (await api.get("/")).status_code
 
@@ -981,7 +981,9 @@ async def test_secrets_are_in_no_error_and_no_repr(pool: HttpPool, unused_port: 
         response = await client_of(pool).at(echoing.url, headers=headers).get("/", raise_for_status=False)
 
     assert canary not in repr(response.request.headers)
-    assert canary not in repr(Outgoing("GET", read_url(echoing.url), {"a": canary}, canary.encode(), 1, 1, 1))
+    assert canary not in repr(
+        HttpRequest("GET", read_url(echoing.url), {"a": canary}, canary.encode(), 1, 1, 1)
+    )
     for error in errors:
         seen: BaseException | None = error
         while seen is not None:
