@@ -58,14 +58,19 @@ class HostBreaker:
         self._open_s = OPEN_S
         self._is_probing = False
 
-    def enter(self) -> BreakerPermit:
+    def enter(self, *, is_compensation: bool = False) -> BreakerPermit:
         """Admit a call.
+
+        Args:
+            is_compensation: admit it whatever the state: it takes back what an admitted call did.
 
         Raises:
             RateLimited: a wait that the host asked for still runs.
             Unavailable: the breaker is open, or the host asked for a pause with a 503.
         """
         now = self._clock()
+        if is_compensation:
+            return BreakerPermit(now, is_probe=False)
         if (remaining_s := self._resume_at - now) > PAUSE_SLACK_S:
             raise self._paused(remaining_s)
         if self._open_until is None:

@@ -12,7 +12,7 @@ one request on the wire, tries are counted by the worker.
 import asyncio
 import io
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,12 +42,22 @@ READ_CHUNK_BYTES: Final = 65_536
 
 
 class SendProgress:
-    """How far one request has come."""
+    """How far one request has come.
 
-    __slots__ = ("sent",)
+    Args:
+        on_sent: called when its first byte is about to leave; must not block.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_on_sent", "sent")
+
+    def __init__(self, on_sent: Callable[[], None] = lambda: None) -> None:
         self.sent = Sent.NO
+        self._on_sent = on_sent
+
+    def record_sent(self) -> None:
+        """Record that the first byte is about to leave."""
+        self.sent = Sent.UNCERTAIN
+        self._on_sent()
 
 
 class Transport:
@@ -80,10 +90,15 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
-    async def send(self, request: HttpRequest, progress: SendProgress) -> httpx.Response:
+    async def send(
+        self, request: HttpRequest, progress: SendProgress, slots: asyncio.Semaphore | None = None
+    ) -> httpx.Response:
         """Send one request and read its answer whole, decoded.
 
         An answer of 400 or more whose body breaks off counts as answered, with what came of it.
+
+        Args:
+            slots: bound this request in the place of the host's own slots.
 
         Raises:
             RefusedAddress: the host's name leads to an address that is refused.
@@ -92,7 +107,7 @@ class Transport:
         session = self._session or self._start()
         try:
             async with (
-                self._slots_of(request.target.netloc),
+                slots or self._slots_of(request.target.netloc),
                 session.request(
                     request.method,
                     yarl.URL(request.target.url, encoded=True),
@@ -158,7 +173,7 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 async def _note_headers_sent(_session: object, trace: SimpleNamespace, _params: object) -> None:
     """Called when the connection stands and the headers are about to be written."""
     progress: SendProgress = trace.trace_request_ctx
-    progress.sent = Sent.UNCERTAIN
+    progress.record_sent()
 
 
 async def _read(answer: aiohttp.ClientResponse, request: HttpRequest) -> httpx.Response:
