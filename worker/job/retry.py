@@ -1,17 +1,10 @@
-"""When a failed job is run again: the rules are the SDK's, for the test kit shows them; the rungs are ours."""
+"""When a failed job is run again: the rules are the SDK's, for the test kit shows them."""
 
 from typing import Final
 
 from connectors.sdk.retry import DELAYS_S, MAX_WAIT_S, GiveUp, Retry, backoff_s, decide
-from worker.broker.topology import RUNGS
 
-__all__ = ["DELAYS_S", "IN_HAND_S", "MAX_WAIT_S", "GiveUp", "Retry", "backoff_s", "decide", "rung_for"]
+__all__ = ["DELAYS_S", "IN_HAND_S", "MAX_WAIT_S", "GiveUp", "Retry", "backoff_s", "decide"]
 
-#: Rests shorter than this are waited out in hand; the shortest rung would take twice as long.
+#: Waits shorter than this are spent in memory; the shortest retry queue would take twice as long.
 IN_HAND_S: Final = 0.5
-
-
-def rung_for(rest_s: float) -> str:
-    """Choose the longest rung that does not overshoot, or the shortest there is."""
-    fitting = [rung for rung, seconds in RUNGS.items() if seconds <= rest_s]
-    return fitting[-1] if fitting else next(iter(RUNGS))
