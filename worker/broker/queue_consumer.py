@@ -17,7 +17,7 @@ from worker.broker import (
     TopologyMismatch,
 )
 from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
-from worker.job.concurrency import ConcurrencyLimiter
+from worker.broker.topology import JobQueue
 
 #: Seconds between checks for a change: an alarm, the end of a quarantine.
 WATCH_S: Final = 0.5
@@ -28,7 +28,7 @@ REBUILD_S: Final = 1.0
 #: Deliveries received one by one after a frame that could not be decoded.
 QUARANTINE_DELIVERIES: Final = 20
 
-OnDelivery = Callable[["QueueConsumer", Delivery], None]
+OnDelivery = Callable[[JobQueue, Delivery], None]
 
 
 class QueueConsumer:
@@ -43,21 +43,14 @@ class QueueConsumer:
 
     def __init__(
         self,
-        queue: str,
+        queue: JobQueue,
         *,
-        connector: str | None,
-        slots: ConcurrencyLimiter,
         prefetch: int,
         connect: Connect,
         declare: Callable[[Connection], Awaitable[None]],
         flowing: asyncio.Event,
-        bulk: bool = False,
     ) -> None:
         self.queue = queue
-        #: The connector whose jobs belong here; None for the unrouted queue.
-        self.connector = connector
-        self.slots = slots
-        self.bulk = bulk
         self._prefetch = prefetch
         self._connect = connect
         self._declare = declare
@@ -101,7 +94,7 @@ class QueueConsumer:
                     raise
                 self.fault = str(error)
                 if tries == 0:
-                    logger.warning("queue consumer cannot connect", queue=self.queue, reason=str(error))
+                    logger.warning("queue consumer cannot connect", queue=self.queue.name, reason=str(error))
                 await asyncio.sleep(reconnect_delay_s(tries))
                 tries += 1
                 continue
@@ -133,7 +126,9 @@ class QueueConsumer:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
                     if self.fault != str(error):
-                        logger.warning("queue consumer cannot consume", queue=self.queue, reason=str(error))
+                        logger.warning(
+                            "queue consumer cannot consume", queue=self.queue.name, reason=str(error)
+                        )
                     self.fault = str(error)
                     await asyncio.wait({closed}, timeout=REBUILD_S)
                     if not closed.done():
@@ -147,7 +142,7 @@ class QueueConsumer:
                 self._quarantine = QUARANTINE_DELIVERIES
             logger.warning(
                 "queue consumer lost its connection",
-                queue=self.queue,
+                queue=self.queue.name,
                 reason=end.reason,
                 quarantined=end.undecodable,
             )
@@ -161,9 +156,9 @@ class QueueConsumer:
 
         def receive(delivery: Delivery) -> None:
             self._quarantine = max(0, self._quarantine - 1)
-            on_delivery(self, delivery)
+            on_delivery(self.queue, delivery)
 
-        consumer = self._consumer = await Consumer.open(connection, self.queue, receive)
+        consumer = self._consumer = await Consumer.open(connection, self.queue.name, receive)
         ended = asyncio.create_task(consumer.ended())
         try:
             while not (closed.done() or ended.done() or self._stopping):
@@ -171,7 +166,9 @@ class QueueConsumer:
                     # The broker blocks publishers: more jobs could be run, but none answered.
                     await consumer.cancel()
                     self.fault = "paused: the broker's memory or disk alarm"
-                    logger.warning("queue consumer paused", queue=self.queue, reason="memory or disk alarm")
+                    logger.warning(
+                        "queue consumer paused", queue=self.queue.name, reason="memory or disk alarm"
+                    )
                     flowing = asyncio.create_task(self._flowing.wait())
                     await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
                     flowing.cancel()
@@ -180,7 +177,7 @@ class QueueConsumer:
                 await consumer.consume(prefetch)
                 self._has_consumed = True
                 self.fault = None
-                logger.info("queue consumer started", queue=self.queue, prefetch=prefetch)
+                logger.info("queue consumer started", queue=self.queue.name, prefetch=prefetch)
                 await self._watch(consumer, prefetch, {closed, ended})
                 if not (closed.done() or ended.done() or self._stopping):
                     await consumer.cancel()  # to start again with another prefetch
@@ -198,4 +195,4 @@ class QueueConsumer:
                 return
             ticks += 1
             if ticks % CONSUMER_CHECK_TICKS == 0 and await consumer.count() == 0:
-                raise BrokerError(f"the broker sees no consumer on {self.queue}")
+                raise BrokerError(f"the broker sees no consumer on {self.queue.name}")

@@ -45,6 +45,17 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class JobQueue:
+    """A queue that jobs are consumed from."""
+
+    name: str
+    #: The connector whose jobs belong here; None for the unrouted queue.
+    connector: str | None
+    #: Work that no caller waits for.
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """The names under one prefix, and the exchanges and queues that are declared."""
 
