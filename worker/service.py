@@ -12,6 +12,9 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
@@ -20,11 +23,10 @@ from worker.credentials.source import CredentialSource, NoVault
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.job.executor import Executor
 from worker.job.processor import JobProcessor
-from worker.job.publisher import Publisher
+from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Ledger
+from worker.ledger.store import SqlLedger
 from worker.logs.masking import Redactor
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
@@ -46,7 +48,15 @@ class Worker:
     is finished and answered, then everything is closed in the other order.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        redactor: Redactor,
+        *,
+        lease_policy: LeasePolicy | None = None,
+        hold_policy: HoldPolicy | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         for name, connector in registry.connectors.items():
@@ -82,11 +92,17 @@ class Worker:
             declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
-        self.ledger = ledger_of(settings)
+        self.ledger = ledger_of(settings, lease_policy)
         self._executor = Executor(
-            registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
+            registry,
+            self.credentials,
+            self._http,
+            self.ledger,
+            publishers=settings.publishers,
+            lease_policy=lease_policy,
+            hold_policy=hold_policy,
         )
-        publisher = Publisher(
+        publisher = JobPublisher(
             self.confirmed_publisher,
             self._direct,
             self.topology,
@@ -280,14 +296,19 @@ class Worker:
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
 
 
-def ledger_of(settings: Settings) -> Ledger:
+def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedger:
     """Make the ledger that the settings name.
 
     Raises:
         SettingError: its directory cannot be made.
     """
     try:
-        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
+        return SqlLedger(
+            settings.ledger_url,
+            ttl_hours=settings.ledger_ttl_hours,
+            tls=database_tls(settings),
+            policy=policy,
+        )
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
 

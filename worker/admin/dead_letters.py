@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from connectors.sdk.runtime.deadline import format_instant
+from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
 from schemas.job import Job, JobRefused, parse_job
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.broker.topology import Topology
 from worker.job import headers as header
-from worker.job.headers import NO_DEADLINE, write_instant
-from worker.ledger.database import LedgerUnavailable
+from worker.job.headers import NO_DEADLINE
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Identity
 from worker.service import ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
@@ -196,6 +196,6 @@ class DeadLetters:
     def _again(self, letter: Letter, deadline: str | None) -> Properties:
         came = letter.delivery.properties
         headers = {name: came.headers[name] for name in _KEPT if name in came.headers}
-        headers[header.FIRST_SEEN] = write_instant(datetime.now(UTC))
+        headers[header.FIRST_SEEN] = format_instant(datetime.now(UTC))
         headers[header.DEADLINE] = deadline or NO_DEADLINE
         return replace(came, user_id=self._settings.broker_user, headers=headers)

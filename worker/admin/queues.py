@@ -83,8 +83,8 @@ async def _move(connection: Connection, queue: str, exchange: str, settings: Set
     moved = 0
     while (delivery := await browser.next()) is not None:
         # Published under our user, like a retry, with the first publisher in its header.
-        history = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
-        properties = replace(delivery.properties, user_id=settings.broker_user, headers=history.headers())
+        headers = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
+        properties = replace(delivery.properties, user_id=settings.broker_user, headers=headers.write())
         if not await channel.publish(exchange, delivery.routing_key, delivery.body, properties):
             raise BrokerError(f"no queue is bound to {exchange!r}; start a worker once, then go on")
         await delivery.ack()

@@ -1,18 +1,12 @@
 """The demo's worker: the product, but for a lease of 2 seconds instead of 15.
 
-A dead worker's job is taken over once its lease has run out, and nobody watches a demo for that long.
+A dead worker's job is taken over once its lease has run out, and no one watches a demo for that long.
 """
 
 import sys
 
-from worker.job import idempotency
-from worker.ledger import store
-
-# Before anything else of the worker takes them over by name.
-setattr(store, "LEASE_S", 2.0)  # noqa: B010  # a constant for everybody else
-setattr(idempotency, "RENEW_S", 0.5)  # noqa: B010
+from connectors.sdk.runtime.lease import LeasePolicy
+from worker.main import run_worker
 
 if __name__ == "__main__":
-    from worker.main import run_worker
-
-    sys.exit(run_worker())
+    sys.exit(run_worker(lease_policy=LeasePolicy(lease_s=2.0, renew_s=0.5)))

@@ -13,7 +13,7 @@ from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.ledger.store import Ledger
+from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
@@ -23,7 +23,7 @@ class _Worker(Protocol):
     registry: Registry
     consumers: list[QueueConsumer]
     credentials: CredentialSource
-    ledger: Ledger
+    ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
 
     @property
