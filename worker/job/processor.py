@@ -249,7 +249,7 @@ class JobProcessor:
         """Tell the caller; keep as a dead letter what nobody was told, or nobody there can mend."""
         result = result_of(job, outcome, started_at=started_at, finished_at=datetime.now(UTC))
         failure = outcome.error
-        park = failure is not None and (park or failure.code.facts.parked)
+        park = failure is not None and (park or failure.code.facts.dead_lettered)
         if failure is not None and park:
             # First, so that whoever hears of it finds it there.
             await self._park(message, failure, outcome.starts, job)
