@@ -1,6 +1,6 @@
-"""The demo's worker: the product, but for a lease of 2 seconds instead of 15.
+"""The demo's worker: the product with a lease of 2 seconds instead of 15.
 
-A dead worker's job is taken over once its lease has run out, and nobody watches a demo for that long.
+A dead worker's job is taken over once its lease has expired, and a demo should not pause for 15 s.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 from worker.job import idempotency
 from worker.ledger import store
 
-# Before anything else of the worker takes them over by name.
+# Before any other module of the worker imports them by name.
 setattr(store, "LEASE_S", 2.0)  # noqa: B010  # a constant for everybody else
 setattr(idempotency, "RENEW_S", 0.5)  # noqa: B010
 
