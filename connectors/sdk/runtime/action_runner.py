@@ -140,7 +140,9 @@ class ActionRunner:
             return outcome  # the same secret would be refused again, and accounts get locked
         return await self._run_once(call.after(outcome.attempts), fresh, heeds_deadline, before_send)
 
-    async def run_hook(self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str) -> Any:
+    async def run_hook(
+        self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
+    ) -> Any:
         """Run a reconcile or an undo, bounded like an action.
 
         Raises:
@@ -275,7 +277,9 @@ class ActionRunner:
         ended = thread.give_up()
         still_running = None if ended is None else asyncio.create_task(self._finish(execution, ended))
         if thread.never_started:
-            error = Timeout(f"no thread was free for {call.name} in {call.action.timeout_s:g} s", sent=Sent.NO)
+            error = Timeout(
+                f"no thread was free for {call.name} in {call.action.timeout_s:g} s", sent=Sent.NO
+            )
         return Outcome(
             error=error,
             attempts=attempts,
