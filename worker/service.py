@@ -44,8 +44,8 @@ CLOSE_TIMEOUT_S: Final = 5.0
 class Worker:
     """One worker process.
 
-    Start: sidecar, vault, publishing links, queue consumers. Stop: queue consumers take nothing more, what is in hand
-    is finished and answered, then everything is closed in the other order.
+    Start: monitoring, vault, publishing connections, queue consumers. Stop: the consumers receive nothing
+    more, the jobs in flight end and are replied to, then everything is closed in reverse order.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Worker:
         )
         self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
-        self._sidecar = MonitoringServer(
+        self._monitoring = MonitoringServer(
             settings.metrics_host,
             settings.metrics_port,
             metrics=self.metrics,
@@ -159,14 +159,14 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         try:
-            await self._sidecar.start()
+            await self._monitoring.start()
         except (PortTaken, CannotListen) as taken:
             raise SettingError(str(taken)) from None
         logger.info(
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            metrics=f"http://{self.settings.metrics_host}:{self._sidecar.port}/",
+            metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
@@ -236,7 +236,7 @@ class Worker:
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()
-        await self._sidecar.stop()
+        await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await Connection.open(
