@@ -12,17 +12,19 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
-from worker.broker.topology import Queue, Topology
+from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
 from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.job.executor import Executor
 from worker.job.processor import JobProcessor
-from worker.job.publisher import Publisher
+from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
@@ -42,11 +44,19 @@ CLOSE_TIMEOUT_S: Final = 5.0
 class Worker:
     """One worker process.
 
-    Start: sidecar, vault, publishing links, queue consumers. Stop: queue consumers take nothing more, what is in hand
-    is finished and answered, then everything is closed in the other order.
+    Start: monitoring, vault, publishing connections, queue consumers. Stop: the consumers receive nothing
+    more, the jobs in flight end and are replied to, then everything is closed in reverse order.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        redactor: Redactor,
+        *,
+        lease_policy: LeasePolicy | None = None,
+        hold_policy: HoldPolicy | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         for name, connector in registry.connectors.items():
@@ -82,11 +92,17 @@ class Worker:
             declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
-        self.ledger = ledger_of(settings)
+        self.ledger = ledger_of(settings, lease_policy)
         self._executor = Executor(
-            registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
+            registry,
+            self.credentials,
+            self._http,
+            self.ledger,
+            publishers=settings.publishers,
+            lease_policy=lease_policy,
+            hold_policy=hold_policy,
         )
-        publisher = Publisher(
+        publisher = JobPublisher(
             self.confirmed_publisher,
             self._direct,
             self.topology,
@@ -94,18 +110,20 @@ class Worker:
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
+        self.limiters = dict(self._make_limiters())
         self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
             self.metrics,
+            limiters=self.limiters,
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
         )
         self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
-        self._sidecar = MonitoringServer(
+        self._monitoring = MonitoringServer(
             settings.metrics_host,
             settings.metrics_port,
             metrics=self.metrics,
@@ -141,14 +159,14 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         try:
-            await self._sidecar.start()
+            await self._monitoring.start()
         except (PortTaken, CannotListen) as taken:
             raise SettingError(str(taken)) from None
         logger.info(
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            metrics=f"http://{self.settings.metrics_host}:{self._sidecar.port}/",
+            metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
@@ -218,21 +236,21 @@ class Worker:
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()
-        await self._sidecar.stop()
+        await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await Connection.open(
             self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
         )
 
-    def _make_consumers(self) -> Iterable[QueueConsumer]:
-        names = list(self.registry.connectors)
-        for name in names:
-            queue = self.topology.job_queue_name(name)
-            slots = ConcurrencyLimiter(
+    def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
+        """Create the slots of each queue; a connector's two queues share theirs."""
+        for name in self.registry.connectors:
+            queue, bulk = (self._job_queue(name, bulk=bulk) for bulk in (False, True))
+            limiter = ConcurrencyLimiter(
                 self.settings.concurrency,
                 tenant_total=self.settings.tenant_slots,
-                on_change=partial(self.metrics.slots, queue),
+                on_change=partial(self.metrics.slots, queue.name),
             )
             installed = self.registry.installed[name]
             self.metrics.add_connector(
@@ -241,28 +259,26 @@ class Worker:
                 distribution=installed.distribution,
                 version=installed.version,
             )
-            self.metrics.add_queue(queue, self.settings.concurrency)
-            self.metrics.add_queue(self.topology.job_queue_name(name, bulk=True), slots.bulk_total)
-            for bulk in (False, True):
-                yield QueueConsumer(
-                    self.topology.job_queue_name(name, bulk=bulk),
-                    connector=name,
-                    slots=slots,
-                    prefetch=slots.bulk_total if bulk else slots.total,
-                    connect=partial(self._connect, self.topology.job_queue_name(name, bulk=bulk)),
-                    declare=partial(self._declare_queue, self.topology.job_queue(name, bulk=bulk)),
-                    flowing=self.confirmed_publisher.flowing,
-                    bulk=bulk,
-                )
-        yield QueueConsumer(
-            self.topology.unrouted,
-            connector=None,
-            slots=ConcurrencyLimiter(UNROUTED_SLOTS),
-            prefetch=UNROUTED_SLOTS,
-            connect=partial(self._connect, self.topology.unrouted),
-            declare=self._declare_shared,
-            flowing=self.confirmed_publisher.flowing,
-        )
+            self.metrics.add_queue(queue.name, limiter.total)
+            self.metrics.add_queue(bulk.name, limiter.bulk_total)
+            yield queue, limiter
+            yield bulk, limiter
+        yield JobQueue(self.topology.unrouted, None), ConcurrencyLimiter(UNROUTED_SLOTS)
+
+    def _job_queue(self, connector: str, *, bulk: bool) -> JobQueue:
+        return JobQueue(self.topology.job_queue_name(connector, bulk=bulk), connector, bulk)
+
+    def _make_consumers(self) -> Iterable[QueueConsumer]:
+        for queue, limiter in self.limiters.items():
+            yield QueueConsumer(
+                queue,
+                prefetch=limiter.bulk_total if queue.bulk else limiter.total,
+                connect=partial(self._connect, queue.name),
+                declare=self._declare_shared
+                if queue.connector is None
+                else partial(self._declare_queue, self.topology.job_queue(queue.connector, bulk=queue.bulk)),
+                flowing=self.confirmed_publisher.flowing,
+            )
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)

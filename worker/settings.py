@@ -1,4 +1,4 @@
-"""The settings: the only reader of the environment."""
+"""The settings: the only module that reads the environment."""
 
 import ipaddress
 import os
@@ -68,7 +68,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseSettings):
-    """What an operator can set, by its name in the environment less the prefix CONNECTORS_."""
+    """The settings by their names in the environment, without the prefix CONNECTORS_."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("names no connector")
+            raise ValueError("names no connector; unset it to run our own, or name some, comma-separated")
         return tuple(dict.fromkeys(value))
 
     @field_validator("reply_to_pattern")
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not os.access(value, os.R_OK):
-            raise ValueError(f"{value} cannot be read")
+            raise ValueError(f"{value} cannot be read; check the path and its permissions")
         return value
 
     @field_validator("ca_file")
@@ -246,7 +246,7 @@ class Settings(BaseSettings):
 
     @property
     def vault_login(self) -> Literal["approle", "kubernetes", "token"]:
-        """The way to log in: as set, else what the other settings allow."""
+        """The login method: as set, else the one that the other settings allow."""
         return self.vault_auth or ("approle" if self.vault_role_id else "token")
 
     @property
@@ -302,7 +302,7 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings(**given: Any) -> Settings:
-    """Read the settings from the environment and `.env`; what is given goes before.
+    """Read the settings from the environment and `.env`; keyword arguments take precedence.
 
     Raises:
         SettingError: one line that names the setting.
@@ -323,7 +323,7 @@ def load_settings(**given: Any) -> Settings:
         raise SettingError(" ".join(str(error).split())[:300]) from None
 
 
-#: Names under which the surroundings may have set it.
+#: Settings that are also read from a second variable.
 _ALSO_NAMED: Final[Mapping[str, str]] = {
     "CONNECTORS_RABBITMQ_URL": "CONNECTORS_RABBITMQ_URL (or RABBITMQ_URL)",
     "CONNECTORS_VAULT_URL": "CONNECTORS_VAULT_URL (or VAULT_ADDR)",

@@ -11,6 +11,7 @@ from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from connectors.sdk.runtime.ledger import LedgerUnavailable
 from worker.ledger.database_url import DatabaseUrl
 from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
 from worker.ledger.faults import Fault, brief, sort
@@ -36,10 +37,6 @@ MAX_RACES: Final = 5
 
 T = TypeVar("T")
 Question = Callable[[AsyncConnection], Awaitable[T]]
-
-
-class LedgerUnavailable(Exception):
-    """The database did not do it; jobs that need it wait."""
 
 
 class _Failed(Exception):

@@ -1,4 +1,4 @@
-"""What the sidecar says of a worker: its readiness, check by check, and its state."""
+"""A worker's readiness, check by check, and its state for the status page."""
 
 import os
 import socket
@@ -10,26 +10,31 @@ from typing import Protocol
 from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
-from worker.ledger.store import Ledger
+from worker.job.concurrency import ConcurrencyLimiter
+from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
 class _Worker(Protocol):
-    """What of the worker is looked at."""
+    """The parts of the worker that are read."""
 
     registry: Registry
     consumers: list[QueueConsumer]
     credentials: CredentialSource
-    ledger: Ledger
+    ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
+
+    @property
+    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
 
     @property
     def is_stopping(self) -> bool: ...
 
 
 class WorkerStatus:
-    """Reads a worker's state for the sidecar; asks nobody, waits for nothing."""
+    """Reads a worker's state for the monitoring server; does no I/O, waits for nothing."""
 
     def __init__(self, worker: _Worker) -> None:
         self._worker = worker
@@ -37,7 +42,7 @@ class WorkerStatus:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     def checks(self) -> Mapping[str, Callable[[], str | None]]:
-        """Give the readiness checks by name."""
+        """Return the readiness checks by name."""
         return {
             "running": lambda: "draining" if self._worker.is_stopping else None,
             "broker": self._broker,
@@ -47,7 +52,7 @@ class WorkerStatus:
         }
 
     def snapshot(self) -> Status:
-        """Describe the worker now."""
+        """Return the worker's state now."""
         return Status(
             version=version("connectors-service"),
             uptime_s=time.monotonic() - self._started_at,
@@ -61,28 +66,34 @@ class WorkerStatus:
                 for each in self._worker.registry.installed.values()
             ),
             queues=tuple(
-                QueueStatus(
-                    consumer.queue,
-                    slots_used=consumer.slots.used,
-                    slots_free=consumer.slots.total - consumer.slots.used,
-                    fault=consumer.fault,
-                )
-                for consumer in self._worker.consumers
-                if not consumer.bulk
+                self._queue_status(consumer) for consumer in self._worker.consumers if not consumer.queue.bulk
             ),
             name=self._name,
             draining=self._worker.is_stopping,
         )
 
+    def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
+        limiter = self._worker.limiters[consumer.queue]
+        return QueueStatus(
+            consumer.queue.name,
+            slots_used=limiter.used,
+            slots_free=limiter.total - limiter.used,
+            fault=consumer.fault,
+        )
+
     def _broker(self) -> str | None:
         if not self._worker.confirmed_publisher.is_open:
-            return "not connected to publish"
+            return "the publishing connection is down"
         return (
-            None if self._worker.confirmed_publisher.flowing.is_set() else "the broker's memory or disk alarm"
+            None
+            if self._worker.confirmed_publisher.flowing.is_set()
+            else "the broker blocks publishing: its memory or disk alarm is on"
         )
 
     def _queues(self) -> str | None:
         faults = [
-            f"{consumer.queue}: {consumer.fault}" for consumer in self._worker.consumers if consumer.fault
+            f"{consumer.queue.name}: {consumer.fault}"
+            for consumer in self._worker.consumers
+            if consumer.fault
         ]
         return "; ".join(faults) or None
