@@ -19,7 +19,7 @@ from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, 
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import CredentialSource, NoVault
+from worker.credentials.source import SecretStore, NoVault
 from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
@@ -69,7 +69,7 @@ class Worker:
         #: The shared topology is there, and no other ledger is at work on this broker.
         self._alone = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: CredentialSource = (
+        self.credentials: SecretStore = (
             NoVault(self.metrics.credential_fetched)
             if settings.vault_url is None
             else VaultCredentials(
