@@ -19,7 +19,7 @@ from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, 
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import SecretStore, NoVault
+from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter

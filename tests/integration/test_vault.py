@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import CredentialDenied, CredentialNotFound
 from worker.credentials.cache import CachePolicy
-from worker.credentials.source import CredentialSource, FetchOutcome, VaultUnavailable
+from worker.credentials.source import SecretStore, FetchOutcome, VaultUnavailable
 from worker.credentials.vault_client import VaultAuthError
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_operator import VaultOperator
@@ -166,7 +166,7 @@ async def connect(admin: Admin) -> AsyncIterator[Connect]:
         await source.close()
 
 
-async def token_of(source: CredentialSource, tenant: str = "acme", credential: str = "default") -> object:
+async def token_of(source: SecretStore, tenant: str = "acme", credential: str = "default") -> object:
     return (await source.fetch(tenant, "http", credential))["token"]
 
 
