@@ -19,8 +19,8 @@ from tests.support.vault_stub import BAD_LOGIN, BAD_TOKEN, DENIED, SEALED, Answe
 from worker.credentials.cache import CachePolicy
 from worker.credentials.source import (
     CredentialName,
-    SecretStore,
     SecretFields,
+    SecretStore,
     SecretUnavailable,
     VaultUnavailable,
 )
