@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -32,6 +32,7 @@ from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
+from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
@@ -63,7 +64,6 @@ class Worker:
             connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
-        self._tls = broker_tls(settings)
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         #: The shared topology is there, and no other ledger is at work on this broker.
@@ -79,7 +79,7 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            http_policy(settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
@@ -240,7 +240,9 @@ class Worker:
 
     async def _connect(self, purpose: str) -> Connection:
         return await Connection.open(
-            self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
+            self.settings.rabbitmq_url.get_secret_value(),
+            name=f"connectors {purpose}",
+            tls=broker_tls(self.settings),
         )
 
     def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
