@@ -171,7 +171,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
         ("CONNECTORS_CA_FILE", __file__, "no certificate"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_it_and_tells_no_secret(
+def test_a_wrong_setting_is_one_line_that_names_it_without_secrets(
     settings: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     settings.setenv(name, value)
@@ -216,7 +216,7 @@ def test_secrets_are_masked_where_settings_are_shown(settings: pytest.MonkeyPatc
     assert "postgresql://u:******@localhost/x?a=b&password=******&c=d" in shown
 
 
-def test_a_slip_of_the_pen_is_found() -> None:
+def test_a_misspelt_setting_is_found() -> None:
     assert ["CONNECTORS_CONCURENCY"] == unknown_names({"CONNECTORS_CONCURENCY": "1", "PATH": ""})
     assert not unknown_names({f"CONNECTORS_{name.upper()}": "" for name in Settings.model_fields})
 
@@ -238,7 +238,7 @@ async def _hold(slots: ConcurrencyLimiter) -> None:
         pass
 
 
-async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_back() -> None:
+async def test_the_more_jobs_over_a_tenants_limit_the_longer_the_delay() -> None:
     crowded, alone = ConcurrencyLimiter(4), ConcurrencyLimiter(4)
 
     few = [alone.send_round("a") for _ in range(5)]
