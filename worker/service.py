@@ -20,20 +20,20 @@ from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
-from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import SqlLedger
+from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
 from worker.settings import SettingError, Settings
-from worker.tls import broker_tls, database_tls
+from worker.tls import broker_tls
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -294,38 +294,3 @@ class Worker:
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:
         exchanges = list(self.topology.exchanges())
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
-
-
-def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedger:
-    """Make the ledger that the settings name.
-
-    Raises:
-        SettingError: its directory cannot be made.
-    """
-    try:
-        return SqlLedger(
-            settings.ledger_url,
-            ttl_hours=settings.ledger_ttl_hours,
-            tls=database_tls(settings),
-            policy=policy,
-        )
-    except LedgerFault as fault:
-        raise SettingError(str(fault)) from None
-
-
-def vault_config(settings: Settings) -> VaultConfig:
-    """Take from the settings what the vault needs."""
-    assert settings.vault_url is not None
-    return VaultConfig(
-        url=settings.vault_url,
-        auth=settings.vault_login,
-        role_id=settings.vault_role_id,
-        secret_id=settings.vault_secret_id,
-        secret_id_file=settings.vault_secret_id_file,
-        token=settings.vault_token,
-        token_file=settings.vault_token_file,
-        mount=settings.vault_mount,
-        namespace=settings.vault_namespace,
-        ca_file=settings.ca_file,
-        plaintext_hosts=settings.plaintext_hosts,
-    )
