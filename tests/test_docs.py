@@ -74,6 +74,15 @@ def test_every_link_between_pages_leads_somewhere() -> None:
                 assert f"def {anchor}(" in (page.parent / target).read_text(), f"{page.name}: {anchor}"
 
 
+def test_every_file_that_contributing_names_exists() -> None:
+    named = re.findall(r"`([\w./]+(?:\.py|\.md|\.txt|\.toml|/))`", (ROOT / "CONTRIBUTING.md").read_text())
+
+    assert len(named) > 20
+    for name in named:
+        folders = (ROOT, ROOT / "tests", ROOT / "connectors")
+        assert any((folder / name).exists() for folder in folders), name
+
+
 @pytest.mark.parametrize("folder", ["worker", "connectors/sdk/runtime"])
 def test_the_code_map_names_every_module_and_no_other(folder: str) -> None:
     modules = {
