@@ -33,7 +33,7 @@ async def test_call_prints_the_reply_and_exits_with_its_status(
     slow = connectors("call", "dummy", "sleep", "--param", "seconds=9", "--timeout", "1")
     usage = connectors("call", "dummy", "echo", "--params", "{")
 
-    assert (1, "has a worker ever run") == (nobody.returncode, nobody.stderr.strip()[-24:-3] + "run") or (
+    assert (1, True) == (nobody.returncode, "start a worker once" in nobody.stderr) or (
         nobody.returncode in {1, 3}
     )
     assert (0, {"received_message": "hi"}) == (good.returncode, json.loads(good.stdout)["data"])
