@@ -1,4 +1,4 @@
-"""What a publisher imports: publish a job, or call and wait for its result."""
+"""The client for publishers: publish a job, or call an action and wait for its result."""
 
 import asyncio
 import ssl
@@ -25,14 +25,14 @@ from worker.broker import (
 )
 from worker.broker.topology import Topology, routing_key
 
-#: Seconds that `call` waits beyond the deadline: the worker answers at the deadline, and that takes its way.
+#: Seconds that `call` waits beyond the deadline: the worker replies at the deadline, and the reply takes a moment.
 GRACE_S: Final = 2.0
-#: Seconds before another try to reach the broker.
+#: Seconds before the next attempt to connect to the broker.
 RETRY_S: Final = 0.5
 
 
 class ConnectorsError(Exception):
-    """A job failed; `code` says how, `result` is the whole answer."""
+    """A job failed; `code` says how, `result` is the whole reply."""
 
     def __init__(self, result: Result) -> None:
         assert result.error is not None
@@ -43,7 +43,7 @@ class ConnectorsError(Exception):
 
 
 class NoReply(Exception):
-    """No answer came in time; the job may still run. The same id, sent again, tells what happened."""
+    """No reply came in time; the job may still run. Send the same id again to learn its result."""
 
     def __init__(self, job_id: str, waited_s: float) -> None:
         super().__init__(f"no reply to the job {job_id} in {waited_s:g} s; is a worker running?")
@@ -59,10 +59,10 @@ class _Call:
 
 
 class ConnectorsClient:
-    """A publisher's connection: many calls in flight, each answered on one reply queue.
+    """A publisher's connection: many calls in flight, their replies on one reply queue.
 
-    When the broker goes away, the calls in flight are sent again with the same id once it is back,
-    until their time is up: a job is known by its id, so its effect happens once.
+    If the broker is lost, the calls in flight are sent again with the same id once it is back, until
+    their timeout: the id is the idempotency key, so each effect happens once.
 
     Example:
         async with ConnectorsClient("amqp://guest:guest@localhost/") as client:
@@ -82,7 +82,7 @@ class ConnectorsClient:
         self._topology = Topology(prefix)
         self._reply_exchange = reply_exchange
         self._tls = tls
-        #: The broker checks it against our login; needed where publishers are mapped to tenants.
+        #: The broker checks it against our login; needed if publishers are mapped to tenants.
         self._user_id = user_id
         self._calls: dict[str, _Call] = {}
         self._ready = asyncio.Event()
@@ -95,7 +95,7 @@ class ConnectorsClient:
         """Connect.
 
         Raises:
-            BrokerError: the broker cannot be reached, or refuses us.
+            BrokerError: the broker cannot be reached, or rejects the login.
         """
         connection = await self._open()
         self._supervisor = asyncio.create_task(self._supervise(connection))
@@ -132,12 +132,12 @@ class ConnectorsClient:
         Args:
             timeout_s: seconds; becomes the job's deadline, too.
             key: the idempotency key; the same key is the same effect, once.
-            on_progress: called for each progress message; asks for them.
+            on_progress: called for each progress message; requests them.
 
         Raises:
             ConnectorsError: the job failed.
-            NoReply: no answer in time.
-            BrokerError: the broker will not take the job.
+            NoReply: no reply in time.
+            BrokerError: the broker refuses the job.
         """
         now = datetime.now(UTC)
         job = Job(
@@ -186,7 +186,7 @@ class ConnectorsClient:
             del self._calls[correlation_id]
 
     async def publish(self, job: Job, *, bulk: bool = False, timeout_s: float = 30.0) -> None:
-        """Publish a job that nobody waits for, and wait for the broker's confirm.
+        """Publish a job without waiting for its result; wait for the broker's confirm.
 
         Raises:
             BrokerError: it is not confirmed in time.
@@ -218,18 +218,18 @@ class ConnectorsClient:
             assert channel is not None
             try:
                 if not await channel.publish(self._topology.jobs, key, body, properties):
-                    raise BrokerError(f"no queue takes {key!r}: has a worker ever run on this broker?")
+                    raise BrokerError(f"no queue is bound for {key!r}; start a worker once on this broker")
                 return
             except PublishUncertain:
                 await asyncio.sleep(RETRY_S)
             except PublishRefused as refusal:
                 raise BrokerError(
-                    f"the broker refuses the job: {refusal}; has a worker ever run on it?"
+                    f"the broker refuses the job: {refusal}; start a worker once on this broker"
                 ) from None
 
     async def _open(self) -> Connection:
         connection = await Connection.open(self._url, name="connectors client", tls=self._tls)
-        replies = await Consumer.open(connection, "", self._take)
+        replies = await Consumer.open(connection, "", self._receive)
         self._reply_to = await replies.declare_reply_queue(self._reply_exchange)
         await replies.consume(0, no_ack=True)
         self._channel = await PublishChannel.open(connection)
@@ -238,7 +238,7 @@ class ConnectorsClient:
         return connection
 
     async def _supervise(self, connection: Connection) -> None:
-        """Come back after each loss, and send again what waits for an answer."""
+        """Reconnect after each loss, and send the calls in flight again."""
         while True:
             await connection.closed()
             self._ready.clear()
@@ -253,10 +253,10 @@ class ConnectorsClient:
                     with suppress(BrokerError):
                         await self._publish_call(correlation_id, call)
 
-    def _take(self, delivery: Delivery) -> None:
+    def _receive(self, delivery: Delivery) -> None:
         call = self._calls.get(delivery.properties.correlation_id or "")
         if call is None:
-            return  # a second copy, or an answer that came too late
+            return  # a second copy, or a reply that came too late
         if delivery.properties.type == PROGRESS_TYPE:
             if call.on_progress is not None:
                 call.on_progress(Progress.model_validate_json(delivery.body))

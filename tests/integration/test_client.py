@@ -41,7 +41,7 @@ async def test_a_failure_is_raised_with_its_code_and_the_whole_answer(
     assert {"call": "1"} == caught.value.result.metadata
 
 
-async def test_progress_is_shown_to_whoever_asks(broker_url: str, start_worker: StartWorker) -> None:
+async def test_progress_is_reported_if_asked_for(broker_url: str, start_worker: StartWorker) -> None:
     await start_worker(broker_url)
     stages: list[str] = []
 
@@ -68,9 +68,9 @@ async def test_without_a_worker_there_is_no_reply(broker_url: str, start_worker:
             await client.call("dummy", "ping", timeout_s=0.2)
 
 
-async def test_where_no_worker_ever_ran_a_call_says_so(broker_url: str) -> None:
+async def test_a_call_on_a_broker_without_topology_fails_in_one_line(broker_url: str) -> None:
     async with ConnectorsClient(broker_url) as client:
-        with pytest.raises(BrokerError, match="has a worker ever run"):
+        with pytest.raises(BrokerError, match="start a worker once"):
             await client.publish(Job(id="a", connector="dummy", action="ping"))
 
 
