@@ -15,6 +15,7 @@ from worker.broker.errors import (
     BrokerRefused,
     PublishRefused,
     PublishUncertain,
+    Refusal,
     TopologyMismatch,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "PublishChannel",
     "PublishRefused",
     "PublishUncertain",
+    "Refusal",
     "TopologyMismatch",
     "declare",
     "mark_ledger",
