@@ -269,6 +269,46 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
+async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    try:
+        with Stranger(victim_url) as stranger:  # its channel keeps the limit that it began with
+            await victim.eval("application:set_env(rabbit, max_message_size, 300000)")
+            await start_worker(victim_url)
+            large = stranger.send(job("dummy", "echo", {"message": "x" * 400_000}))
+            small = [stranger.send(job("dummy", "ping")) for _ in range(20)]
+            replies = await asyncio.to_thread(stranger.wait, [large, *small], 30)
+    finally:
+        await victim.eval("application:set_env(rabbit, max_message_size, 134217728)")
+
+    assert ["RESULT_TOO_LARGE"] == [reply["error"]["code"] for reply in replies[large]]
+    assert {"succeeded"} == {replies[each][0]["status"] for each in small}
+
+
+async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_dead_letter(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url, max_attempts="2")
+    sent = await publish(victim_url, 20, "sleep", seconds=3)
+    with Stranger(victim_url, reply_queue=None) as stranger:
+        for _ in range(5):
+            stranger.send(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+
+        await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        await worker.until_logged("queue consumer paused", count=3)
+        await asyncio.sleep(14)  # longer than a publish once waited for its confirm
+        await victim.ctl("set_vm_memory_high_watermark", "0.4")
+        await worker.ready(40)
+
+        await asyncio.to_thread(
+            stranger.until, lambda: stranger.depth("connectors.dead") >= 5, 60, lambda: "5"
+        )
+        assert 5 == stranger.depth("connectors.dead")
+        stranger.channel.queue_purge("connectors.dead")
+    assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
+
+
 async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
