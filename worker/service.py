@@ -14,6 +14,7 @@ from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.connector import BrokerConnector
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
@@ -53,7 +54,9 @@ class Worker:
             connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
-        self._tls = broker_tls(settings)
+        self._connector = BrokerConnector(
+            settings.rabbitmq_url.get_secret_value(), tls=partial(broker_tls, settings)
+        )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         #: The shared topology is there, and no other ledger is at work on this broker.
@@ -223,9 +226,7 @@ class Worker:
         await self._sidecar.stop()
 
     async def _connect(self, purpose: str) -> Connection:
-        return await Connection.open(
-            self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
-        )
+        return await self._connector.open(f"connectors {purpose}")
 
     def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
         """Create the slots of each queue; a connector's two queues share theirs."""

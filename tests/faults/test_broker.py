@@ -371,6 +371,22 @@ async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
+async def test_a_connection_limit_is_named_and_waited_out(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    vhost = victim_url.rpartition("/")[2]
+    await victim.ctl("set_vhost_limits", "-p", vhost, '{"max-connections": 1}')
+    worker = await start_worker(victim_url, ready=False)
+    await worker.until_logged("queue consumer cannot connect")
+    said = " ".join(line["reason"] for line in worker.logged("queue consumer cannot connect"))
+
+    await victim.ctl("clear_vhost_limits", "-p", vhost)
+    await worker.ready(30)
+
+    assert "connection limit (1) is reached" in said
+    assert "virtual host" not in said
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
