@@ -105,6 +105,10 @@ class Consumer:
             await close_channel(channel)
         return found.consumer_count or 0
 
+    async def close(self) -> None:
+        """Close the channel; what was not settled is delivered again."""
+        await close_channel(self._channel)
+
     async def cancel(self) -> None:
         """Receive no more; what was received can still be settled."""
         if self._tag is None or self._channel.is_closed:
