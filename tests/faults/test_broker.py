@@ -273,12 +273,12 @@ async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_lar
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     try:
-        with Stranger(victim_url) as stranger:  # its channel keeps the limit that it began with
+        with ExternalClient(victim_url) as external:  # its channel keeps the limit that it began with
             await victim.eval("application:set_env(rabbit, max_message_size, 300000)")
             await start_worker(victim_url)
-            large = stranger.send(job("dummy", "echo", {"message": "x" * 400_000}))
-            small = [stranger.send(job("dummy", "ping")) for _ in range(20)]
-            replies = await asyncio.to_thread(stranger.wait, [large, *small], 30)
+            large = external.send(job("dummy", "echo", {"message": "x" * 400_000}))
+            small = [external.send(job("dummy", "ping")) for _ in range(20)]
+            replies = await asyncio.to_thread(external.wait, [large, *small], 30)
     finally:
         await victim.eval("application:set_env(rabbit, max_message_size, 134217728)")
 
@@ -291,9 +291,9 @@ async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_de
 ) -> None:
     worker = await start_worker(victim_url, max_attempts="2")
     sent = await publish(victim_url, 20, "sleep", seconds=3)
-    with Stranger(victim_url, reply_queue=None) as stranger:
+    with ExternalClient(victim_url, reply_queue=None) as external:
         for _ in range(5):
-            stranger.send(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+            external.send(job("dummy", "fail", {"code": "UNAVAILABLE"}))
 
         await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
         await worker.until_logged("queue consumer paused", count=3)
@@ -302,10 +302,10 @@ async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_de
         await worker.ready(40)
 
         await asyncio.to_thread(
-            stranger.until, lambda: stranger.depth("connectors.dead") >= 5, 60, lambda: "5"
+            external.until, lambda: external.depth("connectors.dead") >= 5, 60, lambda: "5"
         )
-        assert 5 == stranger.depth("connectors.dead")
-        stranger.channel.queue_purge("connectors.dead")
+        assert 5 == external.depth("connectors.dead")
+        external.channel.queue_purge("connectors.dead")
     assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import StartWorker
 from tests.support.proxy import Proxy, proxy
-from tests.support.rpc import Stranger
+from tests.support.rpc import ExternalClient
 from worker.broker import BrokerError
 from worker.client import ConnectorsClient, ConnectorsError, NoReply, UnreadableReply
 from worker.dev.rabbitmq import PrivateRabbitMQ
@@ -143,14 +143,14 @@ async def test_a_job_that_the_broker_refuses_fails_at_once_and_hurts_no_other(
         assert "succeeded" == (await slow).status
 
 
-def answer(stranger: Stranger, body: dict[str, Any] | bytes) -> None:
+def answer(external: ExternalClient, body: dict[str, Any] | bytes) -> None:
     """Answer the next job as another worker would."""
 
     def taken() -> bool:
-        method, properties, _ = stranger.channel.basic_get("connectors.jobs.dummy", auto_ack=True)
+        method, properties, _ = external.channel.basic_get("connectors.jobs.dummy", auto_ack=True)
         if method is None:
             return False
-        stranger.channel.basic_publish(
+        external.channel.basic_publish(
             "",
             properties.reply_to,
             body if isinstance(body, bytes) else json.dumps(body).encode(),
@@ -158,7 +158,7 @@ def answer(stranger: Stranger, body: dict[str, Any] | bytes) -> None:
         )
         return True
 
-    stranger.until(taken, 20, lambda: "a job")
+    external.until(taken, 20, lambda: "a job")
 
 
 def newer(**fields: Any) -> dict[str, Any]:
@@ -195,20 +195,20 @@ async def test_a_newer_workers_reply_is_read_for_what_is_known(
 ) -> None:
     worker = await start_worker(broker_url)
     worker.kill()
-    with Stranger(broker_url, reply_queue=None) as stranger:
+    with ExternalClient(broker_url, reply_queue=None) as external:
         async with ConnectorsClient(broker_url) as client:
             calling = asyncio.create_task(ping(client))
-            await asyncio.to_thread(answer, stranger, newer())
+            await asyncio.to_thread(answer, external, newer())
             assert "pong" == await calling
 
             calling = asyncio.create_task(ping(client))
-            await asyncio.to_thread(answer, stranger, newer(status="failed", data=None, error=NEW_ERROR))
+            await asyncio.to_thread(answer, external, newer(status="failed", data=None, error=NEW_ERROR))
             with pytest.raises(ConnectorsError, match="QUOTA_OF_THE_MOON: the moon is full") as failed:
                 await calling
             assert "QUOTA_OF_THE_MOON" == failed.value.code
             assert "Not tonight." == failed.value.error.say
 
             calling = asyncio.create_task(ping(client))
-            await asyncio.to_thread(answer, stranger, b"[]")
+            await asyncio.to_thread(answer, external, b"[]")
             with pytest.raises(UnreadableReply, match="not a JSON object"):
                 await calling

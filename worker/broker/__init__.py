@@ -8,7 +8,7 @@ import logging
 
 from worker.broker.channels import Browser, Consumer, PublishChannel
 from worker.broker.connection import Closed, Connection
-from worker.broker.declaring import declare, mark_ledger
+from worker.broker.declaring import declare
 from worker.broker.delivery import Delivery, Properties
 from worker.broker.errors import (
     BrokerError,
@@ -34,7 +34,6 @@ __all__ = [
     "Refusal",
     "TopologyMismatch",
     "declare",
-    "mark_ledger",
 ]
 
 # The client logs each lost connection with a traceback; our own parts log it in one line.
