@@ -8,21 +8,26 @@ from importlib.metadata import version
 from typing import Protocol
 
 from connectors.registry import Registry
-from worker.broker.confirmed_publisher import Outbox
-from worker.broker.queue_consumer import Lane
+from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
+from worker.job.concurrency import ConcurrencyLimiter
 from worker.ledger.store import Ledger
-from worker.monitoring.status import ConnectorStatus, LaneStatus, Status
+from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
 class _Worker(Protocol):
     """What of the worker is looked at."""
 
     registry: Registry
-    lanes: list[Lane]
+    consumers: list[QueueConsumer]
     credentials: CredentialSource
     ledger: Ledger
-    outbox: Outbox
+    confirmed_publisher: ConfirmedPublisher
+
+    @property
+    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
 
     @property
     def is_stopping(self) -> bool: ...
@@ -41,7 +46,7 @@ class WorkerStatus:
         return {
             "running": lambda: "draining" if self._worker.is_stopping else None,
             "broker": self._broker,
-            "lanes": self._lanes,
+            "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
         }
@@ -60,25 +65,33 @@ class WorkerStatus:
                 )
                 for each in self._worker.registry.installed.values()
             ),
-            lanes=tuple(
-                LaneStatus(
-                    lane.queue,
-                    slots_used=lane.slots.used,
-                    slots_free=lane.slots.total - lane.slots.used,
-                    fault=lane.fault,
-                )
-                for lane in self._worker.lanes
-                if not lane.bulk
+            queues=tuple(
+                self._queue_status(consumer) for consumer in self._worker.consumers if not consumer.queue.bulk
             ),
             name=self._name,
             draining=self._worker.is_stopping,
         )
 
-    def _broker(self) -> str | None:
-        if not self._worker.outbox.is_open:
-            return "not connected to publish"
-        return None if self._worker.outbox.flowing.is_set() else "the broker's memory or disk alarm"
+    def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
+        limiter = self._worker.limiters[consumer.queue]
+        return QueueStatus(
+            consumer.queue.name,
+            slots_used=limiter.used,
+            slots_free=limiter.total - limiter.used,
+            fault=consumer.fault,
+        )
 
-    def _lanes(self) -> str | None:
-        faults = [f"{lane.queue}: {lane.fault}" for lane in self._worker.lanes if lane.fault]
+    def _broker(self) -> str | None:
+        if not self._worker.confirmed_publisher.is_open:
+            return "not connected to publish"
+        return (
+            None if self._worker.confirmed_publisher.flowing.is_set() else "the broker's memory or disk alarm"
+        )
+
+    def _queues(self) -> str | None:
+        faults = [
+            f"{consumer.queue.name}: {consumer.fault}"
+            for consumer in self._worker.consumers
+            if consumer.fault
+        ]
         return "; ".join(faults) or None
