@@ -37,9 +37,8 @@ def private_names(text: str) -> list[str]:
     for module, names, plain in _IMPORT.findall(text):
         if plain:
             found.append(plain)
-        for name in re.findall(r"(\w+)(?:[ ]+as[ ]+\w+)?[ ]*(?:,|$|\))", names.replace("\n", " ").strip()):
-            if name not in public.get(module, ()):
-                found.append(f"{module}.{name}")
+        each = re.findall(r"(\w+)(?:[ ]+as[ ]+\w+)?[ ]*(?:,|$|\))", names.replace("\n", " ").strip())
+        found += [f"{module}.{name}" for name in each if name not in public.get(module, ())]
     return found
 
 
