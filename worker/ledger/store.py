@@ -182,9 +182,9 @@ class SqlLedger:
         ours = sa.and_(_is(identity), entries.c.fence == fence, entries.c.state == "undoing")
         statements = (
             sa.delete(entries).where(ours, entries.c.before_undo.is_(None)),
-            sa.update(entries)
-            .where(ours)
-            .values(state=entries.c.before_undo, before_undo=None, lease_until=0.0),
+            sa.update(entries).where(ours).values(
+                state=entries.c.before_undo, before_undo=None, lease_until=0.0
+            ),
         )
 
         async def put_back(connection: AsyncConnection) -> bool:
@@ -335,11 +335,11 @@ class SqlLedger:
             return Absent()
         return InProgress(max(0.0, lease_s))
 
-    async def _claim_undo(
-        self, connection: AsyncConnection, identity: Identity
-    ) -> Claimed | InProgress | Undone:
+    async def _claim_undo(self, connection: AsyncConnection, identity: Identity) -> Claimed | InProgress | Undone:
         expired = entries.c.expires_at < self._now
-        alive = sa.and_(entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired))
+        alive = sa.and_(
+            entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired)
+        )
         undone = sa.and_(entries.c.state == "undone", sa.not_(expired))
         statement = (
             self._insert(entries)
@@ -401,7 +401,9 @@ class SqlLedger:
 
     def _is_leased(self) -> sa.ColumnElement[bool]:
         """Whether a row's lease holds; one that ends too far away was written by a clock that was set back since."""
-        return sa.and_(entries.c.lease_until >= self._now, entries.c.lease_until <= self._now + MAX_LEASE_S)
+        return sa.and_(
+            entries.c.lease_until >= self._now, entries.c.lease_until <= self._now + MAX_LEASE_S
+        )
 
     async def _update(
         self, identity: Identity, fence: int, *conditions: sa.ColumnElement[bool], **values: Any
