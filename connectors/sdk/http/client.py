@@ -7,7 +7,7 @@ tenant, connector, credential and deadline. One call goes through these steps:
 2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
-5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
+5. a 401 renews the token once; a redirect is followed if that is allowed, each hop through 1 to 4
 6. 400 and more become an error (`status`)
 
 All within one total deadline. Each error says in `sent` how far the job had come:
@@ -35,6 +35,7 @@ from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
 from connectors.sdk.http.circuit_breaker import HostBreakers
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
+from connectors.sdk.http.content_coding import ACCEPT_ENCODING
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
@@ -276,8 +277,8 @@ class HttpClient:
             timeout_s: for the call in all; the job's deadline cuts it short until a write has left.
             max_bytes: most decoded bytes of the answer.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                given.
-            raise_for_status: turn 400 and more into an error.
+                given. Any other method follows 307 and 308 within its origin, whatever is said here.
+            raise_for_status: turn 400 and more into an error, and a redirect of a write, too.
             changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
             unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
 
@@ -307,7 +308,7 @@ class HttpClient:
         )
         try:
             response = await self._call().run(request, auth, follow_redirects)
-            if raise_for_status and is_error(response.status_code):
+            if raise_for_status and is_error(response.status_code, method):
                 raise self._error_of(request, response)
         except ConnectorError as error:
             self._effects.cover(error, is_safe=request.is_safe)
@@ -381,7 +382,7 @@ class HttpClient:
     def _merge_headers(
         self, target: Target, headers: Headers | None, content_type: str | None
     ) -> dict[str, str]:
-        merged = {"User-Agent": "connectors-service", "Accept": "*/*"}
+        merged = {"User-Agent": "connectors-service", "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
         if content_type is not None:
             merged["Content-Type"] = content_type
         if headers:

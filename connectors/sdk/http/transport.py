@@ -26,6 +26,7 @@ import yarl
 
 from connectors.sdk.errors import ConnectorError, Sent, Unavailable
 from connectors.sdk.http.charset import charset_of
+from connectors.sdk.http.content_coding import BadContent, BodyDecoder, ContentTooLarge
 from connectors.sdk.http.request import HttpRequest
 from connectors.sdk.http.resolver import GuardedResolver, Lookup
 from schemas.error import Code
@@ -37,7 +38,7 @@ LOOKUP_TTL_S: Final = 10
 KEEP_ALIVE_S: Final = 4.0
 #: Longest line and header of an answer. aiohttp's own 8190 is short for some policy headers.
 MAX_HEADER_BYTES: Final = 16_384
-#: Bytes read and decompressed at a time: how far a cap can be overrun.
+#: Bytes read at a time.
 READ_CHUNK_BYTES: Final = 65_536
 
 
@@ -118,7 +119,7 @@ class Transport:
                 ) as answer,
             ):
                 return await _read(answer, request)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, BadContent) as error:
             failure = _explain(error, request.target.host, progress)
         # Raised outside of the handler: aiohttp's errors hold the request's headers, secrets included.
         raise failure
@@ -151,6 +152,8 @@ class Transport:
                 ssl=self._tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Decoded by `content_coding`, which checks that the body is whole.
+            auto_decompress=False,
             # The client's total deadline is the only one: aiohttp's would be taken for it.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             skip_auto_headers=("User-Agent", "Content-Type"),
@@ -181,30 +184,34 @@ async def _read(answer: aiohttp.ClientResponse, request: HttpRequest) -> httpx.R
     if answer.status < 200:
         raise Unavailable(f"{host} answered with a change of protocol", sent=Sent.UNCERTAIN)
     chunks: list[bytes] = []
-    size_bytes = 0
     try:
-        async for chunk in answer.content.iter_any():
-            size_bytes += len(chunk)
-            chunks.append(chunk)
-            if size_bytes > request.max_bytes:
-                raise _Overflow
-    except (aiohttp.ClientError, OSError, _Overflow) as error:
+        await _read_into(chunks, answer, request)
+    except (aiohttp.ClientError, OSError, BadContent, ContentTooLarge) as error:
         answer.close()
         if answer.status < 400:
-            if not isinstance(error, _Overflow):
-                raise
-            # The provider has done what was asked; only its answer is of no use.
-            raise ConnectorError(
-                f"the answer of {host} is over {request.max_bytes} bytes",
-                code=Code.RESULT_TOO_LARGE,
-                sent=Sent.UNCERTAIN,
-            ) from None
-    content = b"".join(chunks)[: request.max_bytes]
-    return _as_httpx(answer, request, content)
+            if isinstance(error, ContentTooLarge):
+                raise _too_large(request) from None
+            raise
+    return _as_httpx(answer, request, b"".join(chunks))
 
 
-class _Overflow(Exception):
-    """More bytes than the cap."""
+async def _read_into(chunks: list[bytes], answer: aiohttp.ClientResponse, request: HttpRequest) -> None:
+    """Read and decode the body; what came before a failure is kept."""
+    coding = "" if request.method == "HEAD" else answer.headers.get("content-encoding", "")
+    decoder = BodyDecoder(coding, request.max_bytes)
+    async for chunk in answer.content.iter_any():
+        for piece in decoder.feed(chunk):
+            chunks.append(piece)  # noqa: PERF402  # kept though the next one fails
+    decoder.finish()
+
+
+def _too_large(request: HttpRequest) -> ConnectorError:
+    # The provider has done what was asked; only its answer is of no use.
+    return ConnectorError(
+        f"the answer of {request.target.host} is over {request.max_bytes} bytes",
+        code=Code.RESULT_TOO_LARGE,
+        sent=Sent.UNCERTAIN,
+    )
 
 
 class Answer(httpx.Response):
@@ -268,7 +275,7 @@ def _explain(error: Exception, host: str, progress: SendProgress) -> ConnectorEr
         else:
             what = f"{host} cannot be reached"
         return Unavailable(what, sent=Sent.NO)
-    if isinstance(error, aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientPayloadError | BadContent):
         what = f"{host} broke off its answer, or encoded it wrongly"
     elif isinstance(error, aiohttp.ClientResponseError):
         what = f"{host} answered with what is not HTTP"
