@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
-from connectors.sdk.http import charset_of
+from connectors.sdk.http import decode_text
 
 if TYPE_CHECKING:
     import httpx
@@ -21,7 +21,7 @@ _TEXT_TYPE: Final = re.compile(
     r"text/.*|application/([a-z0-9.+-]*\+)?(xml|yaml)|application/(javascript|x-www-form-urlencoded|graphql)"
 )
 #: Digits or an exponent that a float cannot hold.
-_HUGE_NUMBER: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+_HUGE_NUMBER: Final = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 class HttpResult(BaseModel):
@@ -30,39 +30,48 @@ class HttpResult(BaseModel):
     status: int
     headers: dict[str, str] = Field(description="Names in lower case, repeated ones joined by commas.")
     body: Any = Field(description="JSON, text, {base64} or null.")
+    body_truncated: bool = Field(
+        default=False, description="The write succeeded, and its answer was too large to be passed on."
+    )
 
 
-def read_body(content: bytes, response: "httpx.Response") -> Any:
+def read_body(content: bytes, response: "httpx.Response", *, parse_json: bool = False) -> Any:
+    """Return a body as JSON, text or base64; None if there is none.
+
+    Args:
+        parse_json: read it as JSON whatever its type says.
+    """
     if not content:
         return None
     content_type = response.headers.get("content-type", "").lower()
     media_type = content_type.partition(";")[0].strip()
-    charset = charset_of(content_type)
-    if _JSON_TYPE.fullmatch(media_type):
+    text = decode_text(content, content_type)
+    if text is not None and (parse_json or _JSON_TYPE.fullmatch(media_type)):
         try:
-            return _read_json(content if charset == "utf-8" else content.decode(charset).encode())
+            return _read_json(text)
         except ValueError:
-            return content.decode(charset, "replace")
-    if _TEXT_TYPE.fullmatch(media_type) or "charset=" in content_type:
-        return content.decode(charset, "replace")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    return {"base64": base64.b64encode(content).decode()} if "\0" in text else text
+            return text
+    is_text = (
+        _TEXT_TYPE.fullmatch(media_type) or _JSON_TYPE.fullmatch(media_type) or "charset=" in content_type
+    )
+    if text is None or (not is_text and "\0" in text):
+        return {"base64": base64.b64encode(content).decode()}
+    return text
 
 
 def quote_body(content: bytes, response: "httpx.Response") -> Any:
-    """Give a refusal's body as it is, or as text cut short."""
+    """Return a refusal's body as it is, or as text cut short."""
     if len(content) <= MAX_QUOTED_BYTES:
         return read_body(content, response)
-    text = content[:MAX_QUOTED_BYTES].decode(charset_of(response.headers.get("content-type", "")), "ignore")
+    text = decode_text(content, response.headers.get("content-type", ""))
+    if text is None:
+        return {"base64": base64.b64encode(content[: MAX_QUOTED_BYTES * 3 // 4]).decode()}
     return text.encode()[:MAX_QUOTED_BYTES].decode(errors="ignore")
 
 
-def _read_json(content: bytes) -> Any:
+def _read_json(text: str) -> Any:
     """Read JSON that can be written again: no NaN, no infinity (`1e999` would become one)."""
-    value = from_json(content.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False)
-    if _HUGE_NUMBER.search(content):
+    value = from_json(text, allow_inf_nan=False)
+    if _HUGE_NUMBER.search(text):
         json.dumps(value, allow_nan=False)
     return value
