@@ -150,13 +150,11 @@ class Kit:
 
         while True:
             deadline = Deadline(job.deadline, self.clock)
-            attempt = Attempt(
-                deadline, attempts=attempts, is_uncertain=is_uncertain, report_progress=report
-            )
+            attempt = Attempt(deadline, attempts=attempts, is_uncertain=is_uncertain, report_progress=report)
             try:
                 outcome = await self._executor.execute(job, attempt)
             except Snooze as snooze:
-                self.clock.skip(snooze.retry_in_s or SNOOZE_S)
+                self.clock.skip(snooze.retry_in_s or snooze.at_most_s or SNOOZE_S)
                 continue
             if outcome.ack_after is not None:
                 await outcome.ack_after
