@@ -13,6 +13,8 @@ from connectors.sdk.http import decode_text
 if TYPE_CHECKING:
     import httpx
 
+#: How much of a body a reply holds beside the headers: 1 MiB in all.
+MAX_ANSWER_BYTES: Final = 2**20 - 65_536
 #: How much of a refusal's body `error.data` quotes.
 MAX_QUOTED_BYTES: Final = 8192
 

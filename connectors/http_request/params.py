@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from connectors.http_request.body import Part, Scalar, bytes_of
 from connectors.http_request.path import encode_path
 from connectors.sdk import Personal
 from connectors.sdk.http import TRANSPORT_HEADERS, encode_query, header_fault
@@ -31,7 +32,6 @@ _RESERVED_HEADERS: Final = TRANSPORT_HEADERS | {
 }
 _RESERVED_PREFIXES: Final = ("proxy-", "x-forwarded-")
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-Scalar = str | int | float | bool
 
 
 class RequestParams(BaseModel):
@@ -43,13 +43,24 @@ class RequestParams(BaseModel):
     path: str = Field(
         description="Begins with /, below base_url; a % stands for an escape.", examples=["/orders/17"]
     )
-    # What is sent is somebody's business: nobody here knows what of it is personal.
+    # What is sent is somebody's business: what of it is personal is not known here.
     query: Personal[dict[str, Scalar | list[Scalar]]] = Field(default={}, examples=[{"limit": 10}])
     headers: dict[str, str] = {}
     json_body: Personal[Any] = Field(default=None, alias="json", description="A JSON value to send.")
     body: Personal[str | None] = Field(
         default=None, description="Text to send; its type by the header Content-Type."
     )
+    form: Personal[dict[str, Scalar | list[Scalar]] | None] = Field(
+        default=None, description="A form to send, as application/x-www-form-urlencoded."
+    )
+    multipart: Personal[dict[str, Scalar | Part | list[Scalar | Part]] | None] = Field(
+        default=None,
+        description="A form with files to send, as multipart/form-data: each name's text, file, or several.",
+    )
+    base64: Personal[str | None] = Field(
+        default=None, description="Bytes to send, in base64; their type by the header Content-Type."
+    )
+    parse_json: bool = Field(default=False, description="Read the answer as JSON, whatever its type says.")
     timeout_s: float = Field(default=30.0, gt=0, le=MAX_TIMEOUT_S, description="Seconds for the whole call.")
 
     @field_validator("path")
@@ -57,14 +68,21 @@ class RequestParams(BaseModel):
     def _check_path(cls, path: str) -> str:
         return encode_path(path)
 
-    @field_validator("query")
+    @field_validator("query", "form", "multipart")
     @classmethod
-    def _check_query(cls, query: dict[str, Scalar | list[Scalar]]) -> dict[str, Scalar | list[Scalar]]:
-        for value in query.values():
+    def _check_numbers(cls, fields: dict[str, Any] | None) -> dict[str, Any] | None:
+        for value in (fields or {}).values():
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, float) and not math.isfinite(item):
                     raise ValueError("must have finite numbers")
-        return query
+        return fields
+
+    @field_validator("base64")
+    @classmethod
+    def _check_base64(cls, text: str | None) -> str | None:
+        if text is not None:
+            bytes_of(text)
+        return text
 
     @field_validator("headers")
     @classmethod
@@ -86,9 +104,11 @@ class RequestParams(BaseModel):
     def _check_whole(self) -> Self:
         if len(self.url) > MAX_URL_CHARS:
             raise ValueError(f"path and query have more than {MAX_URL_CHARS} characters")
-        if self.has_json and self.body is not None:
-            raise ValueError("json and body exclude each other")
-        if self.method in {"GET", "HEAD"} and (self.has_json or self.body is not None):
+        given = [name for name in ("body", "form", "multipart", "base64") if getattr(self, name) is not None]
+        given += ["json"] if self.has_json else []
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.method in {"GET", "HEAD"} and given:
             raise ValueError(f"{self.method} carries no body")
         return self
 

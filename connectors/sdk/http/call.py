@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import httpx
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Rejected, Sent, Timeout
-from connectors.sdk.http.address import RefusedAddress, Target, check_target, read_url
+from connectors.sdk.http.address import Reach, RefusedAddress, Target, check_target, read_url
 from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
 from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
@@ -132,10 +132,12 @@ class HttpCall:
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
-        headers = request.headers
-        if there.origin != here.origin:
-            headers = {name: value for name, value in headers.items() if name.lower() in _CROSSING_HEADERS}
-        return replace(request, target=there, headers=headers)
+        if there.origin == here.origin:
+            return replace(request, target=there)
+        crossing = {
+            name: value for name, value in request.headers.items() if name.lower() in _CROSSING_HEADERS
+        }
+        return replace(request, target=there, headers=crossing, secret_query="", tls=None)
 
     async def _send(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
         """Put one request on the wire, and let the account's breaker learn from how it ends."""
@@ -150,7 +152,7 @@ class HttpCall:
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
             outcome = "cancelled"
-            response = await self._send_in_time(request, effect)
+            response = await self._send_in_time(replace(request, goes_out=reach is Reach.PUBLIC), effect)
             outcome = f"{response.status_code // 100}xx"
             _report(breaker, permit, response, state.wall_clock())
             permit = None

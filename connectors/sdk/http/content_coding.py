@@ -6,7 +6,10 @@ leaves x-gzip and stacked codings undecoded.
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import httpx
 
 #: What we ask for, and all that we decode.
 ACCEPT_ENCODING: Final = "gzip, deflate"
@@ -21,6 +24,20 @@ _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _FOREIGN: Final = frozenset(
     {"aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "zstd"}
 )
+
+
+#: Set in the extensions of an answer whose body is not whole.
+_CUT: Final = "connectors_cut"
+
+
+def mark_cut(response: "httpx.Response") -> None:
+    """Mark an answer whose body is not whole."""
+    response.extensions[_CUT] = True
+
+
+def is_cut(response: "httpx.Response") -> bool:
+    """Return whether the body of an answer is not whole: too large, or broken off in a refusal."""
+    return bool(response.extensions.get(_CUT))
 
 
 class BadContent(ValueError):

@@ -72,7 +72,10 @@ async def echo(received: web.Request) -> web.StreamResponse:
 def test_the_action_is_declared_as_the_contract_says() -> None:
     schema = request.signature.schema
 
-    assert {"method", "path", "query", "headers", "json", "body", "timeout_s"} == set(schema["properties"])
+    bodies = {"json", "body", "form", "multipart", "base64"}
+    assert {"method", "path", "query", "headers", "timeout_s", "parse_json"} | bodies == set(
+        schema["properties"]
+    )
     assert ["method", "path"] == schema["required"]
     assert schema["additionalProperties"] is False
 
