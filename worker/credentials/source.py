@@ -19,19 +19,12 @@ from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
+from connectors.sdk.runtime.infrastructure import InfrastructureUnavailable
 from schemas.job import NAME_PATTERN, SCOPE_PATTERN
 
 
-class VaultUnavailable(Exception):
-    """No secret can be had from the vault for now: infrastructure, nobody's attempt.
-
-    Args:
-        reason: in our own words; safe in logs, on `/readyz` and on the wire.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+class VaultUnavailable(InfrastructureUnavailable):
+    """The vault cannot give a secret for now; no fault of the job's."""
 
 
 class FetchOutcome(StrEnum):
