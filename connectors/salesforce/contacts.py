@@ -9,7 +9,6 @@ from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforc
 from connectors.salesforce.describe import check_paths, with_visible
 from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import CreateContact, GetContact, UpdateContact
-from connectors.salesforce.phone import is_same, terms_of
 from connectors.salesforce.rows import plain, query_rows, records_of
 from connectors.salesforce.soql import find, select
 from connectors.salesforce.writing import (
@@ -22,6 +21,7 @@ from connectors.salesforce.writing import (
 )
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import NotFound
+from connectors.sdk.phone import same_number, search_terms
 
 #: What is answered of a contact unless `fields` says otherwise.
 CONTACT_FIELDS: Final = (
@@ -126,11 +126,12 @@ async def _by(api: SalesforceApi, paths: Sequence[str], where: str, value: str) 
 
 async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> list[Record]:
     """Search for the ways the number may be written, and keep what is the same number."""
-    records = await _search(api, terms_of(phone), "PHONE", [*paths, *PHONE_FIELDS])
+    # An extension in the record follows the number's digits.
+    records = await _search(api, search_terms(phone), "PHONE", [*paths, *PHONE_FIELDS], longer=True)
     same = [
         record
         for record in records
-        if any(is_same(phone, str(record.get(field) or "")) for field in PHONE_FIELDS)
+        if any(same_number(phone, str(record.get(field) or "")) for field in PHONE_FIELDS)
     ]
     return [_only(record, paths) for record in same]
 
@@ -142,9 +143,11 @@ async def _by_name(api: SalesforceApi, paths: Sequence[str], name: str) -> list[
     return [_only(record, paths) for record in exact or records]
 
 
-async def _search(api: SalesforceApi, terms: Sequence[str], group: str, paths: Sequence[str]) -> list[Record]:
+async def _search(
+    api: SalesforceApi, terms: Sequence[str], group: str, paths: Sequence[str], *, longer: bool = False
+) -> list[Record]:
     async def look(shown: Sequence[str]) -> list[Record]:
-        sosl = find(terms, group, {"Contact": shown}, limit=MAX_MATCHES)
+        sosl = find(terms, group, {"Contact": shown}, limit=MAX_MATCHES, longer=longer)
         answer = await api.run(lambda org: org.api.search(sosl))
         return records_of(answer or {"searchRecords": []}, "searchRecords")
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
+from connectors.sdk.phone import is_phone_number
+
 #: Letters by which an 18-character id says which of its 15 characters are capitals.
 _CHECK: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
@@ -52,6 +54,12 @@ def _check_words(text: str) -> str:
     return text
 
 
+def _check_phone(text: str) -> str:
+    if not is_phone_number(text):
+        raise ValueError("must be a telephone number, such as +90 (532) 111 22 33")
+    return text
+
+
 def _unique(names: list[str]) -> list[str]:
     return list({name.lower(): name for name in reversed(names)}.values())[::-1]
 
@@ -95,6 +103,7 @@ Email = Annotated[
     ),
     Field(max_length=254, examples=["ada@lovelace.example"]),
 ]
+Phone = Annotated[str, AfterValidator(_check_phone), Field(examples=["+90 532 111 22 33"])]
 #: Words to search for.
 Words = Annotated[str, AfterValidator(_check_words), Field(min_length=2, max_length=200)]
 Short = Annotated[str, Field(min_length=1, max_length=255)]

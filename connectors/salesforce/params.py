@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,12 +22,12 @@ from connectors.salesforce.fields import (
     Long,
     Name,
     ObjectName,
+    Phone,
     RecordId,
     Scalar,
     Short,
     Words,
 )
-from connectors.salesforce.phone import check_phone
 from connectors.salesforce.session import has_dots
 from connectors.sdk.personal import Personal
 
@@ -37,7 +36,6 @@ MAX_LIMIT: Final = 2000
 #: Characters of a comment on a case; Salesforce's own limit.
 MAX_COMMENT_CHARS: Final = 4000
 
-Phone = Annotated[str, AfterValidator(check_phone), Field(examples=["+90 532 111 22 33"])]
 AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -64,9 +64,23 @@ def select(object_name: str, paths: Sequence[str], where: str, *, limit: int, **
     return str(format_soql(template, **values))
 
 
-def find(terms: Sequence[str], group: str, returning: Mapping[str, Sequence[str]], *, limit: int) -> str:
-    """Write a search for any of the terms, each as one phrase."""
-    phrase = " OR ".join(f'"{escape(term)}"' for term in terms)
+def find(
+    terms: Sequence[str],
+    group: str,
+    returning: Mapping[str, Sequence[str]],
+    *,
+    limit: int,
+    longer: bool = False,
+) -> str:
+    """Return a search for any of the terms, each as one phrase.
+
+    Args:
+        longer: search for words that begin with a term, too; each term is then one word.
+    """
+    phrases = [f'"{escape(term)}"' for term in terms]
+    if longer:
+        phrases += [f"{escape(term)}*" for term in terms]
+    phrase = " OR ".join(phrases)
     objects = ", ".join(f"{name}({', '.join(paths)})" for name, paths in returning.items())
     return f"FIND {{{phrase}}} IN {group} FIELDS RETURNING {objects} LIMIT {limit:d}"
 
