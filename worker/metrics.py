@@ -1,7 +1,7 @@
 """What the worker counts and measures, for Prometheus.
 
 Names and labels are those of the wire contract, section 8. A label's values come from closed sets: this
-worker's connectors, actions and lanes, the codes, a few words of ours. Never an id, never a tenant: what a
+worker's connectors, actions and queues, the codes, a few words of ours. Never an id, never a tenant: what a
 stranger can choose must not make series. So callers pass `unknown` for a connector that is not registered.
 """
 
@@ -71,7 +71,7 @@ class Metrics:
 
     Counting happens on the worker's event loop, reading (`render`, `totals`) in any thread. All updates
     of one job together take 11 µs: the labelled children are kept here, since finding one through
-    prometheus-client costs more than counting, and a lane's gauges are plain numbers until somebody asks.
+    prometheus-client costs more than counting, and a queue's gauges are plain numbers until somebody asks.
     """
 
     def __init__(self, *, version: str) -> None:
@@ -94,7 +94,7 @@ class Metrics:
         self._waits = _Histograms(
             "connectors_job_queue_wait_seconds",
             "From publishing a job to taking it.",
-            ("lane",),
+            ("queue",),
             _WAIT_BUCKETS,
             registry,
         )
@@ -124,8 +124,8 @@ class Metrics:
             _DURATION_BUCKETS,
             registry,
         )
-        self._lanes = _LaneGauges()
-        registry.register(self._lanes)
+        self._queues = _QueueGauges()
+        registry.register(self._queues)
         self._quotas = _QuotaGauges()
         registry.register(self._quotas)
         self._broker = Gauge(
@@ -166,32 +166,32 @@ class Metrics:
         for code in _RETRIED:
             self._retries[connector, code].inc(0)
 
-    def add_lane(self, lane: str, slots: int) -> None:
-        """Let a lane's series begin at zero, with all its slots free."""
-        self._lanes.running.setdefault(lane, 0)
-        self._lanes.slots.setdefault(lane, (0, slots))
+    def add_queue(self, queue: str, slots: int) -> None:
+        """Let a queue's series begin at zero, with all its slots free."""
+        self._queues.running.setdefault(queue, 0)
+        self._queues.slots.setdefault(queue, (0, slots))
 
-    def job_waited(self, lane: str, wait_s: float) -> None:
+    def job_waited(self, queue: str, wait_s: float) -> None:
         """Record how long a job lay in its queue."""
-        self._waits[lane,].observe(wait_s)
+        self._waits[queue,].observe(wait_s)
 
-    def job_started(self, lane: str) -> None:
+    def job_started(self, queue: str) -> None:
         """Count a job as in progress."""
-        running = self._lanes.running
-        running[lane] = running.get(lane, 0) + 1
+        running = self._queues.running
+        running[queue] = running.get(queue, 0) + 1
 
-    def job_ended(self, lane: str) -> None:
+    def job_ended(self, queue: str) -> None:
         """Count it as in progress no more."""
-        self._lanes.running[lane] -= 1
+        self._queues.running[queue] -= 1
 
     def job_finished(self, connector: str, action: str, outcome: str, duration_s: float) -> None:
         """Count a job's end; `outcome` is `succeeded` or a code."""
         self._jobs[connector, action, outcome].inc()
         self._durations[connector, action].observe(duration_s)
 
-    def slots(self, lane: str, used: int, free: int) -> None:
-        """Record a lane's slots."""
-        self._lanes.slots[lane] = (used, free)
+    def slots(self, queue: str, used: int, free: int) -> None:
+        """Record a queue's slots."""
+        self._queues.slots[queue] = (used, free)
 
     def retried(self, connector: str, code: str) -> None:
         """Count a job that was sent to wait for another try."""
@@ -298,8 +298,8 @@ class _Histograms(dict[tuple[str, ...], Histogram]):
         return child
 
 
-class _LaneGauges(Collector):
-    """What a lane is doing now: plain numbers, made into metrics when somebody reads them."""
+class _QueueGauges(Collector):
+    """What a queue is doing now: plain numbers, made into metrics when somebody reads them."""
 
     def __init__(self) -> None:
         self.running: dict[str, int] = {}
@@ -307,17 +307,17 @@ class _LaneGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         running = GaugeMetricFamily(
-            "connectors_jobs_in_progress", "Jobs taken and not settled yet.", labels=("lane",)
+            "connectors_jobs_in_progress", "Jobs taken and not settled yet.", labels=("queue",)
         )
-        for lane, jobs in self.running.copy().items():
-            running.add_metric((lane,), jobs)
+        for queue, jobs in self.running.copy().items():
+            running.add_metric((queue,), jobs)
         yield running
         slots = GaugeMetricFamily(
-            "connectors_slots", "A lane's slots, used and free.", labels=("lane", "state")
+            "connectors_slots", "A queue's slots, used and free.", labels=("queue", "state")
         )
-        for lane, (used, free) in self.slots.copy().items():
-            slots.add_metric((lane, "used"), used)
-            slots.add_metric((lane, "free"), free)
+        for queue, (used, free) in self.slots.copy().items():
+            slots.add_metric((queue, "used"), used)
+            slots.add_metric((queue, "free"), free)
         yield slots
 
 

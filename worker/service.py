@@ -13,22 +13,22 @@ from loguru import logger
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
-from worker.broker.confirmed_publisher import Outbox
-from worker.broker.queue_consumer import Lane
+from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_source import VaultCredentials
-from worker.job.concurrency import Slots
+from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.executor import Executor
-from worker.job.processor import Consumer
+from worker.job.processor import JobProcessor
 from worker.job.publisher import Publisher
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import Ledger
 from worker.logs.masking import Redactor
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
-from worker.monitoring.server import Sidecar
+from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls, database_tls
@@ -42,7 +42,7 @@ CLOSE_TIMEOUT_S: Final = 5.0
 class Worker:
     """One worker process.
 
-    Start: sidecar, vault, publishing links, lanes. Stop: lanes take nothing more, what is in hand
+    Start: sidecar, vault, publishing links, queue consumers. Stop: queue consumers take nothing more, what is in hand
     is finished and answered, then everything is closed in the other order.
     """
 
@@ -75,26 +75,26 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
-        self.outbox = Outbox(
+        self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
             on_change=self.metrics.broker_connected,
             declare=partial(self._declare, list(self.topology.queues())),
         )
-        self._direct = Outbox(partial(self._connect, "direct"), name="direct")
+        self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings)
         self._executor = Executor(
             registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
         )
         publisher = Publisher(
-            self.outbox,
+            self.confirmed_publisher,
             self._direct,
             self.topology,
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
-        self._consumer = Consumer(
+        self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
@@ -103,9 +103,9 @@ class Worker:
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
         )
-        self.lanes = list(self._make_lanes())
+        self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
-        self._sidecar = Sidecar(
+        self._sidecar = MonitoringServer(
             settings.metrics_host,
             settings.metrics_port,
             metrics=self.metrics,
@@ -122,7 +122,7 @@ class Worker:
     @property
     def is_connected(self) -> bool:
         """Whether jobs can come in and answers go out."""
-        return self.outbox.is_open
+        return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
         """Drain and end; called a second time, end at once."""
@@ -154,8 +154,8 @@ class Worker:
             logger.error("connector not loaded", reason=fault)
         try:
             await self._start_stores()
-            self.outbox.start()
-            consuming = [asyncio.create_task(lane.run(self._consumer.take)) for lane in self.lanes]
+            self.confirmed_publisher.start()
+            consuming = [asyncio.create_task(queue.run(self._processor.receive)) for queue in self.consumers]
             try:
                 await self._until_stopped(consuming)
                 await self._drain()
@@ -193,9 +193,9 @@ class Worker:
     async def _drain(self) -> None:
         """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
-        logger.info("worker draining", in_hand=self._consumer.in_hand, seconds=seconds)
-        await asyncio.gather(*(lane.stop() for lane in self.lanes))
-        draining = asyncio.create_task(self._consumer.drain(seconds))
+        logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
+        await asyncio.gather(*(queue.stop() for queue in self.consumers))
+        draining = asyncio.create_task(self._processor.drain(seconds))
         at_once = asyncio.create_task(self._stop_now.wait())
         await asyncio.wait({draining, at_once}, return_when=asyncio.FIRST_COMPLETED)
         at_once.cancel()
@@ -203,17 +203,17 @@ class Worker:
             left = draining.result()
         else:
             draining.cancel()
-            left = await self._consumer.abandon()
+            left = await self._processor.abandon()
         if left:
             logger.warning("jobs left unfinished", count=left, next="the broker delivers them again")
 
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                # Lanes last of the broker's links: their connections carried the acks.
-                await self.outbox.close()
+                # Queue consumers last of the broker's links: their connections carried the acks.
+                await self.confirmed_publisher.close()
                 await self._direct.close()
-                await asyncio.gather(*(lane.close() for lane in self.lanes))
+                await asyncio.gather(*(queue.close() for queue in self.consumers))
                 await self._executor.close()
                 await self.ledger.close()
                 await self._http.close()
@@ -225,14 +225,14 @@ class Worker:
             self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
         )
 
-    def _make_lanes(self) -> Iterable[Lane]:
+    def _make_consumers(self) -> Iterable[QueueConsumer]:
         names = list(self.registry.connectors)
         for name in names:
-            lane = self.topology.lane(name)
-            slots = Slots(
+            queue = self.topology.job_queue_name(name)
+            slots = ConcurrencyLimiter(
                 self.settings.concurrency,
                 tenant_total=self.settings.tenant_slots,
-                on_change=partial(self.metrics.slots, lane),
+                on_change=partial(self.metrics.slots, queue),
             )
             installed = self.registry.installed[name]
             self.metrics.add_connector(
@@ -241,27 +241,27 @@ class Worker:
                 distribution=installed.distribution,
                 version=installed.version,
             )
-            self.metrics.add_lane(lane, self.settings.concurrency)
-            self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
+            self.metrics.add_queue(queue, self.settings.concurrency)
+            self.metrics.add_queue(self.topology.job_queue_name(name, bulk=True), slots.bulk_total)
             for bulk in (False, True):
-                yield Lane(
-                    self.topology.lane(name, bulk=bulk),
+                yield QueueConsumer(
+                    self.topology.job_queue_name(name, bulk=bulk),
                     connector=name,
                     slots=slots,
                     prefetch=slots.bulk_total if bulk else slots.total,
-                    connect=partial(self._connect, self.topology.lane(name, bulk=bulk)),
-                    declare=partial(self._declare_lane, self.topology.lane_queue(name, bulk=bulk)),
-                    flowing=self.outbox.flowing,
+                    connect=partial(self._connect, self.topology.job_queue_name(name, bulk=bulk)),
+                    declare=partial(self._declare_queue, self.topology.job_queue(name, bulk=bulk)),
+                    flowing=self.confirmed_publisher.flowing,
                     bulk=bulk,
                 )
-        yield Lane(
+        yield QueueConsumer(
             self.topology.unrouted,
             connector=None,
-            slots=Slots(UNROUTED_SLOTS),
+            slots=ConcurrencyLimiter(UNROUTED_SLOTS),
             prefetch=UNROUTED_SLOTS,
             connect=partial(self._connect, self.topology.unrouted),
             declare=self._declare_shared,
-            flowing=self.outbox.flowing,
+            flowing=self.confirmed_publisher.flowing,
         )
 
     async def _declare_shared(self, connection: Connection) -> None:
@@ -270,7 +270,7 @@ class Worker:
             await mark_ledger(connection, self.topology.ledger, self.ledger.id)
         self._alone.set()
 
-    async def _declare_lane(self, queue: Queue, connection: Connection) -> None:
+    async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
         # No job is taken before it is known that no other ledger claims the same keys.
         await self._alone.wait()
         await self._declare([queue], connection)

@@ -222,7 +222,7 @@ class Settings(BaseSettings):
 
     @property
     def tenant_slots(self) -> int:
-        """Slots that one tenant may hold in a lane."""
+        """ConcurrencyLimiter that one tenant may hold in a queue."""
         return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
 
     @property

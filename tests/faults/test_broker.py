@@ -44,7 +44,7 @@ async def test_f01_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
     await worker.until_logged("job finished", count=100)
 
     await victim.kill()
-    await worker.until_logged("lane lost its connection")
+    await worker.until_logged("queue consumer lost its connection")
     assert (await worker.get("readyz")).status_code == 503
     await victim.restart()
     back_at = time.monotonic()
@@ -62,7 +62,7 @@ async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_r
     await worker.until(lambda: "connectors.jobs.dummy" in worker.log_path.read_text())
 
     await victim.ctl("close_all_connections", "--global", "test")
-    await worker.until_logged("lane lost its connection", count=3)
+    await worker.until_logged("queue consumer lost its connection", count=3)
 
     assert set(sent) == set(await answers(victim_url, sent))
     await worker.until_logged("job finished", count=5)
@@ -74,15 +74,15 @@ async def test_f02_a_clean_stop_and_start_is_told_once_and_loses_nothing(
 ) -> None:
     worker = await start_worker(victim_url)
     sent = await publish(victim_url, 20, "sleep")
-    await worker.until_logged("lane consuming")
+    await worker.until_logged("queue consumer started")
 
     await victim.ctl("stop_app")
-    await worker.until_logged("lane lost its connection", count=3)
+    await worker.until_logged("queue consumer lost its connection", count=3)
     await victim.ctl("start_app")
     await worker.ready(40)
 
     assert set(sent) == set(await answers(victim_url, sent))
-    lost = [line["lane"] for line in worker.logged("lane lost its connection")]
+    lost = [line["queue"] for line in worker.logged("queue consumer lost its connection")]
     assert sorted(set(lost)) == sorted(lost)
 
 
@@ -95,7 +95,7 @@ async def test_f03_f04_a_hung_broker_is_noticed_and_nothing_is_lost(
 
     victim.pause()  # the jobs end in the hang, and their answers are published into it
     try:
-        await worker.until_logged("lane lost its connection", 60)
+        await worker.until_logged("queue consumer lost its connection", 60)
         ready = (await worker.get("readyz")).status_code
     finally:
         victim.resume()
@@ -114,11 +114,11 @@ async def test_f10_a_channel_closed_for_a_double_ack_is_built_again_and_hurts_no
     sent = await publish(broker_url, 1)
     slow = await publish(broker_url, 20, "sleep")
 
-    await worker.until_logged("lane cannot consume")
+    await worker.until_logged("queue consumer cannot consume")
     await worker.ready()
 
     assert set(sent + slow) == set(await answers(broker_url, sent + slow))
-    assert not worker.logged("lane lost its connection")
+    assert not worker.logged("queue consumer lost its connection")
 
 
 async def test_f11_a_reply_exchange_that_is_gone_hurts_no_consumer(
@@ -142,7 +142,9 @@ async def test_f11_a_reply_exchange_that_is_gone_hurts_no_consumer(
         again = stranger.call(job("dummy", "ping"))
 
     assert ["pong"] * 2 == [first["data"], again["data"]]
-    assert not worker.logged("lane lost its connection") + worker.logged("lane cannot consume")
+    assert not worker.logged("queue consumer lost its connection") + worker.logged(
+        "queue consumer cannot consume"
+    )
 
 
 async def test_f14_a_full_queue_of_ours_holds_the_job_until_it_has_room(
@@ -209,7 +211,7 @@ async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answ
         sent = stranger.send(job("effects", "linger", {"seconds": 6}, idempotency_key="k"))
         replies = await asyncio.to_thread(stranger.wait, [sent])
         stranger.close()
-        assert worker.logged("lane cannot consume"), "the broker closed the channel meanwhile"
+        assert worker.logged("queue consumer cannot consume"), "the broker closed the channel meanwhile"
     finally:
         await victim.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
         await victim.eval("application:set_env(rabbit, channel_tick_interval, 60000)")
@@ -226,7 +228,7 @@ async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_con
     vhost = victim_url.rpartition("/")[2]
     await victim.ctl("set_permissions", "-p", vhost, "connectors", "^$", "^$", "^$")
     await victim.ctl("close_all_connections", "--vhost", vhost, "test")
-    await worker.until_logged("lane cannot consume", 40, count=3)
+    await worker.until_logged("queue consumer cannot consume", 40, count=3)
     ready = (await worker.get("readyz")).status_code
     await asyncio.sleep(3)  # of tries
     listed = await victim.ctl("list_connections", "vhost", "state")
@@ -237,7 +239,7 @@ async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_con
 
     assert 503 == ready
     assert count <= 5, listed
-    assert 3 == len(worker.logged("lane cannot consume")), "said once for each lane"
+    assert 3 == len(worker.logged("queue consumer cannot consume")), "said once for each queue"
     assert set(sent) == set(await answers(victim_url, sent))
 
 
@@ -256,7 +258,7 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         direct.process(0.5)
 
         await victim.ctl(*alarm)
-        await worker.until_logged("lane paused", count=3 * number)
+        await worker.until_logged("queue consumer paused", count=3 * number)
         ready = (await worker.get("readyz")).status_code
         await victim.ctl(*clear)
         await worker.ready(40)
@@ -282,12 +284,12 @@ async def test_f12_a_deleted_rung_and_dead_letter_queue_are_declared_again(
         assert 1 == stranger.depth("connectors.dead")
 
 
-async def test_f12_a_deleted_lane_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
+async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url)
 
     with Stranger(broker_url) as stranger:
         stranger.channel.queue_delete("connectors.jobs.dummy")
-        await worker.until_logged("lane cannot consume")
+        await worker.until_logged("queue consumer cannot consume")
         await worker.ready()
         reply = stranger.call(job("dummy", "ping"))
 

@@ -39,9 +39,9 @@ async def test_f07_connections_cut_after_any_number_of_bytes_lose_nothing(
     wire.cuts = iter(STAIRWAY)
     worker = await start_worker(_through(wire, broker_url), ready=False)
 
-    while wire.accepted < 4:  # its lanes and its link
+    while wire.accepted < 4:  # its queues and its link
         await asyncio.sleep(0.05)
-    await worker.until_logged("lane consuming")
+    await worker.until_logged("queue consumer started")
     sent = await publish(broker_url, 100)
     while wire.accepted <= len(STAIRWAY):
         await asyncio.sleep(0.5)
@@ -63,7 +63,7 @@ async def test_f08_f09_silence_is_noticed_and_slowness_borne(
     sent = await publish(broker_url, 20, "sleep")
     await asyncio.sleep(0.3)
     wire.half_open()  # the jobs end, and neither answers nor acks arrive
-    await worker.until_logged("lane lost its connection", 60)
+    await worker.until_logged("queue consumer lost its connection", 60)
     wire.pass_all()
     await worker.ready(40)
 

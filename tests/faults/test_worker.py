@@ -71,7 +71,7 @@ async def test_f36_a_worker_that_slept_through_its_lease_has_nothing_to_say(
     second = await start_worker(broker_url, failing=True, **settings)
     replies = await asyncio.to_thread(stranger.wait, list(sent.values()), 60)
     first.signal(signal.SIGCONT)
-    await first.until_logged("lane lost its connection", 40)
+    await first.until_logged("queue consumer lost its connection", 40)
     again = await _gather(
         broker_url, [job("effects", action, fields.get(action), idempotency_key="k") for action in actions]
     )
@@ -197,7 +197,7 @@ async def test_f72_bodies_over_the_cap_are_answered_and_fill_no_memory(
             return {stranger.replies[each][0]["error"]["code"] for each in sent}
 
     assert {"MESSAGE_TOO_LARGE"} == await asyncio.to_thread(send)
-    assert peak < 300_000_000, "prefetch is in messages, so a lane of large bodies is one of few slots"
+    assert peak < 300_000_000, "prefetch is in messages, so a queue of large bodies is one of few slots"
 
 
 async def test_f73_a_ledger_that_hangs_or_is_locked_makes_writes_wait_and_nothing_else(

@@ -101,7 +101,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(
     assert {
         "reason": "NOT_FOUND",
         "attempts": 1,
-        "lane": "connectors.jobs.dummy",
+        "queue": "connectors.jobs.dummy",
         "error": "as asked",
         "connector": "dummy",
         "action": "fail",
@@ -201,19 +201,19 @@ async def test_an_unknown_outcome_is_resolved_and_its_replay_answered(
     assert 1 == len(provider.journal)
 
 
-async def test_lanes_are_listed_and_one_is_retired(
+async def test_queues_are_listed_and_one_is_retired(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     worker = await start_worker(broker_url, enabled="dummy,effects")
-    busy = connectors("lanes", "retire", "effects", "--yes")
+    busy = connectors("queues", "retire", "effects", "--yes")
     worker.close()
     await start_worker(broker_url)
     with Stranger(broker_url) as stranger:
         correlation_id = stranger.send(job("effects", "book"))
         stranger.until(lambda: stranger.depth("connectors.jobs.effects") == 1, 10, lambda: "the job")
-        rows = {row["lane"]: row for row in json.loads(connectors("lanes", "list", "--json").stdout)}
+        rows = {row["queue"]: row for row in json.loads(connectors("queues", "list", "--json").stdout)}
 
-        retired = connectors("lanes", "retire", "effects", "--yes")
+        retired = connectors("queues", "retire", "effects", "--yes")
         reply = stranger.wait([correlation_id])[correlation_id][0]
 
     assert 1 == busy.returncode

@@ -151,7 +151,7 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
     assert {
         "connectors-reason": "NOT_FOUND",
         "connectors-attempts": 1,
-        "connectors-lane": "connectors.jobs.dummy",
+        "connectors-queue": "connectors.jobs.dummy",
         "connectors-error": "as asked",
     }.items() <= properties.headers.items()
     assert "connectors-first-seen" in properties.headers
@@ -196,13 +196,13 @@ async def test_the_deadline_ends_a_running_job_and_its_caller_hears_it_in_time(
     assert time.monotonic() - begun < 3
 
 
-async def test_a_job_in_the_wrong_lane_is_run_in_its_own(broker_url: str, start_worker: StartWorker) -> None:
+async def test_a_job_in_the_wrong_queue_is_run_in_its_own(broker_url: str, start_worker: StartWorker) -> None:
     await start_worker(broker_url)
 
     with Stranger(broker_url) as stranger:
         reply = stranger.call(job("dummy", "ping"), key="dummy.echo")
         other = stranger.call(job("dummy", "ping"), key="http.request")
-        stray = stranger.call(job("dummy", "ping"), key="no.such.lane.at.all")
+        stray = stranger.call(job("dummy", "ping"), key="no.such.queue.at.all")
 
     assert ["pong", "pong", "pong"] == [reply["data"], other["data"], stray["data"]]
 
@@ -236,7 +236,7 @@ async def test_a_forged_direct_reply_to_hurts_nobody_else(broker_url: str, start
         replies = stranger.wait(sent)
 
     assert {"succeeded"} == {replies[each][0]["status"] for each in sent}
-    assert [] == worker.logged("lane lost its connection")
+    assert [] == worker.logged("queue consumer lost its connection")
 
 
 async def test_a_vanished_caller_leaves_a_success_acked_and_a_failure_parked(
@@ -336,7 +336,7 @@ async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
         trusting = {"rabbitmq_url": url, "ca_file": str(authority.ca_file)}
         worker = await start_worker(url, ca_file=str(authority.ca_file))
         good = await asyncio.to_thread(connectors, "call", "dummy", "ping", **trusting)
-        lanes = await asyncio.to_thread(connectors, "lanes", "list", **trusting)
+        queues = await asyncio.to_thread(connectors, "queues", "list", **trusting)
         letters = await asyncio.to_thread(connectors, "dead", "list", **trusting)
         refused = await asyncio.to_thread(connectors, "call", "dummy", "ping", rabbitmq_url=url)
         worker.signal(signal.SIGTERM)
@@ -344,7 +344,7 @@ async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
         distrusting = await start_worker(url, ready=False)
         code = await distrusting.wait()
 
-    assert [0, 0, 0] == [each.returncode for each in (good, lanes, letters)], good.stderr
+    assert [0, 0, 0] == [each.returncode for each in (good, queues, letters)], good.stderr
     assert (1, 1) == (refused.returncode, len(refused.stderr.splitlines()))
     assert "CONNECTORS_CA_FILE" in refused.stderr
     assert 78 == code
@@ -357,7 +357,7 @@ async def test_sigterm_answers_what_runs_and_exits_with_0(broker_url: str, start
     with Stranger(broker_url) as stranger:
         sent = [stranger.send(job("dummy", "sleep", {"seconds": 4})) for _ in range(100)]
         metrics = ""
-        while 'connectors_slots{lane="connectors.jobs.dummy",state="used"} 100.0' not in metrics:
+        while 'connectors_slots{queue="connectors.jobs.dummy",state="used"} 100.0' not in metrics:
             metrics = (await worker.get("metrics")).text
             await asyncio.sleep(0.05)
         worker.signal(signal.SIGTERM)

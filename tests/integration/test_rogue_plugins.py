@@ -1,4 +1,4 @@
-"""A third party's connector harms its own lane alone, whatever it does."""
+"""A third party's connector harms its own queue alone, whatever it does."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

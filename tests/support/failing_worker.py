@@ -23,7 +23,7 @@ from worker.broker import Delivery, PublishChannel
 from worker.cli import main
 from worker.job.action_runner import Caller
 from worker.job.idempotency import Once
-from worker.job.processor import Consumer
+from worker.job.processor import JobProcessor
 from worker.ledger.store import Ledger
 
 POINTS = [f"K{number}" for number in range(11)]
@@ -104,7 +104,7 @@ def ack_twice() -> None:
 
 
 FAIL_AT: dict[str, Callable[[], None]] = {
-    "K0": lambda: before(Consumer, "take"),
+    "K0": lambda: before(JobProcessor, "receive"),
     "K1": lambda: before(Once, "run"),
     "K2": lambda: after(Ledger, "claim"),
     "K3": lambda: after(Caller, "fetch"),

@@ -48,7 +48,7 @@ class Letter:
             "reason": self.reason,
             "attempts": headers.get(header.ATTEMPTS, 0),
             "first_seen": headers.get(header.FIRST_SEEN),
-            "lane": headers.get(header.LANE),
+            "queue": headers.get(header.QUEUE),
             "error": headers.get(header.ERROR),
             "connector": self._field("connector", "connector_name"),
             "action": self._field("action", "action_name"),
@@ -129,7 +129,7 @@ class DeadLetters:
         return found
 
     async def replay(self, wanted: Callable[[Letter], bool], *, deadline: str | None = None) -> list[Letter]:
-        """Send letters back to their lanes, and give them.
+        """Send letters back to their queues, and give them.
 
         Each is published and confirmed before it leaves the dead letters: a crash in between makes
         a second copy, which the job's key makes harmless.

@@ -26,7 +26,7 @@ ALARM_CHECK_S: Final = 0.5
 Connect = Callable[[], Awaitable[Connection]]
 
 
-class Sending(StrEnum):
+class PublishOutcome(StrEnum):
     """How a publish ended."""
 
     DELIVERED = "delivered"
@@ -42,7 +42,7 @@ def reconnect_delay_s(tries: int) -> float:
     return random.uniform(0.5, 1.0) * min(most, first * float(2**tries))  # noqa: S311  # jitter, not a secret
 
 
-class Outbox:
+class ConfirmedPublisher:
     """Publishes with confirms on a connection of its own.
 
     An uncertain publish is repeated: whoever reads it must bear a second copy. Started by the
@@ -84,7 +84,7 @@ class Outbox:
     def start(self) -> None:
         """Connect, and stay connected, in the background."""
         if self._supervisor is None:
-            self._supervisor = asyncio.create_task(self._supervise(), name=f"{self._name}-outbox")
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"{self._name}-publisher")
 
     async def close(self) -> None:
         """Stop; what is not confirmed stays uncertain."""
@@ -106,7 +106,7 @@ class Outbox:
         mandatory: bool = True,
         refusals: int | None = None,
         must_route: bool = False,
-    ) -> Sending:
+    ) -> PublishOutcome:
         """Publish until the broker confirms, returns or refuses it.
 
         Waits as long as the broker is away: what happened to a job is never dropped.
@@ -128,7 +128,7 @@ class Outbox:
                         exchange, routing_key, body, properties, mandatory=mandatory
                     )
                 if routed or not must_route:
-                    return Sending.DELIVERED if routed else Sending.RETURNED
+                    return PublishOutcome.DELIVERED if routed else PublishOutcome.RETURNED
                 if tries == 0:
                     logger.error("our own queue is missing", exchange=exchange, routing_key=routing_key)
                 await self._declare_again()
@@ -143,7 +143,7 @@ class Outbox:
                 if must_route and refusal.channel_died:
                     await self._declare_again()
             if refusals is not None and refused >= refusals:
-                return Sending.REFUSED
+                return PublishOutcome.REFUSED
             tries += 1
             await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
 

@@ -70,7 +70,7 @@ class Delivery:
                 await send()  # ends at once
                 return True
             # The client's queue of frames is short, and nobody empties it once the connection is dying
-            # (measured: each ack behind the tenth then waits for its timeout, and so does its lane).
+            # (measured: each ack behind the tenth then waits for its timeout, and so does its queue).
             sending = asyncio.ensure_future(send())
             ends = {sending, self._channel.connection.closing}
             await asyncio.wait(ends, timeout=RPC_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)

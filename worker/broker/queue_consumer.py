@@ -17,7 +17,7 @@ from worker.broker import (
     TopologyMismatch,
 )
 from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
-from worker.job.concurrency import Slots
+from worker.job.concurrency import ConcurrencyLimiter
 
 #: Seconds between looks at what should change: an alarm, the end of a quarantine.
 WATCH_S: Final = 0.5
@@ -25,17 +25,17 @@ WATCH_S: Final = 0.5
 CONSUMER_CHECK_TICKS: Final = 60
 #: Seconds before a broken channel is built again.
 REBUILD_S: Final = 1.0
-#: Deliveries taken one by one after a frame that could not be decoded, until the lane trusts its queue again.
+#: Deliveries taken one by one after a frame that could not be decoded, until the consumer trusts its queue again.
 QUARANTINE_DELIVERIES: Final = 20
 
-Take = Callable[["Lane", Delivery], None]
+OnDelivery = Callable[["QueueConsumer", Delivery], None]
 
 
-class Lane:
+class QueueConsumer:
     """Keeps consuming one queue: connects, consumes, and begins again whatever dies.
 
-    A connection of its own, since one undecodable message kills it (measured), and no other lane's
-    jobs may pay for that. While such a message is about, the lane takes one delivery at a time: then
+    A connection of its own, since one undecodable message kills it (measured), and no other queue's
+    jobs may pay for that. While such a message is about, it takes one delivery at a time: then
     the broker's delivery limit counts for the bad one alone, which ends in the poison queue.
 
     Started by the service (`run` in a task); `pause` and `stop` let running jobs finish.
@@ -46,7 +46,7 @@ class Lane:
         queue: str,
         *,
         connector: str | None,
-        slots: Slots,
+        slots: ConcurrencyLimiter,
         prefetch: int,
         connect: Connect,
         declare: Callable[[Connection], Awaitable[None]],
@@ -54,7 +54,7 @@ class Lane:
         bulk: bool = False,
     ) -> None:
         self.queue = queue
-        #: The connector whose jobs belong here; None for the queue of jobs that nobody's lane took.
+        #: The connector whose jobs belong here; None for the queue of jobs that no connector's queue took.
         self.connector = connector
         self.slots = slots
         self.bulk = bulk
@@ -79,7 +79,7 @@ class Lane:
         """Whether deliveries are taken one by one, because of one that cannot be decoded."""
         return self._quarantine > 0
 
-    async def run(self, take: Take) -> None:
+    async def run(self, on_delivery: OnDelivery) -> None:
         """Consume until stopped.
 
         Raises:
@@ -101,17 +101,17 @@ class Lane:
                     raise
                 self.fault = str(error)
                 if tries == 0:
-                    logger.warning("lane cannot connect", lane=self.queue, reason=str(error))
+                    logger.warning("queue consumer cannot connect", queue=self.queue, reason=str(error))
                 await asyncio.sleep(reconnect_delay_s(tries))
                 tries += 1
                 continue
             tries = 0
-            await self._consume(connection, take)
+            await self._consume(connection, on_delivery)
             if not self._stopping:
                 await connection.close()  # it has ended; the client wants to be told
 
     async def stop(self) -> None:
-        """Take nothing more. The connection stays: running jobs still need it for their acks."""
+        """OnDelivery nothing more. The connection stays: running jobs still need it for their acks."""
         self._stopping = True
         self.fault = "stopping"
         if self._consumer is not None:
@@ -122,18 +122,18 @@ class Lane:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _consume(self, connection: Connection, take: Take) -> None:
+    async def _consume(self, connection: Connection, on_delivery: OnDelivery) -> None:
         """Consume on one connection until it ends."""
         closed = asyncio.create_task(connection.closed())
         try:
             while not closed.done() and not self._stopping:
                 try:
-                    await self._consume_on_channel(connection, closed, take)
+                    await self._consume_on_channel(connection, closed, on_delivery)
                 except BrokerError as error:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
                     if self.fault != str(error):
-                        logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
+                        logger.warning("queue consumer cannot consume", queue=self.queue, reason=str(error))
                     self.fault = str(error)
                     await asyncio.wait({closed}, timeout=REBUILD_S)
                     if not closed.done():
@@ -146,21 +146,24 @@ class Lane:
             if end.undecodable:
                 self._quarantine = QUARANTINE_DELIVERIES
             logger.warning(
-                "lane lost its connection", lane=self.queue, reason=end.reason, quarantined=end.undecodable
+                "queue consumer lost its connection",
+                queue=self.queue,
+                reason=end.reason,
+                quarantined=end.undecodable,
             )
         finally:
             closed.cancel()
 
     async def _consume_on_channel(
-        self, connection: Connection, closed: "asyncio.Task[Closed]", take: Take
+        self, connection: Connection, closed: "asyncio.Task[Closed]", on_delivery: OnDelivery
     ) -> None:
         """Consume on one channel until it, its consumer or its connection ends."""
 
-        def hand_over(delivery: Delivery) -> None:
+        def receive(delivery: Delivery) -> None:
             self._quarantine = max(0, self._quarantine - 1)
-            take(self, delivery)
+            on_delivery(self, delivery)
 
-        consumer = self._consumer = await Consumer.open(connection, self.queue, hand_over)
+        consumer = self._consumer = await Consumer.open(connection, self.queue, receive)
         ended = asyncio.create_task(consumer.ended())
         try:
             while not (closed.done() or ended.done() or self._stopping):
@@ -168,7 +171,7 @@ class Lane:
                     # The broker takes no publishes: more jobs could be run, but none answered.
                     await consumer.cancel()
                     self.fault = "paused: the broker's memory or disk alarm"
-                    logger.warning("lane paused", lane=self.queue, reason="memory or disk alarm")
+                    logger.warning("queue consumer paused", queue=self.queue, reason="memory or disk alarm")
                     flowing = asyncio.create_task(self._flowing.wait())
                     await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
                     flowing.cancel()
@@ -177,7 +180,7 @@ class Lane:
                 await consumer.consume(prefetch)
                 self._has_consumed = True
                 self.fault = None
-                logger.info("lane consuming", lane=self.queue, prefetch=prefetch)
+                logger.info("queue consumer started", queue=self.queue, prefetch=prefetch)
                 await self._watch(consumer, prefetch, {closed, ended})
                 if not (closed.done() or ended.done() or self._stopping):
                     await consumer.cancel()  # to begin again with another prefetch

@@ -25,7 +25,7 @@ def broker_definitions(
     """Describe every exchange, queue and binding that a worker with these connectors needs."""
     queues = list(topology.queues())
     for connector in connectors:
-        queues += [topology.lane_queue(connector, bulk=bulk) for bulk in (False, True)]
+        queues += [topology.job_queue(connector, bulk=bulk) for bulk in (False, True)]
     exchanges: list[tuple[str, str, dict[str, Any]]] = [
         (each.name, each.kind, each.arguments) for each in topology.exchanges()
     ]

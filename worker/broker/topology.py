@@ -57,7 +57,7 @@ class Topology:
 
     @property
     def unrouted(self) -> str:
-        """Exchange and queue of jobs that no lane takes."""
+        """Exchange and queue of jobs that no queue takes."""
         return f"{self.prefix}.unrouted"
 
     @property
@@ -75,13 +75,13 @@ class Topology:
         """Exchange that lives while workers do, and shows which ledger they share."""
         return f"{self.prefix}.ledger"
 
-    def lane(self, connector: str, *, bulk: bool = False) -> str:
+    def job_queue_name(self, connector: str, *, bulk: bool = False) -> str:
         """Name the queue of one connector's jobs."""
         return f"{self.jobs}.{connector}{'.bulk' if bulk else ''}"
 
-    def connector_of(self, lane: str) -> str:
-        """Name the connector that a lane belongs to."""
-        return lane.removeprefix(f"{self.jobs}.").removesuffix(".bulk")
+    def connector_of(self, queue: str) -> str:
+        """Name the connector that a queue belongs to."""
+        return queue.removeprefix(f"{self.jobs}.").removesuffix(".bulk")
 
     def retry(self, rung: str) -> str:
         """Name the exchange and queue of one rung."""
@@ -104,7 +104,7 @@ class Topology:
         """List the queues that every worker shares."""
         yield Queue(self.poison, self.poison, "", _quorum(UNLIMITED))
         yield Queue(self.dead, self.dead, "#", {**_quorum(UNLIMITED), "x-message-ttl": DEAD_TTL_MS})
-        yield Queue(self.unrouted, self.unrouted, "", self._lane_arguments())
+        yield Queue(self.unrouted, self.unrouted, "", self._job_queue_arguments())
         for rung, seconds in RUNGS.items():
             yield Queue(
                 self.retry(rung),
@@ -117,12 +117,12 @@ class Topology:
                 },
             )
 
-    def lane_queue(self, connector: str, *, bulk: bool = False) -> Queue:
-        """Describe the queue of one lane."""
+    def job_queue(self, connector: str, *, bulk: bool = False) -> Queue:
+        """Describe the queue of one queue."""
         key = f"{connector}.*{'.bulk' if bulk else ''}"
-        return Queue(self.lane(connector, bulk=bulk), self.jobs, key, self._lane_arguments())
+        return Queue(self.job_queue_name(connector, bulk=bulk), self.jobs, key, self._job_queue_arguments())
 
-    def _lane_arguments(self) -> dict[str, Any]:
+    def _job_queue_arguments(self) -> dict[str, Any]:
         return {**_quorum(DELIVERY_LIMIT), **_dead_lettering(self.poison)}
 
 
@@ -132,7 +132,7 @@ def routing_key(connector: str, action: str, *, bulk: bool = False) -> str:
 
 
 def is_bulk(key: str) -> bool:
-    """Say whether a routing key asks for the lane of work that nobody waits for."""
+    """Say whether a routing key asks for the queue of work that nobody waits for."""
     return key.count(".") == 2 and key.endswith(".bulk")
 
 

@@ -87,7 +87,7 @@ def print_result(result: "Result") -> None:
 
 def publish(
     file: Annotated[str, typer.Argument(help="A file of one job a line, or - for standard input.")],
-    bulk: Annotated[bool, typer.Option(help="Work that nobody waits for: the bulk lanes.")] = False,
+    bulk: Annotated[bool, typer.Option(help="Work that nobody waits for: the bulk queues.")] = False,
 ) -> None:
     """Publish many jobs, each confirmed by the broker. One wrong line, and none is sent."""
     jobs = _read_jobs(file)

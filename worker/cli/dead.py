@@ -90,7 +90,7 @@ def replay(
         str | None, typer.Option(help="RFC 3339; the old deadline does not count either way.")
     ] = None,
 ) -> None:
-    """Send jobs back to their lanes, ids and keys unchanged, attempts at zero."""
+    """Send jobs back to their queues, ids and keys unchanged, attempts at zero."""
     from worker.admin.dead_letters import DeadLetters
     from worker.cli.calls import settings_for_clients
 

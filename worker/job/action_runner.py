@@ -24,7 +24,7 @@ from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES
 from worker.credentials.source import CredentialSource, VaultUnavailable
 from worker.job.headers import write_instant
-from worker.job.outcome import Attempt, NotNow, Outcome, deadline_exceeded
+from worker.job.outcome import Attempt, Outcome, Snooze, deadline_exceeded
 
 #: Seconds that a job waits in hand for failing infrastructure before it hops through a retry rung.
 #: Far below the broker's consumer_timeout of 30 minutes.
@@ -104,7 +104,7 @@ class Caller:
         """Get the secret, waiting while the vault cannot give it.
 
         Raises:
-            NotNow: it could not for HOLD_S, or the worker stops.
+            Snooze: it could not for HOLD_S, or the worker stops.
             ConnectorError: there is none for this job, or the deadline came.
         """
         if call.connector.credential is None:
@@ -127,12 +127,12 @@ class Caller:
         """Wait in hand for infrastructure, until the deadline, the hold or the worker's stop.
 
         Raises:
-            NotNow, ConnectorError: as `fetch`.
+            Snooze, ConnectorError: as `fetch`.
         """
         attempt.note("waiting", "a part of the service is not available")
         at_most_s = HOLD_S - (_monotonic() - waited_from)
         if self.is_stopping or at_most_s <= 0:
-            raise NotNow(reason)
+            raise Snooze(reason)
         if (rest_s := self.rest_s(attempt.deadline)) is not None:
             at_most_s = min(at_most_s, rest_s)
         back = asyncio.ensure_future(available(at_most_s))

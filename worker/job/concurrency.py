@@ -1,4 +1,4 @@
-"""Who may run how much at once: the slots of a lane, and the share of bulk work in them."""
+"""Who may run how much at once: the slots of a queue, and the share of bulk work in them."""
 
 import asyncio
 import random
@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-#: Jobs of one tenant over its share that come back to the lane in a second, about: enough to keep its
+#: Jobs of one tenant over its share that come back to the queue in a second, about: enough to keep its
 #: slots busy, and few enough that another tenant's job finds next to nothing before it.
 RETURNS_PER_S: Final = 200
 #: Seconds after which a job over its tenant's share may come back, each a retry rung of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 
-class Slots:
-    """The slots of one connector's lane, shared by its jobs and its bulk jobs.
+class ConcurrencyLimiter:
+    """The slots of one connector's queue, shared by its jobs and its bulk jobs.
 
     Bulk work holds a quarter at most, so that whoever waits on the line finds the rest. Waiters
     are served in order.
@@ -29,7 +29,7 @@ class Slots:
         on_change: Callable[[int, int], None] | None = None,
     ) -> None:
         self.total = total
-        #: Slots that one tenant may hold; the rest is for the others.
+        #: ConcurrencyLimiter that one tenant may hold; the rest is for the others.
         self.tenant_total = tenant_total or total
         self._by_tenant: Counter[str] = Counter()
         #: Jobs over their tenant's share that are on their way round.
@@ -42,7 +42,7 @@ class Slots:
 
     @property
     def used(self) -> int:
-        """Slots that are held."""
+        """ConcurrencyLimiter that are held."""
         return self._used
 
     @asynccontextmanager

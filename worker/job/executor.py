@@ -67,7 +67,7 @@ class Executor:
         """Run one attempt of a job.
 
         Raises:
-            NotNow: failing infrastructure, or another worker is at it; the job has lost nothing.
+            Snooze: failing infrastructure, or another worker is at it; the job has lost nothing.
         """
         try:
             connector, action = self._find(job)

@@ -13,9 +13,9 @@ from worker.broker import Delivery
 _MOST: Final = 1_000_000
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-STARTS: Final = "connectors-starts"
+STARTS: Final = "connectors-attempts"
 FAILURES: Final = "connectors-failures"
-HOPS: Final = "connectors-hops"
+HOPS: Final = "connectors-snoozes"
 FIRST_SEEN: Final = "connectors-first-seen"
 NOT_BEFORE: Final = "connectors-not-before"
 PUBLISHER: Final = "connectors-publisher"
@@ -24,7 +24,7 @@ DEADLINE: Final = "connectors-deadline"
 
 REASON: Final = "connectors-reason"
 ATTEMPTS: Final = "connectors-attempts"
-LANE: Final = "connectors-lane"
+QUEUE: Final = "connectors-queue"
 ERROR: Final = "connectors-error"
 TRACEPARENT: Final = "traceparent"
 
@@ -33,7 +33,7 @@ NO_DEADLINE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class JobHeaders:
     """A job's past, beside its body, which never changes."""
 
     first_seen: datetime
@@ -46,14 +46,14 @@ class History:
     #: How often it went through a rung without a try.
     hops: int = 0
     not_before: datetime | None = None
-    #: It was sent on from a wrong lane already.
+    #: It was sent on from a wrong queue already.
     rerouted: bool = False
     #: What a replay put in the deadline's place; None where the body's counts.
     deadline: str | None = None
     traceparent: str | None = None
 
     @classmethod
-    def read(cls, delivery: Delivery, *, trusted: Collection[str], now: datetime) -> "History":
+    def read(cls, delivery: Delivery, *, trusted: Collection[str], now: datetime) -> "JobHeaders":
         """Read the headers of ours, which count only from users that are trusted.
 
         The broker checks `user_id` against the login of whoever publishes; anybody else can write
@@ -104,11 +104,11 @@ class History:
             return deadline
         return None if self.deadline == NO_DEADLINE else _instant(self.deadline)
 
-    def after(self, *, starts: int, failed: bool, not_before: datetime) -> "History":
+    def after(self, *, starts: int, failed: bool, not_before: datetime) -> "JobHeaders":
         """Write down an attempt that will be followed by another."""
         return replace(self, starts=starts, failures=self.failures + failed, hops=0, not_before=not_before)
 
-    def after_hop(self, not_before: datetime | None = None) -> "History":
+    def after_hop(self, not_before: datetime | None = None) -> "JobHeaders":
         """Write down a detour that was no attempt."""
         return replace(self, hops=min(self.hops + 1, _MOST), not_before=not_before or self.not_before)
 

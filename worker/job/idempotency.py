@@ -14,7 +14,7 @@ from connectors.sdk.errors import Conflict, ConnectorError, OutcomeUnknown, Sent
 from schemas.error import Code
 from worker.job.action_runner import Call, Caller, contained, effect_in_force
 from worker.job.headers import write_instant
-from worker.job.outcome import NotNow, Outcome, deadline_exceeded
+from worker.job.outcome import Outcome, Snooze, deadline_exceeded
 from worker.ledger.database import LedgerUnavailable
 from worker.ledger.store import (
     Absent,
@@ -93,7 +93,7 @@ class Once:
         """Bring the job's effect about, or tell what is known of it.
 
         Raises:
-            NotNow: somebody else is at it, or the ledger is away.
+            Snooze: somebody else is at it, or the ledger is away.
         """
         identity = _identity(call)
         fingerprint = fingerprint_of(call.job.params, call.job.credential)
@@ -124,7 +124,7 @@ class Once:
         """Take the effect of the job's key back; it may not happen afterwards either.
 
         Raises:
-            NotNow: its run is under way or may land yet, or the ledger is away.
+            Snooze: its run is under way or may land yet, or the ledger is away.
         """
         running = _Running("")
         running.task = asyncio.create_task(self._undone(call, running))
@@ -153,7 +153,7 @@ class Once:
         if isinstance(claimed, Undone):
             return Outcome(data=UNDONE, starts=starts, replayed=True)
         if isinstance(claimed, Busy):
-            raise NotNow("the run that is to be undone is under way")
+            raise Snooze("the run that is to be undone is under way")
         claim = running.claim = _Claim(identity, claimed, starts)
         async with _Keeper(self._ledger, claim):
             try:
@@ -178,7 +178,7 @@ class Once:
             if result is None:
                 return  # it surely never happened
         elif claim.calling and _monotonic() < landed_by:
-            raise NotNow("the call of a worker that died may land after the undo")
+            raise Snooze("the call of a worker that died may land after the undo")
         self._caller.check_deadline(call.attempt.deadline)
         claim.undoing = True
         claim.starts += 1
@@ -198,7 +198,7 @@ class Once:
             known = await self._ask(lambda: self._ledger.look_up(identity, fingerprint), call)
             if isinstance(known, Absent):
                 self._caller.check_deadline(call.attempt.deadline)
-                raise NotNow("the deadline is a moment away")
+                raise Snooze("the deadline is a moment away")
             return _told_late(known, call)
         claimed = await self._ask(lambda: self._ledger.claim(identity, fingerprint), call)
         if not isinstance(claimed, Owned):
@@ -236,7 +236,7 @@ class Once:
             before, claim.calling = claim.calling, True  # a deadline that comes meanwhile finds it under way
             try:
                 if not await self._ask(partial(self._begin, call, claim), call):
-                    raise NotNow("another worker has taken the job over")
+                    raise Snooze("another worker has taken the job over")
             except BaseException:
                 claim.calling = before
                 raise
@@ -256,7 +256,7 @@ class Once:
         settles_in_s = call.action.timeout_s + STALL_S
         held = await self._ledger.begin(claim.identity, claim.owned.fence, settles_in_s=settles_in_s)
         if (stalled_s := _monotonic() - asked_at) > STALL_S:
-            raise NotNow(f"the worker stood still for {stalled_s:.0f} s right before the call")
+            raise Snooze(f"the worker stood still for {stalled_s:.0f} s right before the call")
         return held
 
     async def _record(
@@ -298,7 +298,7 @@ class Once:
             return await self._find(call, claim, document)
         except OutcomeUnknown:
             raise
-        except NotNow:
+        except Snooze:
             return None
         except ConnectorError as unclear:
             logger.info("reconcile failed", job_id=call.job.id, code=unclear.code)
@@ -308,7 +308,7 @@ class Once:
         """Look an uncertain effect up: its result, or None where it surely is not there.
 
         Raises:
-            NotNow: it is not there, but may land yet.
+            Snooze: it is not there, but may land yet.
             OutcomeUnknown: it cannot be looked up.
         """
         if not call.action.can_reconcile or call.params is None:
@@ -326,7 +326,7 @@ class Once:
             if found is not None:
                 return call.action.dump(found)
         if _monotonic() < landed_by:
-            raise NotNow("the call of a worker that died may land yet")
+            raise Snooze("the call of a worker that died may land yet")
         return None
 
     async def _complete(self, call: Call, claim: _Claim, outcome: Outcome) -> Outcome:
@@ -375,7 +375,7 @@ class Once:
         """Ask the ledger, waiting while it is away.
 
         Raises:
-            NotNow: it was away for too long, or the worker stops.
+            Snooze: it was away for too long, or the worker stops.
         """
         waited_from = _monotonic()
         while True:
@@ -422,7 +422,7 @@ def _told(known: Done | Busy | Unknown | Undone | Mismatch, call: Call) -> Outco
     """Turn what the ledger knows into an answer.
 
     Raises:
-        NotNow: somebody else is at it.
+        Snooze: somebody else is at it.
     """
     starts = call.attempt.starts
     error: ConnectorError
@@ -445,7 +445,7 @@ def _told(known: Done | Busy | Unknown | Undone | Mismatch, call: Call) -> Outco
                 "`connectors dead resolve` settles it"
             )
         case _:
-            raise NotNow("another worker is running this job")
+            raise Snooze("another worker is running this job")
     return Outcome(error=error, starts=starts)
 
 
@@ -468,7 +468,7 @@ def _left_running(call: Call, running: _Running) -> Outcome:
 async def _to_its_end(task: "asyncio.Task[Outcome]") -> None:
     """Wait for the end of what its caller was told about already, however it ends."""
     await asyncio.wait({task})
-    with suppress(NotNow, ConnectorError):
+    with suppress(Snooze, ConnectorError):
         lingering = task.result().lingering
         if lingering is not None:
             await lingering

@@ -46,7 +46,7 @@ class Outcome:
     lingering: "asyncio.Future[Any] | None" = None
 
 
-class NotNow(Exception):
+class Snooze(Exception):
     """The job cannot run for now through no fault of its own; no attempt is used up."""
 
 

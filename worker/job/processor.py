@@ -15,12 +15,12 @@ from connectors.sdk.errors import ConnectorError, Sent
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
 from worker.broker import Delivery
-from worker.broker.confirmed_publisher import Sending
-from worker.broker.queue_consumer import Lane
+from worker.broker.confirmed_publisher import PublishOutcome
+from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import DELIVERY_LIMIT
 from worker.job.executor import Executor
-from worker.job.headers import History
-from worker.job.outcome import Attempt, Note, NotNow, Outcome, deadline_exceeded, no_note
+from worker.job.headers import JobHeaders
+from worker.job.outcome import Attempt, Note, Outcome, Snooze, deadline_exceeded, no_note
 from worker.job.publisher import Publisher, refused_outcome, result_of
 from worker.job.retry import IN_HAND_S, Retry, decide
 from worker.metrics import Metrics
@@ -34,16 +34,16 @@ _HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 
 
 @dataclass(slots=True, eq=False)
-class _InHand:
+class _InFlight:
     """A message that is being worked on."""
 
-    lane: Lane
+    queue: QueueConsumer
     #: The newest delivery of it: it may come again, on a new channel, while its job runs.
     delivery: Delivery
-    history: History
+    history: JobHeaders
 
 
-class Consumer:
+class JobProcessor:
     """Takes deliveries and sees each through.
 
     1. a delivery is handed over to a task that this class owns: the client's own would be cancelled
@@ -74,41 +74,41 @@ class Consumer:
         self._trusted = frozenset(trusted_users)
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
-        self._in_hand: dict[tuple[object, ...], _InHand] = {}
+        self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, lane: Lane, delivery: Delivery) -> None:
+    def receive(self, queue: QueueConsumer, delivery: Delivery) -> None:
         """Hand a delivery over to a task of our own."""
         properties = delivery.properties
         identity = (
-            lane,
+            queue,
             properties.reply_to,
             properties.correlation_id,
             properties.message_id,
             delivery.body,
         )
-        known = self._in_hand.get(identity) if delivery.redelivered else None
+        known = self._in_flight.get(identity) if delivery.redelivered else None
         if known is not None and known.delivery.is_stale:
             known.delivery = delivery
             return
-        history = History.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
-        in_hand = _InHand(lane, delivery, history)
-        self._in_hand[identity] = in_hand
+        history = JobHeaders.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
+        in_flight = _InFlight(queue, delivery, history)
+        self._in_flight[identity] = in_flight
 
         async def see_through() -> None:
             try:
-                await self._settle(in_hand)
+                await self._settle(in_flight)
             finally:
                 # In the task, not after it: a redelivery is never swapped into what has ended.
-                if self._in_hand.get(identity) is in_hand:
-                    del self._in_hand[identity]
+                if self._in_flight.get(identity) is in_flight:
+                    del self._in_flight[identity]
 
         task = asyncio.create_task(see_through())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @property
-    def in_hand(self) -> int:
+    def in_flight(self) -> int:
         """How many messages are being worked on."""
         return len(self._tasks)
 
@@ -128,25 +128,25 @@ class Consumer:
             await asyncio.wait(left, timeout=1.0)
         return len(left)
 
-    async def _settle(self, job: _InHand) -> None:
+    async def _settle(self, job: _InFlight) -> None:
         """See one delivery through, and settle it once."""
-        async with job.lane.slots.hold(bulk=job.lane.bulk):
-            self._metrics.job_started(job.lane.queue)
+        async with job.queue.slots.hold(bulk=job.queue.bulk):
+            self._metrics.job_started(job.queue.queue)
             try:
                 done = await self._see_through(job)
             except Exception as bug:
-                logger.opt(exception=bug).error("worker failed on a job", lane=job.lane.queue)
+                logger.opt(exception=bug).error("worker failed on a job", queue=job.queue.queue)
                 done = await self._give_up(job)
             finally:
-                self._metrics.job_ended(job.lane.queue)
+                self._metrics.job_ended(job.queue.queue)
             settled = None
             while settled is not job.delivery:  # a newer one may have come while the old was settled
                 settled = job.delivery
                 await (settled.ack() if done else settled.requeue())
 
-    async def _see_through(self, message: _InHand) -> bool:
+    async def _see_through(self, message: _InFlight) -> bool:
         """Run one message to its published end. False: nothing was done, the queue may have it back."""
-        lane, delivery, history = message.lane, message.delivery, message.history
+        queue, delivery, history = message.queue, message.delivery, message.history
         now = datetime.now(UTC)
         if (unfit := self._publisher.refusal_of(delivery.properties.reply_to)) is not None:
             await self._park(message, ConnectorError(unfit, code=Code.INVALID_MESSAGE), 0)
@@ -166,34 +166,34 @@ class Consumer:
             error = ConnectorError(reason, code=Code.DELIVERY_LIMIT)
             await self._answer(message, job, Outcome(error=error, starts=history.starts), now)
             return True
-        if job.connector != lane.connector and not history.rerouted and self._may_reroute(lane, job):
+        if job.connector != queue.connector and not history.rerouted and self._may_reroute(queue, job):
             await self._publisher.reroute(delivery, history, job)
             return True
         if not await self._is_due(message, now):
             return True
         return await self._run(message, job)
 
-    async def _run(self, message: _InHand, job: Job) -> bool:
+    async def _run(self, message: _InFlight, job: Job) -> bool:
         """Run the job, then answer it, or see to it that it is run again."""
-        lane, delivery, history = message.lane, message.delivery, message.history
+        queue, delivery, history = message.queue, message.delivery, message.history
         started_at = datetime.now(UTC)
         deadline = history.deadline_of(job.deadline)
         note = self._note(message, job)
         note("accepted", None)
         if history.failures == 0 and history.hops == 0:
-            self._metrics.job_waited(lane.queue, _wait_s(delivery, history, started_at))
+            self._metrics.job_waited(queue.queue, _wait_s(delivery, history, started_at))
         try:
-            with lane.slots.admit(job.tenant) as admitted:
+            with queue.slots.admit(job.tenant) as admitted:
                 if not (admitted or (deadline is not None and deadline <= started_at)):
                     reason, delay_s = (
                         "its tenant holds as many slots as one may",
-                        lane.slots.send_round(job.tenant),
+                        queue.slots.send_round(job.tenant),
                     )
                     await self._postpone(message, job, deadline, reason, delay_s)
                     return True
                 attempt = Attempt(history.publisher, history.starts, deadline, note)
                 outcome = await self._executor.execute(job, attempt)
-        except NotNow as reason:
+        except Snooze as reason:
             if self._executor.is_stopping:
                 return False
             delay_s = _HOP_S[min(history.hops, len(_HOP_S) - 1)]
@@ -227,7 +227,7 @@ class Consumer:
         return True
 
     async def _postpone(
-        self, message: _InHand, job: Job, deadline: datetime | None, reason: str, delay_s: float
+        self, message: _InFlight, job: Job, deadline: datetime | None, reason: str, delay_s: float
     ) -> None:
         """Send a job through a rung without counting a try; it is back by its deadline."""
         _log(job).info("job postponed", reason=reason)
@@ -239,7 +239,7 @@ class Consumer:
 
     async def _answer(
         self,
-        message: _InHand,
+        message: _InFlight,
         job: Job | JobRefused,
         outcome: Outcome,
         started_at: datetime,
@@ -265,23 +265,23 @@ class Consumer:
             attempts=outcome.starts,
             duration_ms=result.duration_ms,
             reply=sending or "none asked",
-            lane=message.lane.queue,
+            queue=message.queue.queue,
         )
-        if failure is not None and not park and sending is not Sending.DELIVERED:
+        if failure is not None and not park and sending is not PublishOutcome.DELIVERED:
             await self._park(message, failure, outcome.starts, job)
 
     async def _park(
-        self, message: _InHand, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
+        self, message: _InFlight, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
     ) -> None:
-        lane, delivery = message.lane.queue, message.delivery
+        queue, delivery = message.queue.queue, message.delivery
         await self._publisher.park(
-            delivery, message.history, lane=lane, code=failure.code, message=failure.message, starts=starts
+            delivery, message.history, queue=queue, code=failure.code, message=failure.message, starts=starts
         )
         self._metrics.dead_lettered(failure.code)
         log = logger if job is None else _log(job)
-        log.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
+        log.warning("job parked", code=failure.code, queue=queue, message_id=delivery.properties.message_id)
 
-    async def _give_up(self, message: _InHand) -> bool:
+    async def _give_up(self, message: _InFlight) -> bool:
         """Answer for a bug of ours; where even that fails, the queue has the job back."""
         error = ConnectorError("this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR)
         outcome = Outcome(error=error, starts=message.history.starts)
@@ -289,16 +289,16 @@ class Consumer:
             job = parse_job(message.delivery.body, message_id=message.delivery.properties.message_id)
             await self._answer(message, job, outcome, datetime.now(UTC))
         except Exception as bug:
-            logger.opt(exception=bug).error("worker failed to answer a job", lane=message.lane.queue)
+            logger.opt(exception=bug).error("worker failed to answer a job", queue=message.queue.queue)
             await asyncio.sleep(1.0)  # the broker's delivery limit ends this; no hot loop until then
             return False
         return True
 
-    def _may_reroute(self, lane: Lane, job: Job) -> bool:
+    def _may_reroute(self, queue: QueueConsumer, job: Job) -> bool:
         """Whether another queue may know more: not where we are the last resort already."""
-        return lane.connector is not None or job.connector in self._connectors
+        return queue.connector is not None or job.connector in self._connectors
 
-    async def _is_due(self, message: _InHand, now: datetime) -> bool:
+    async def _is_due(self, message: _InFlight, now: datetime) -> bool:
         """Wait out a short rest in hand; send a job that came early through another rung."""
         if message.history.not_before is None:
             return True
@@ -310,7 +310,7 @@ class Consumer:
             await asyncio.sleep(rest_s)
         return True
 
-    def _note(self, message: _InHand, job: Job) -> Note:
+    def _note(self, message: _InFlight, job: Job) -> Note:
         if not job.progress or message.delivery.properties.reply_to is None:
             return no_note
         return lambda stage, text: self._publisher.progress(
@@ -351,7 +351,7 @@ def _out_of_time(outcome: Outcome) -> Outcome:
     return Outcome(error=error, starts=outcome.starts)
 
 
-def _wait_s(delivery: Delivery, history: History, now: datetime) -> float:
+def _wait_s(delivery: Delivery, history: JobHeaders, now: datetime) -> float:
     """Seconds from publish to start; the publisher's clock counts where it wrote a timestamp."""
     published = delivery.properties.timestamp or history.first_seen
     if published.tzinfo is None:

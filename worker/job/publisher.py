@@ -12,10 +12,10 @@ from schemas.error import Code
 from schemas.job import Job, JobRefused
 from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
 from worker.broker import Delivery, Properties
-from worker.broker.confirmed_publisher import Outbox, Sending
+from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 from worker.broker.topology import Topology, is_bulk, routing_key
 from worker.job import headers as header
-from worker.job.headers import History
+from worker.job.headers import JobHeaders
 from worker.job.outcome import Outcome
 from worker.job.retry import rung_for
 
@@ -38,15 +38,15 @@ class Publisher:
 
     def __init__(
         self,
-        outbox: Outbox,
-        direct: Outbox,
+        confirmed: ConfirmedPublisher,
+        direct: ConfirmedPublisher,
         topology: Topology,
         *,
         user: str,
         reply_exchange: str = "",
         reply_to_pattern: str | None = None,
     ) -> None:
-        self._outbox = outbox
+        self._confirmed = confirmed
         #: Direct reply-to goes over a link of its own: a forged address kills the connection (measured).
         self._direct = direct
         self._topology = topology
@@ -70,7 +70,7 @@ class Publisher:
             return "reply_to does not match CONNECTORS_REPLY_TO_PATTERN"
         return None
 
-    async def reply(self, delivery: Delivery, history: History, result: Result) -> Sending:
+    async def reply(self, delivery: Delivery, history: JobHeaders, result: Result) -> PublishOutcome:
         """Publish the result to the caller's queue."""
         body = result.model_dump_json().encode()
         if len(body) > MAX_RESULT_BYTES + 64 * 1024:  # metadata and details are on top of the data
@@ -86,10 +86,10 @@ class Publisher:
         return await self._publish_reply(delivery, body, properties)
 
     def progress(
-        self, delivery: Delivery, history: History, job: Job, stage: Stage, note: str | None
+        self, delivery: Delivery, history: JobHeaders, job: Job, stage: Stage, note: str | None
     ) -> None:
         """Publish how far a job has come, without waiting for it."""
-        if len(self._progress) >= _MOST_PROGRESS or not self._outbox.is_open:
+        if len(self._progress) >= _MOST_PROGRESS or not self._confirmed.is_open:
             return
         at = datetime.now(UTC)
         body = Progress(id=job.id, stage=stage, message=note, at=at).model_dump_json().encode()
@@ -105,38 +105,38 @@ class Publisher:
         self._progress.add(task)
         task.add_done_callback(self._progress.discard)
 
-    async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> Sending:
+    async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> PublishOutcome:
         reply_to = delivery.properties.reply_to
         assert reply_to is not None
         if reply_to.startswith(_DIRECT):
             # Mandatory and direct reply-to do not mix: delivered and returned at once (measured).
             return await self._direct.publish("", reply_to, body, properties, mandatory=False, refusals=2)
-        return await self._outbox.publish(
+        return await self._confirmed.publish(
             self._reply_exchange, reply_to, body, properties, refusals=_REPLY_REFUSALS
         )
 
-    async def wait(self, delivery: Delivery, history: History, now: datetime) -> None:
+    async def wait(self, delivery: Delivery, history: JobHeaders, now: datetime) -> None:
         """Publish the job to the rung that brings it back nearest to `not_before`."""
         assert history.not_before is not None
         rung = rung_for((history.not_before - now).total_seconds())
         properties = self._copied(delivery, history)
         await self._store(self._topology.retry(rung), delivery.routing_key, delivery, properties)
 
-    async def reroute(self, delivery: Delivery, history: History, job: Job) -> None:
-        """Publish the job to the lane that its body names."""
+    async def reroute(self, delivery: Delivery, history: JobHeaders, job: Job) -> None:
+        """Publish the job to the queue that its body names."""
         key = routing_key(job.connector, job.action, bulk=is_bulk(delivery.routing_key))
         properties = self._copied(delivery, replace(history, rerouted=True))
         await self._store(self._topology.jobs, key, delivery, properties)
 
     async def park(
-        self, delivery: Delivery, history: History, *, lane: str, code: Code, message: str, starts: int
+        self, delivery: Delivery, history: JobHeaders, *, queue: str, code: Code, message: str, starts: int
     ) -> None:
         """Publish the job to the dead letters, its body byte for byte, its headers saying why."""
         properties = self._copied(delivery, history)
         headers = {
             header.REASON: code.value,
             header.ATTEMPTS: starts,
-            header.LANE: lane,
+            header.QUEUE: queue,
             header.ERROR: message[:_MOST_MESSAGE],
         }
         properties = replace(properties, headers={**properties.headers, **headers})
@@ -144,9 +144,9 @@ class Publisher:
 
     async def _store(self, exchange: str, key: str, delivery: Delivery, properties: Properties) -> None:
         """Publish what has nowhere else to go, for as long as it takes."""
-        await self._outbox.publish(exchange, key, delivery.body, properties, must_route=True)
+        await self._confirmed.publish(exchange, key, delivery.body, properties, must_route=True)
 
-    def _copied(self, delivery: Delivery, history: History) -> Properties:
+    def _copied(self, delivery: Delivery, history: JobHeaders) -> Properties:
         return replace(delivery.properties, user_id=self._user, headers=history.headers())
 
 
@@ -191,5 +191,5 @@ def _without_data(result: Result) -> Result:
     return result.model_copy(update={"status": "failed", "data": None, "error": error})
 
 
-def _trace(history: History) -> dict[str, Any]:
+def _trace(history: JobHeaders) -> dict[str, Any]:
     return {} if history.traceparent is None else {header.TRACEPARENT: history.traceparent}

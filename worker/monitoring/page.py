@@ -9,7 +9,7 @@ from html import escape
 from typing import Final
 
 from worker.metrics import SUCCEEDED, Totals
-from worker.monitoring.status import CheckResult, ConnectorStatus, LaneStatus, Status
+from worker.monitoring.status import CheckResult, ConnectorStatus, QueueStatus, Status
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1b2430;--soft:#566273;--line:#dfe4ea;
@@ -120,11 +120,11 @@ def render(status: Status | None, checks: Sequence[CheckResult], totals: Totals)
         status: None where the worker's loop does not answer; a check says so.
     """
     state = _state(status, checks)
-    connectors, lanes = (status.connectors, status.lanes) if status is not None else ((), ())
+    connectors, queues = (status.connectors, status.queues) if status is not None else ((), ())
     sections = (
         _checks(checks),
         _connectors(connectors),
-        _lanes(lanes),
+        _queues(queues),
         _jobs(totals.jobs),
         _counts("Replies", "Outcome", totals.replies, "third", keep_zeros=True),
         _counts("Retries", "Code", totals.retries, "third"),
@@ -208,20 +208,20 @@ def _connectors(connectors: Iterable[ConnectorStatus]) -> str:
     return _section("Connectors", ("Connector", "Version", "State", "#Actions"), rows, "half")
 
 
-def _lanes(lanes: Iterable[LaneStatus]) -> str:
+def _queues(queues: Iterable[QueueStatus]) -> str:
     rows = []
-    for lane in lanes:
-        used, total = lane.slots_used, lane.slots_used + lane.slots_free
-        state = _tag("good", "consuming") if lane.fault is None else _tag("bad", "not consuming")
-        detail = f"<br>{escape(lane.fault)}" if lane.fault is not None else ""
+    for queue in queues:
+        used, total = queue.slots_used, queue.slots_used + queue.slots_free
+        state = _tag("good", "consuming") if queue.fault is None else _tag("bad", "not consuming")
+        detail = f"<br>{escape(queue.fault)}" if queue.fault is not None else ""
         rows.append(
             (
-                _name(lane.name),
+                _name(queue.name),
                 _cell(state + detail),
                 _cell(f'<span class="slots">{used:,} of {total:,}</span>{_bar(used, total)}'),
             )
         )
-    return _section("Lanes", ("Lane", "State", "Slots used"), rows, "full")
+    return _section("Queues", ("Queue", "State", "ConcurrencyLimiter used"), rows, "full")
 
 
 def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> str:

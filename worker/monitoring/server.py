@@ -32,7 +32,7 @@ _LOOP_CHECK: Final = "event_loop"
 _NO_ANSWER: Final = f"the event loop has not answered for {LOOP_ANSWER_S:.0f} s"
 
 
-class Sidecar:
+class MonitoringServer:
     """Serves /metrics, /healthz, /readyz and the status page, and watches the worker's loop.
 
     It runs on an event loop and thread of its own: a blocked worker can still say that it is blocked, and no

@@ -38,8 +38,8 @@ class ConnectorStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatus:
-    """A lane that is consumed here."""
+class QueueStatus:
+    """A queue that is consumed here."""
 
     name: str
     slots_used: int
@@ -55,7 +55,7 @@ class Status:
     version: str
     uptime_s: float
     connectors: tuple[ConnectorStatus, ...] = ()
-    lanes: tuple[LaneStatus, ...] = ()
+    queues: tuple[QueueStatus, ...] = ()
     #: Tells this worker from others: host name and process id, say.
     name: str = ""
     draining: bool = False

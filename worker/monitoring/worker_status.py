@@ -8,21 +8,21 @@ from importlib.metadata import version
 from typing import Protocol
 
 from connectors.registry import Registry
-from worker.broker.confirmed_publisher import Outbox
-from worker.broker.queue_consumer import Lane
+from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.queue_consumer import QueueConsumer
 from worker.credentials.source import CredentialSource
 from worker.ledger.store import Ledger
-from worker.monitoring.status import ConnectorStatus, LaneStatus, Status
+from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
 class _Worker(Protocol):
     """What of the worker is looked at."""
 
     registry: Registry
-    lanes: list[Lane]
+    consumers: list[QueueConsumer]
     credentials: CredentialSource
     ledger: Ledger
-    outbox: Outbox
+    confirmed_publisher: ConfirmedPublisher
 
     @property
     def is_stopping(self) -> bool: ...
@@ -41,7 +41,7 @@ class WorkerStatus:
         return {
             "running": lambda: "draining" if self._worker.is_stopping else None,
             "broker": self._broker,
-            "lanes": self._lanes,
+            "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
         }
@@ -60,25 +60,29 @@ class WorkerStatus:
                 )
                 for each in self._worker.registry.installed.values()
             ),
-            lanes=tuple(
-                LaneStatus(
-                    lane.queue,
-                    slots_used=lane.slots.used,
-                    slots_free=lane.slots.total - lane.slots.used,
-                    fault=lane.fault,
+            queues=tuple(
+                QueueStatus(
+                    consumer.queue,
+                    slots_used=consumer.slots.used,
+                    slots_free=consumer.slots.total - consumer.slots.used,
+                    fault=consumer.fault,
                 )
-                for lane in self._worker.lanes
-                if not lane.bulk
+                for consumer in self._worker.consumers
+                if not consumer.bulk
             ),
             name=self._name,
             draining=self._worker.is_stopping,
         )
 
     def _broker(self) -> str | None:
-        if not self._worker.outbox.is_open:
+        if not self._worker.confirmed_publisher.is_open:
             return "not connected to publish"
-        return None if self._worker.outbox.flowing.is_set() else "the broker's memory or disk alarm"
+        return (
+            None if self._worker.confirmed_publisher.flowing.is_set() else "the broker's memory or disk alarm"
+        )
 
-    def _lanes(self) -> str | None:
-        faults = [f"{lane.queue}: {lane.fault}" for lane in self._worker.lanes if lane.fault]
+    def _queues(self) -> str | None:
+        faults = [
+            f"{consumer.queue}: {consumer.fault}" for consumer in self._worker.consumers if consumer.fault
+        ]
         return "; ".join(faults) or None

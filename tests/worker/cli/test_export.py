@@ -88,7 +88,7 @@ def test_the_wire_is_exported_with_the_actions_that_are_enabled() -> None:
     assert "http.request.job" not in document["channels"]["jobs"]["messages"]
 
 
-def test_the_definitions_hold_the_lanes_that_are_enabled() -> None:
+def test_the_definitions_hold_the_queues_that_are_enabled() -> None:
     queues = {queue["name"] for queue in exported("definitions")["queues"]}
 
     assert {"connectors.jobs.effects", "connectors.jobs.dummy.bulk", "connectors.dead"} <= queues

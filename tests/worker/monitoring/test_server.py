@@ -16,7 +16,15 @@ import pytest
 from loguru import logger
 
 from worker.metrics import Metrics
-from worker.monitoring import CannotListen, ConnectorStatus, LaneStatus, PortTaken, Sidecar, Status, listener
+from worker.monitoring import (
+    CannotListen,
+    ConnectorStatus,
+    MonitoringServer,
+    PortTaken,
+    QueueStatus,
+    Status,
+    listener,
+)
 from worker.monitoring.page import render
 from worker.monitoring.status import Check, CheckResult
 from worker.monitoring.watchdog import Watchdog
@@ -44,8 +52,10 @@ class Answer(NamedTuple):
 @asynccontextmanager
 async def sidecar(
     checks: Mapping[str, Check] | None = None, status: Any = None, **options: Any
-) -> AsyncIterator[Sidecar]:
-    one = Sidecar("127.0.0.1", 0, Metrics(version="1.2.3"), checks or {}, status or FakeStatus(), **options)
+) -> AsyncIterator[MonitoringServer]:
+    one = MonitoringServer(
+        "127.0.0.1", 0, Metrics(version="1.2.3"), checks or {}, status or FakeStatus(), **options
+    )
     await one.start()
     try:
         yield one
@@ -53,11 +63,11 @@ async def sidecar(
         await one.stop()
 
 
-async def ask(one: Sidecar, path: str, method: str = "GET") -> Answer:
+async def ask(one: MonitoringServer, path: str, method: str = "GET") -> Answer:
     return await send(one, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
 
-async def send(one: Sidecar, data: bytes) -> Answer:
+async def send(one: MonitoringServer, data: bytes) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
     writer.write(data)
     async with asyncio.timeout(10):
@@ -291,7 +301,7 @@ async def test_stopping_gives_the_port_back_and_may_be_repeated() -> None:
         await one.stop()
         await one.stop()
 
-        again = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+        again = MonitoringServer("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
         await again.start()
         await again.stop()
 
@@ -301,7 +311,7 @@ async def test_stopping_gives_the_port_back_and_may_be_repeated() -> None:
 async def test_a_taken_port_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        one = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+        one = MonitoringServer("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
 
         with pytest.raises(PortTaken) as caught:
             await one.start()
@@ -314,7 +324,7 @@ async def test_a_taken_port_is_said_in_one_line() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
-    one = Sidecar(host, 0, Metrics(version="1"), {}, FakeStatus())
+    one = MonitoringServer(host, 0, Metrics(version="1"), {}, FakeStatus())
 
     with pytest.raises(CannotListen, match=f"^CONNECTORS_METRICS_HOST={re.escape(host)}: .*127.0.0.1"):
         await one.start()
@@ -466,9 +476,9 @@ FULL = Status(
         ConnectorStatus("dummy", "0.1.0", 5),
         ConnectorStatus("acme", "2.0", 0, fault="cannot import <acme_sdk>"),
     ),
-    lanes=(
-        LaneStatus("connectors.jobs.dummy", 3, 97),
-        LaneStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
+    queues=(
+        QueueStatus("connectors.jobs.dummy", 3, 97),
+        QueueStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
     ),
     name="worker-7",
 )
@@ -595,7 +605,7 @@ async def test_every_answer_brings_security_headers(path: str) -> None:
 def test_everything_on_the_page_is_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
     status = Status(
-        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (LaneStatus(evil, 1, 1, fault=evil),), evil
+        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (QueueStatus(evil, 1, 1, fault=evil),), evil
     )
     metrics = Metrics(version="1")
     metrics.job_finished(evil, evil, evil, 1)

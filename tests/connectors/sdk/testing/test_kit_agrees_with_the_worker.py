@@ -28,7 +28,7 @@ from connectors.sdk.testing import Kit
 from schemas.job import Job
 from worker.credentials.source import NoVault
 from worker.job.executor import Executor
-from worker.job.outcome import Attempt, NotNow
+from worker.job.outcome import Attempt, Snooze
 from worker.job.retry import Retry, decide
 from worker.ledger.store import Ledger
 
@@ -92,7 +92,7 @@ async def _job_runs(executor: Executor, job: Job) -> Seen:
     while True:
         try:
             outcome = await executor.execute(job, Attempt(starts=starts, deadline=job.deadline))
-        except NotNow:
+        except Snooze:
             continue  # what may land yet is looked up again
         starts = outcome.starts
         if outcome.error is None:
