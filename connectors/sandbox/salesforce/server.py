@@ -22,8 +22,9 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from connectors.sandbox.faults import Faults, spoil
 from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
-from connectors.sandbox.salesforce.faults import Fault, Faults, Journal, Refusal, spoil
+from connectors.sandbox.salesforce.faults import Fault, Journal, Refusal
 from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
 from connectors.sandbox.salesforce.schema import Field
 from connectors.sandbox.salesforce.store import Rule, Store
@@ -66,7 +67,7 @@ class SalesforceSandbox:
         self.port = port
         self.delay_s = delay_s
         self.journal = Journal(journal_file)
-        self.faults = Faults()
+        self.faults: Faults[Fault] = Faults()
         self.store = Store(self.journal, clock)
         self.authority = Authority(self.store)
         self.api = Api(self.store)
