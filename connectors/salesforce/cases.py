@@ -3,17 +3,17 @@
 import json
 from typing import Any, Final
 
-from connectors.salesforce.answers import CaseCreated, CaseFound, CaseUpdated, CommentAdded
 from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_paths, with_visible
+from connectors.salesforce.error_mapping import reason_of, refusal_of
 from connectors.salesforce.fields import full_id
+from connectors.salesforce.models import CaseCreated, CaseFound, CaseUpdated, CommentAdded
 from connectors.salesforce.params import AddComment, CreateCase, GetCase, UpdateCase
-from connectors.salesforce.reasons import reason_of, refusal_of
-from connectors.salesforce.rows import query_rows, records_of
+from connectors.salesforce.query_rows import query_rows, records_of
 from connectors.salesforce.soql import select
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,

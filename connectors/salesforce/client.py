@@ -1,9 +1,9 @@
 """Calls of an org's REST API: built and read by simple-salesforce, sent by the shared HTTP layer.
 
 One call goes through: a token of this tenant's credential (one login for all who wait) · a thread of the
-org's share (`threads`) · simple-salesforce builds the request · the session takes it apart and hands it to
+org's share (`bounded_threads`) · simple-salesforce builds the request · the session takes it apart and hands it to
 the event loop (`session`) · the shared layer sends it, and renews a refused token once · a refusal becomes
-an error by Salesforce's own code (`reasons`) · simple-salesforce reads the answer.
+an error by Salesforce's own code (`error_mapping`) · simple-salesforce reads the answer.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from simple_salesforce.api import Salesforce, SFType
 
+from connectors.salesforce.bounded_threads import THREAD_WAIT_S, Threads
 from connectors.salesforce.credential import SalesforceCredential
-from connectors.salesforce.reasons import refusal
+from connectors.salesforce.error_mapping import refusal
 from connectors.salesforce.session import NOWHERE, Asked, LoopSession
-from connectors.salesforce.threads import THREAD_WAIT_S, Threads
 from connectors.sdk.context import Context
 from connectors.sdk.errors import Sent, Timeout
 
@@ -77,7 +77,7 @@ class SalesforceApi:
         """Let simple-salesforce do something, in a thread.
 
         Raises:
-            ConnectorError: by Salesforce's own code; see `reasons`.
+            ConnectorError: by Salesforce's own code; see `error_mapping`.
         """
         base = self._http.at(await self._instance_url())
 

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from connectors.salesforce.answers import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.describe import check_paths, with_visible
 from connectors.salesforce.fields import full_id
+from connectors.salesforce.models import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.params import CreateContact, GetContact, UpdateContact
-from connectors.salesforce.rows import plain, query_rows, records_of
+from connectors.salesforce.query_rows import plain, query_rows, records_of
 from connectors.salesforce.soql import find, select
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,

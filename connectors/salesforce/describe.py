@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from connectors.salesforce.client import SalesforceApi
-from connectors.salesforce.reasons import reason_of
+from connectors.salesforce.error_mapping import reason_of
 from connectors.sdk.errors import InvalidParams, Rejected, Sent
 from schemas.error import Detail
 

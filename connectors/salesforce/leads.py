@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from connectors.salesforce.answers import LeadCreated, LeadUpdated
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
+from connectors.salesforce.models import LeadCreated, LeadUpdated
 from connectors.salesforce.params import CreateLead, UpdateLead
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,

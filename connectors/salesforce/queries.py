@@ -2,12 +2,12 @@
 
 from typing import Any, Final
 
-from connectors.salesforce.answers import Found, Limits
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
+from connectors.salesforce.models import Found, Limits
 from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchRecords
-from connectors.salesforce.rows import plain, query_rows, records_of, type_of
+from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
 from connectors.salesforce.soql import bind, find
 from connectors.sdk.effects import Effect
 from connectors.sdk.http.request import invalid

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from connectors.salesforce.answers import (
+from connectors.salesforce.client import Ctx, SalesforceApi
+from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
+from connectors.salesforce.describe import check_names, check_paths, descriptions
+from connectors.salesforce.models import (
     Described,
     RecordCreated,
     RecordDeleted,
     RecordFound,
     RecordUpdated,
 )
-from connectors.salesforce.client import Ctx, SalesforceApi
-from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
-from connectors.salesforce.describe import check_names, check_paths, descriptions
 from connectors.salesforce.params import (
     CreateRecord,
     DescribeObject,
@@ -20,9 +20,9 @@ from connectors.salesforce.params import (
     UpdateRecord,
     UpsertRecord,
 )
-from connectors.salesforce.rows import plain, query_rows
+from connectors.salesforce.query_rows import plain, query_rows
 from connectors.salesforce.soql import select
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from connectors.salesforce.answers import TaskCreated
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
+from connectors.salesforce.models import TaskCreated
 from connectors.salesforce.params import CreateTask, LogCall
-from connectors.salesforce.writing import body_of, create, creates, find_created, undo_create
+from connectors.salesforce.write_records import body_of, create, creates, find_created, undo_create
 
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)

@@ -17,9 +17,9 @@ from simple_salesforce.format import format_external_id
 from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_names
+from connectors.salesforce.error_mapping import reason_of
 from connectors.salesforce.fields import full_id
-from connectors.salesforce.reasons import reason_of
-from connectors.salesforce.rows import query_rows
+from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
 from connectors.sdk.connector import EffectOf
 from connectors.sdk.effects import Effect

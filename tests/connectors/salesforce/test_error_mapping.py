@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.salesforce.reasons import DAILY_WAIT_S, REASONS, reason_of, refusal
+from connectors.salesforce.error_mapping import DAILY_WAIT_S, REASONS, reason_of, refusal
 from connectors.sdk.errors import Conflict, ConnectorError, RateLimited, Rejected, Sent, Unavailable
 from schemas.error import Code
 
