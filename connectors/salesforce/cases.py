@@ -24,8 +24,8 @@ from connectors.salesforce.write_records import (
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Rejected, Sent, Unavailable
 
-#: What is answered of a case unless `fields` says otherwise. Its owner may be a user or a queue, which
-#: have little in common.
+#: Fields returned of a case unless `fields` is given. Its owner may be a user or a queue, which have few
+#: fields in common.
 CASE_FIELDS: Final = (
     "Id",
     "CaseNumber",
@@ -61,7 +61,7 @@ async def get_case(params: GetCase, ctx: Ctx) -> CaseFound:
 
 @salesforce.action(effect=creates("Case"), errors=WRITE_ERRORS)
 async def create_case(params: CreateCase, ctx: Ctx) -> CaseCreated:
-    """Open a case, once per idempotency key where the credential names a field for it."""
+    """Open a case, once per idempotency key if the credential names a field for it."""
     named = {
         "Subject": params.subject,
         "Description": params.description,
@@ -96,7 +96,7 @@ async def delete_case(ctx: Ctx, result: dict[str, Any] | None) -> None:
 
 
 def _effect_of_update(params: UpdateCase, credential: SalesforceCredential | None) -> Effect:
-    """Setting fields twice changes nothing more; a comment would be there twice."""
+    """Return WRITE if a comment is added, which a repeat would add twice."""
     return Effect.KEYED if params.comment is None else Effect.WRITE
 
 
@@ -126,7 +126,7 @@ async def update_case(params: UpdateCase, ctx: Ctx) -> CaseUpdated:
 
 @salesforce.action(effect=Effect.WRITE, errors=WRITE_ERRORS)
 async def add_case_comment(params: AddComment, ctx: Ctx) -> CommentAdded:
-    """Note something on a case."""
+    """Add a comment to a case."""
     api = SalesforceApi(ctx)
     case_id = params.case_id or await _id_of(api, params.case_number)
     comment_id = await _comment(api, case_id, params.comment, public=params.public)
@@ -136,10 +136,10 @@ async def add_case_comment(params: AddComment, ctx: Ctx) -> CommentAdded:
 async def _find(
     api: SalesforceApi, paths: list[str], case_id: str | None, number: str | None
 ) -> dict[str, Any]:
-    """Find a case by the one or the other.
+    """Return a case by its id or its number.
 
     Raises:
-        NotFound, Conflict: there is none; or several have the number.
+        NotFound, Conflict: there is none; several have the number.
     """
     where, value = ("Id = {value}", case_id) if case_id is not None else ("CaseNumber = {value}", number)
     rows = await with_visible(
@@ -155,7 +155,7 @@ async def _find(
         raise Conflict(f"several cases have the number {number}", data={"ids": ids})
     record = rows.records[0]
     if not isinstance(record.get("Id"), str):
-        raise Unavailable("Salesforce answered a case without its id", sent=Sent.NO)
+        raise Unavailable("Salesforce returned a case without its id", sent=Sent.NO)
     return record | {"Id": full_id(record["Id"])}
 
 
@@ -164,7 +164,7 @@ async def _id_of(api: SalesforceApi, number: str | None) -> str:
 
 
 async def _number_of(api: SalesforceApi, case_id: str) -> str | None:
-    """Read a new case's number; the case is there, so that failing here must not fail the job."""
+    """Return a new case's number; the case exists, so a failure here must not fail the job."""
     try:
         case = await _find(api, ["Id", "CaseNumber"], case_id, None)
     except ConnectorError:
@@ -215,9 +215,9 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
     parts = records_of(await api.run(write) or {}, "compositeResponse", sent=Sent.UNCERTAIN)
     statuses = [part.get("httpStatusCode") for part in parts]
     if len(parts) != 2 or not all(isinstance(status, int) for status in statuses):
-        raise Unavailable("Salesforce answered a part of what was asked", sent=Sent.UNCERTAIN)
+        raise Unavailable("Salesforce returned fewer results than were requested", sent=Sent.UNCERTAIN)
     failed = [part for part in parts if part["httpStatusCode"] >= 300]
-    # The other part says PROCESSING_HALTED; what halted it is of interest.
+    # The other part only says PROCESSING_HALTED; report the part that halted it.
     told = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
     if told:
         raise refusal_of(told[0].get("body"), told[0]["httpStatusCode"])

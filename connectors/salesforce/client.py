@@ -1,6 +1,6 @@
 """Calls of an org's REST API: built and read by simple-salesforce, sent by the shared HTTP layer.
 
-One call goes through: a token of this tenant's credential (one login for all who wait) · a thread of the
+One call goes through: a token of this tenant's credential (one login for all waiting jobs) · a thread of the
 org's share (`bounded_threads`) · simple-salesforce builds the request · the session takes it apart and hands it to
 the event loop (`session`) · the shared layer sends it, and renews a refused token once · a refusal becomes
 an error by Salesforce's own code (`error_mapping`) · simple-salesforce reads the answer.
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 #: Seconds for one call. Salesforce mostly answers in a third of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 12.0
-#: Seconds for all calls of a job: less than an action's 30, so that a call that finds no time left says
-#: itself that nothing was sent.
+#: Seconds for all calls of a job: less than an action's 30, so that a call without time left reports itself
+#: that nothing was sent.
 JOB_TIME_S: Final = 28.0
-#: What simple-salesforce is told instead of the token, which the shared layer keeps.
+#: What simple-salesforce gets instead of the token, which stays in the shared layer.
 NO_TOKEN: Final = "none"  # noqa: S105  # a name for the lack of one
 
 Ctx = Context[SalesforceCredential]
@@ -52,7 +52,7 @@ class Org:
         )
 
     def object(self, name: str) -> Any:
-        """Give the builder for one object; `Salesforce.name` would find its own attributes first."""
+        """Return the builder for one object; `Salesforce.name` would find its own attributes first."""
         return SFType(name, NO_TOKEN, NOWHERE, sf_version=self._version, session=self._session)
 
 
@@ -74,7 +74,7 @@ class SalesforceApi:
         self.root: Final = f"/services/data/v{self._version}/"
 
     async def run(self, work: Callable[[Org], T]) -> T:
-        """Let simple-salesforce do something, in a thread.
+        """Run a function of simple-salesforce in a thread.
 
         Raises:
             ConnectorError: by Salesforce's own code; see `error_mapping`.

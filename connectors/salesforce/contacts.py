@@ -23,7 +23,7 @@ from connectors.sdk.effects import Effect
 from connectors.sdk.errors import NotFound
 from connectors.sdk.phone import same_number, search_terms
 
-#: What is answered of a contact unless `fields` says otherwise.
+#: Fields returned of a contact unless `fields` is given.
 CONTACT_FIELDS: Final = (
     "Id",
     "Name",
@@ -43,18 +43,18 @@ CONTACT_FIELDS: Final = (
     "Owner.Id",
     "Owner.Name",
 )
-#: Where a contact's numbers stand.
+#: The fields of a contact's phone numbers.
 PHONE_FIELDS: Final = ("Phone", "MobilePhone", "HomePhone", "OtherPhone", "AssistantPhone")
-#: Contacts looked at, where several fit, and those that are answered.
+#: Contacts compared if several match, and those that are returned.
 MAX_MATCHES: Final = 50
 MAX_CANDIDATES: Final = 20
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def get_contact_details(params: GetContact, ctx: Ctx) -> ContactFound:
-    """Look up a contact by id, e-mail, telephone number (however it is written) or name.
+    """Look up a contact by id, e-mail, phone number (however it is written) or name.
 
-    Where several fit, `contact` is null and `candidates` lists them: ask which one is meant.
+    If several match, `contact` is null and `candidates` lists them: ask which one is meant.
     """
     api = SalesforceApi(ctx)
     paths = list(CONTACT_FIELDS)
@@ -82,7 +82,7 @@ async def get_contact_details(params: GetContact, ctx: Ctx) -> ContactFound:
 
 @salesforce.action(effect=creates("Contact"), errors=WRITE_ERRORS)
 async def create_contact(params: CreateContact, ctx: Ctx) -> ContactCreated:
-    """Create a contact, once per idempotency key where the credential names a field for it."""
+    """Create a contact, once per idempotency key if the credential names a field for it."""
     api = SalesforceApi(ctx)
     body = await body_of(api, "Contact", _named(params), params.fields)
     contact = await create(api, "Contact", body, allow_duplicates=params.allow_duplicates)
@@ -125,7 +125,7 @@ async def _by(api: SalesforceApi, paths: Sequence[str], where: str, value: str) 
 
 
 async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> list[Record]:
-    """Search for the ways the number may be written, and keep what is the same number."""
+    """Search for every way to write the number, and keep the records that have the same number."""
     # An extension in the record follows the number's digits.
     records = await _search(api, search_terms(phone), "PHONE", [*paths, *PHONE_FIELDS], longer=True)
     same = [
@@ -138,7 +138,7 @@ async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> lis
 
 async def _by_name(api: SalesforceApi, paths: Sequence[str], name: str) -> list[Record]:
     records = await _search(api, [name], "NAME", [*paths, "Name"])
-    # The search finds parts of names, too; who bears this very name is meant.
+    # The search finds parts of names, too; an exact match wins.
     exact = [record for record in records if _folded(record.get("Name")) == _folded(name)]
     return [_only(record, paths) for record in exact or records]
 
@@ -156,7 +156,7 @@ async def _search(
 
 
 def _only(record: Record, paths: Sequence[str]) -> Record:
-    """Leave out what was asked for to compare alone."""
+    """Remove the fields that were queried only for the comparison."""
     asked = {path.partition(".")[0].lower() for path in paths}
     return {name: value for name, value in record.items() if name.lower() in asked}
 

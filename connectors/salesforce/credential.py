@@ -1,4 +1,4 @@
-"""The credential: how to log in to an org, and the access tokens that gives."""
+"""The credential: how to log in to an org."""
 
 import hashlib
 import json
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 DEFAULT_LOGIN_URL: Final = "https://login.salesforce.com"
 #: The version of the API that is spoken unless the credential names another.
 DEFAULT_API_VERSION: Final = "62.0"
-#: Seconds for which an assertion is good; Salesforce takes 3 minutes, and clocks differ.
+#: Seconds for which an assertion is valid; Salesforce accepts 3 minutes, and clocks differ.
 ASSERTION_LIFETIME_S: Final = 120
-#: Seconds for which a refused login is not tried again: a few wrong ones lock the user out.
+#: Seconds before a refused login is retried: a few wrong logins lock the user out.
 COOL_DOWN_S: Final = 60.0
 TOKEN_TIMEOUT_S: Final = 15.0
-#: Seconds by which clocks may differ before the difference is said to be the reason of a refusal.
+#: Seconds by which clocks may differ before a refusal is explained by the difference.
 CLOCK_TOLERANCE_S: Final = 45.0
 
 _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
-#: What each way to log in needs; all else of `_LOGIN_PARTS` must not be there.
+#: The fields that each way to log in needs.
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "jwt": ("client_id", "username", "private_key"),
     "client_credentials": ("client_id", "client_secret"),
     "refresh_token": ("client_id", "refresh_token"),
     "password": ("client_id", "client_secret", "username", "password"),
 }
-#: What Salesforce says at the token endpoint, and what it means for whoever has to mend it.
+#: The token endpoint's error codes, and how to fix each.
 _TOKEN_ERRORS: Final[Mapping[str, str]] = {
     "invalid_grant": "the login is wrong, expired, revoked or not approved",
     "invalid_client": "the client secret is wrong",
@@ -57,7 +57,7 @@ _TOKEN_ERRORS: Final[Mapping[str, str]] = {
     "access_denied": "an administrator does not allow it",
     "redirect_uri_mismatch": "the connected app is set up otherwise",
 }
-#: Salesforce tells the reasons of an invalid_grant apart in its text alone.
+#: Salesforce distinguishes the reasons of an invalid_grant only in the text.
 _GRANT_HINTS: Final = (
     ("approved this consumer", "the user has not approved the connected app; pre-authorize it"),
     ("audience", "login_url (or audience) is not the login host of this org"),
@@ -73,14 +73,14 @@ _GRANT_HINTS: Final = (
     ("no client credentials user", "the connected app names no user to run as"),
     ("login rate exceeded", "the user logged in too often within the hour"),
 )
-#: Errors that pass by themselves: `unknown_error` comes with "retry your request".
+#: Temporary errors: `unknown_error` comes with "retry your request".
 _PASSING: Final = frozenset(
     {"unknown_error", "server_error", "temporarily_unavailable", "rate_limit_exceeded"}
 )
 
 
 class SalesforceCredential(BaseModel):
-    """How to log in, and which fields of the org may hold our keys."""
+    """How to log in, and which fields of the org may hold the job's mark."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -89,7 +89,7 @@ class SalesforceCredential(BaseModel):
         default=DEFAULT_LOGIN_URL,
         description="https://login.salesforce.com, https://test.salesforce.com, or the org's My Domain.",
     )
-    audience: str | None = Field(default=None, description="Of a JWT, where it is not login_url.")
+    audience: str | None = Field(default=None, description="The JWT's audience if it is not login_url.")
     client_id: str
     client_secret: SecretStr | None = None
     username: str | None = None
@@ -148,11 +148,11 @@ class SalesforceCredential(BaseModel):
         return self
 
     def external_id_field(self, object_name: str) -> str | None:
-        """Name the external-id field through which records of this object are created once."""
+        """Return the external-id field by which records of this object are created once."""
         return self._named(object_name, "external_id_field", self.external_id_fields)
 
     def key_field(self, object_name: str) -> str | None:
-        """Name the field in which a created record bears its job's mark."""
+        """Return the field in which a created record carries its job's mark."""
         return self._named(object_name, "key_field", self.key_fields)
 
     def digest(self) -> bytes:

@@ -19,10 +19,9 @@ from connectors.sdk.effects import Effect
 
 @salesforce.action(effect=creates("Lead"), errors=WRITE_ERRORS)
 async def create_lead(params: CreateLead, ctx: Ctx) -> LeadCreated:
-    """Create a lead, once per idempotency key where the credential names a field for it.
+    """Create a lead, once per idempotency key if the credential names a field for it.
 
-    A lead that the org's duplicate rules know already is refused with CONFLICT unless
-    `allow_duplicates` is set.
+    A duplicate by the org's duplicate rules is refused with CONFLICT unless `allow_duplicates` is set.
     """
     api = SalesforceApi(ctx)
     body = await body_of(api, "Lead", _named(params), params.fields)

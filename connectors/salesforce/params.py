@@ -31,7 +31,7 @@ from connectors.salesforce.fields import (
 from connectors.salesforce.session import has_dots
 from connectors.sdk.personal import Personal
 
-#: Records that one answer holds at most; a reply has 1 MiB.
+#: Most records of one answer; a reply has 1 MiB.
 MAX_LIMIT: Final = 2000
 #: Characters of a comment on a case; Salesforce's own limit.
 MAX_COMMENT_CHARS: Final = 4000
@@ -46,15 +46,15 @@ UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
 
 
 class Params(BaseModel):
-    """What all have in common: no field that is not known, no change once read."""
+    """Base of all parameters: unknown fields are refused, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def check_one_of(self, *names: str) -> None:
-        """Check that exactly one of these is given.
+        """Check that exactly one of these parameters is given.
 
         Raises:
-            ValueError: none is, or several are.
+            ValueError: none or several are given.
         """
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
@@ -62,14 +62,14 @@ class Params(BaseModel):
 
 
 class GetContact(Params):
-    """Whose contact, by one of the four."""
+    """Which contact, by exactly one of four."""
 
     contact_id: RecordId | None = None
     email: Personal[Email | None] = None
     phone: Personal[Phone | None] = None
     name: Personal[Words | None] = Field(default=None, examples=["Ada Lovelace"])
     fields: FieldPaths | None = Field(
-        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+        default=None, description="The fields to return besides Id. Default: the usual ones."
     )
 
     @model_validator(mode="after")
@@ -149,7 +149,7 @@ class GetCase(_CaseRef):
     """Which case."""
 
     fields: FieldPaths | None = Field(
-        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+        default=None, description="The fields to return besides Id. Default: the usual ones."
     )
 
 
@@ -185,7 +185,7 @@ class UpdateCase(_CaseRef):
 
 
 class AddComment(_CaseRef):
-    """What to note on which case."""
+    """The comment, and the case."""
 
     comment: Personal[str] = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
     public: bool = Field(default=False, description="Whether the customer may see it.")
@@ -201,7 +201,7 @@ class _Activity(Params):
 
 
 class CreateTask(_Activity):
-    """Something to be done."""
+    """A task to be done."""
 
     subject: Personal[Short] = Field(examples=["Call back"])
     status: Short | None = None
@@ -220,12 +220,12 @@ class LogCall(_Activity):
 
 
 class SearchRecords(Params):
-    """What to look for."""
+    """What to search for."""
 
     text: Personal[Words] = Field(examples=["Lovelace"])
     objects: list[Name] = Field(default=["Contact", "Lead", "Account", "Case"], min_length=1, max_length=20)
     fields: list[FieldPath] | None = Field(
-        default=None, max_length=50, description="The fields to answer, where an object has them."
+        default=None, max_length=50, description="The fields to return, of the objects that have them."
     )
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
 
@@ -247,19 +247,19 @@ def _format(kind: str, example: str) -> WithJsonSchema:
 
 
 class BoundDate(Params):
-    """A date as a value of a query."""
+    """A date as a query's value."""
 
     date: Annotated[dt.date, PlainValidator(_read_date), _format("date", "2026-03-08")]
 
 
 class BoundTime(Params):
-    """A time as a value of a query."""
+    """A time as a query's value."""
 
     datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
 
 
 class Query(Params):
-    """A query that reads, its values apart."""
+    """A query that only reads, and its values."""
 
     soql: str = Field(
         min_length=1,
@@ -281,7 +281,7 @@ class RecordRef(Params):
 
 
 class GetRecord(RecordRef):
-    """Which record, and what of it."""
+    """Which record, and which fields."""
 
     fields: FieldPaths | None = Field(default=None, description="Default: all its own fields.")
 
@@ -311,9 +311,9 @@ class UpsertRecord(CreateRecord):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if has_dots(self.external_id):
-            raise ValueError("external_id has a . or .. by itself, which no path can carry")
+            raise ValueError("external_id must not have a . or .. segment, which no path can carry")
         if self.external_id_field.lower() in {name.lower() for name in self.fields}:
-            raise ValueError(f"{self.external_id_field} is in fields, too")
+            raise ValueError(f"{self.external_id_field} is also in fields")
         return self
 
 
@@ -326,5 +326,5 @@ class DescribeObject(Params):
 def _with_changes(params: UpdatingT, *refs: str) -> UpdatingT:
     changes = params.model_fields_set - {*refs}
     if not any(getattr(params, name) not in (None, {}) for name in changes):
-        raise ValueError("no field to change is given")
+        raise ValueError("at least one field to change must be given")
     return params

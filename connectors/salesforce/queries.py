@@ -1,4 +1,4 @@
-"""The actions that search: SOQL, SOSL; and what is left of the org's limits."""
+"""The actions that search (SOQL, SOSL), and the org's limits."""
 
 from typing import Any, Final
 
@@ -12,13 +12,13 @@ from connectors.salesforce.soql import bind, find
 from connectors.sdk.effects import Effect
 from connectors.sdk.http.request import invalid
 
-#: What is answered of a record that was searched for, where its object has them, beside Id and its name.
+#: Fields returned of a found record if its object has them, besides Id and its name.
 USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def query(params: Query, ctx: Ctx) -> Found:
-    """Run a SOQL query that reads; values come in through `bindings` alone, quoted.
+    """Run a SOQL query that only reads; values are passed in `bindings` and quoted.
 
     Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
     pattern for LIKE as a whole: `{"pattern": "Love%"}`.
@@ -30,7 +30,7 @@ async def query(params: Query, ctx: Ctx) -> Found:
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
-    """Search for words in records of several objects; `object` says which each one is of."""
+    """Search for words in records of several objects; `object` names the object of each record."""
     api = SalesforceApi(ctx)
     returning: dict[str, list[str]] = {}
     known: set[str] = set()
@@ -53,18 +53,18 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def get_limits(ctx: Ctx) -> Limits:
-    """Say what is left of the org's limits, such as API requests per day."""
+    """Return the org's limits and what is left of them, such as API requests per day."""
     return Limits(limits=await SalesforceApi(ctx).run(lambda org: org.api.limits()))
 
 
 @salesforce.check
 async def ask_for_resources(ctx: Ctx) -> None:
-    """Log in, and ask what the API has: every user may, where /limits takes a permission of its own."""
+    """Log in and list the API's resources, which every user may do; /limits needs a permission of its own."""
     await SalesforceApi(ctx).run(lambda org: org.api.restful(""))
 
 
 def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
-    """Choose the fields to answer of one object: those asked for that it has, else the usual ones."""
+    """Return the fields to query of one object: those of `asked` that it has, or else the usual ones."""
     wanted = ["Id", *asked] if asked else ["Id", facts.name_field or "Id", *USUAL_FIELDS]
     there = [
         path
@@ -76,7 +76,7 @@ def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
 
 
 def value_of(bound: Any) -> Any:
-    """Give a bound value as Python has it."""
+    """Return a bound value as a Python value."""
     if isinstance(bound, BoundDate):
         return bound.date
     if isinstance(bound, BoundTime):

@@ -1,4 +1,4 @@
-"""Records as Salesforce answers them, read page by page and written as plain JSON."""
+"""Query results, read page by page, as plain JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ MAX_PAGE: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query found."""
+    """The result of a query."""
 
     records: list[dict[str, Any]]
-    #: How many there are in all.
+    #: How many records match.
     total: int
     #: Whether there are more than `records`.
     truncated: bool
@@ -37,11 +37,11 @@ async def query_rows(api: SalesforceApi, soql: str, *, limit: int) -> Rows:
     while answer.get("done") is not True and len(found) < limit:
         more = answer.get("nextRecordsUrl")
         if not isinstance(more, str) or not more.startswith("/services/data/"):
-            raise Unavailable("Salesforce does not say where the next page is")
+            raise Unavailable("Salesforce did not return the address of the next page")
         answer = await api.run(_next_page(more, headers))
         page = records_of(answer)
         if not page and answer.get("done") is not True:
-            raise Unavailable("Salesforce gives empty pages without an end")
+            raise Unavailable("Salesforce returned an empty page that is not the last")
         found += page
     return Rows(
         records=[plain(record) for record in found[:limit]],
@@ -57,19 +57,19 @@ def _next_page(url: str, headers: Mapping[str, str]) -> Any:
 def records_of(
     answer: Mapping[str, Any], key: str = "records", *, sent: Sent = Sent.ANSWERED
 ) -> list[dict[str, Any]]:
-    """Give the records of an answer.
+    """Return the records of an answer.
 
     Raises:
-        Unavailable: it has none where there must be some.
+        Unavailable: the answer has no such list.
     """
     records = answer.get(key)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise Unavailable(f"Salesforce answered without {key}", sent=sent)
+        raise Unavailable(f"Salesforce did not return {key}", sent=sent)
     return records
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what is not the record's own: `attributes`, and the wrapping of related records."""
+    """Return a record without `attributes` and without the wrapping of related records."""
     return {name: _plain(value) for name, value in record.items() if name != "attributes"}
 
 
@@ -82,12 +82,12 @@ def _plain(value: Any) -> Any:
 
 
 def type_of(record: Mapping[str, Any]) -> str | None:
-    """Say which object a record is of."""
+    """Return the name of a record's object."""
     attributes = record.get("attributes")
     kind = attributes.get("type") if isinstance(attributes, dict) else None
     return kind if isinstance(kind, str) else None
 
 
 def _is_cut(record: Mapping[str, Any]) -> bool:
-    """Whether a subquery has more than its first page."""
+    """Return whether a sub-query has more than its first page."""
     return any(isinstance(value, dict) and value.get("done") is False for value in record.values())

@@ -113,7 +113,7 @@ async def upsert_record(params: UpsertRecord, ctx: Ctx) -> RecordCreated:
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
 async def delete_record(params: RecordRef, ctx: Ctx) -> RecordDeleted:
-    """Delete a record of any object; it goes to the org's recycle bin. One that is there is answered the same."""
+    """Delete a record of any object; it goes to the org's recycle bin. The answer of a repeat is the same."""
     was_there = await delete(SalesforceApi(ctx), params.object, params.record_id)
     # On a repeated try it may be the first one that deleted it, for good.
     if not was_there and ctx.attempt == 1:

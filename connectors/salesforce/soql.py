@@ -1,4 +1,4 @@
-"""Queries and searches: values come in through quoting alone."""
+"""Build SOQL queries and SOSL searches; values are inserted only through quoting."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from connectors.sdk.http.request import invalid
 MAX_SOQL_CHARS: Final = 10_000
 
 _BEGIN: Final = re.compile(r"\s*SELECT\s", re.IGNORECASE)
-#: Clauses that lock records or write down that they were seen: reading leaves no trace.
+#: Clauses that lock records or record that they were seen.
 _NOT_READING: Final = re.compile(
     r"\bFOR\s+(UPDATE|VIEW|REFERENCE)\b|\bUPDATE\s+(TRACKING|VIEWSTAT)\b", re.IGNORECASE
 )
@@ -21,45 +21,47 @@ _SOSL_RESERVED: Final = frozenset("?&|!{}[]()^~*:\\\"'+-")
 
 
 def bind(soql: str, bindings: Mapping[str, Any]) -> str:
-    """Put quoted values where the placeholders `{name}` stand.
+    """Return the query with quoted values instead of its placeholders `{name}`.
 
-    Text in quotation marks is refused: whoever puts a query together from pieces would let a value
-    become part of it.
+    Text in quotation marks is refused, because a query put together from pieces would let a value become
+    part of it.
 
     Raises:
-        InvalidParams: it is no reading query, or placeholders and bindings do not fit.
+        InvalidParams: it does not only read, or placeholders and bindings do not match.
     """
     if not _BEGIN.match(soql):
         raise invalid("soql", "must begin with SELECT")
     if len(soql) > MAX_SOQL_CHARS:
         raise invalid("soql", f"has more than {MAX_SOQL_CHARS} characters")
     if any(quote in soql for quote in "'\"\\"):
-        raise invalid("soql", "has text in it; write {name} there, and give the text in bindings")
+        raise invalid("soql", "contains quoted text; write {name} there, and pass the text in bindings")
     if any(not char.isprintable() and char not in "\n\r\t" for char in soql):
-        raise invalid("soql", "has characters that no query has")
+        raise invalid("soql", "contains control characters")
     if _NOT_READING.search(soql):
-        raise invalid("soql", "must only read: FOR UPDATE, FOR VIEW and their like are refused")
+        raise invalid(
+            "soql", "must only read: FOR UPDATE, FOR VIEW, FOR REFERENCE and UPDATE are not allowed"
+        )
     wanted = set(_PLACEHOLDER.findall(soql))
     if "{" in (rest := _PLACEHOLDER.sub("", soql)) or "}" in rest:
-        raise invalid("soql", "has a brace that is no placeholder such as {name}")
+        raise invalid("soql", "contains a brace outside a placeholder such as {name}")
     if missing := sorted(wanted - bindings.keys()):
-        raise invalid("bindings", f"lacks {', '.join(missing)}")
+        raise invalid("bindings", f"must have {', '.join(missing)}, which the query names")
     if surplus := sorted(bindings.keys() - wanted):
-        raise invalid("bindings", f"has {', '.join(surplus)}, which the query does not name")
+        raise invalid("bindings", f"must not have {', '.join(surplus)}, which the query does not name")
     return _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
 
 
 def quote(value: Any) -> str:
-    """Write a value, or a list of them, as SOQL writes it."""
+    """Return a value, or a list of values, as a SOQL literal."""
     if isinstance(value, list | tuple):
         if not value:
-            raise invalid("bindings", "has an empty list, which SOQL cannot write")
+            raise invalid("bindings", "must not contain an empty list, which SOQL cannot express")
         return "(" + ",".join(map(quote, value)) + ")"
     return str(format_soql("{}", value))
 
 
 def select(object_name: str, paths: Sequence[str], where: str, *, limit: int, **values: Any) -> str:
-    """Write a query; names are checked already, values are quoted here."""
+    """Return a query; the names must be checked already, the values are quoted here."""
     template = f"SELECT {', '.join(paths)} FROM {object_name} WHERE {where} LIMIT {limit:d}"  # noqa: S608
     return str(format_soql(template, **values))
 
@@ -86,6 +88,6 @@ def find(
 
 
 def escape(text: str) -> str:
-    """Escape what SOSL would take for an operator; line breaks become blanks."""
+    """Escape SOSL's operators, and replace line breaks by spaces."""
     plain = "".join(char if char.isprintable() else " " for char in text)
     return "".join(f"\\{char}" if char in _SOSL_RESERVED else char for char in plain)

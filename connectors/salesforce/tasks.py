@@ -12,7 +12,7 @@ from connectors.salesforce.write_records import body_of, create, creates, find_c
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
 async def create_task(params: CreateTask, ctx: Ctx) -> TaskCreated:
-    """Create a task: something to be done."""
+    """Create a task to be done."""
     named = _shared(params) | {
         "Status": params.status,
         "Priority": params.priority,
@@ -35,7 +35,7 @@ async def delete_task(ctx: Ctx, result: dict[str, Any] | None) -> None:
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
 async def log_call(params: LogCall, ctx: Ctx) -> TaskCreated:
-    """Note a call that took place, on the contact or lead and the record that it was about."""
+    """Log a call that took place, on the contact or lead and the record that it was about."""
     day = params.call_date or datetime.now(UTC).date()
     named = _shared(params) | {
         "TaskSubtype": "Call",
@@ -50,13 +50,13 @@ async def log_call(params: LogCall, ctx: Ctx) -> TaskCreated:
 
 @log_call.reconcile
 async def find_call(params: LogCall, ctx: Ctx) -> TaskCreated | None:
-    """Look up whether the call was noted."""
+    """Look up whether the call was logged."""
     return await _find(ctx)
 
 
 @log_call.undo
 async def delete_call(ctx: Ctx, result: dict[str, Any] | None) -> None:
-    """Delete the note."""
+    """Delete the logged call."""
     await undo_create(SalesforceApi(ctx), "Task", result["task_id"] if result else None)
 
 

@@ -1,6 +1,6 @@
-"""Creating, changing and deleting records, each once.
+"""Create, change and delete records, each once.
 
-A create goes one of three ways, by what the credential names for its object:
+A create takes one of three ways, by what the credential names for its object:
 
     an external-id field    upserted under the job's mark: KEYED, a second run finds the first one's record
     a key field             created with the job's mark in it: WRITE, an uncertain run is looked up by it
@@ -31,15 +31,15 @@ _ALLOW_DUPLICATES: Final = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A record that is there now."""
+    """A record that exists now."""
 
     id: str
-    #: False: an earlier run of the same job has made it.
+    #: False: an earlier run of the same job created it.
     is_new: bool
 
 
 def creates(object_name: str | Callable[[Any], str]) -> EffectOf:
-    """Say what creating a record does to the world: that depends on what the credential names."""
+    """Return the effect of a create: KEYED if the credential names an external-id field, else WRITE."""
 
     def effect(params: Any, credential: SalesforceCredential | None) -> Effect:
         name = object_name if isinstance(object_name, str) else object_name(params)
@@ -50,7 +50,7 @@ def creates(object_name: str | Callable[[Any], str]) -> EffectOf:
 
 
 def mark_of(ctx: Ctx) -> str:
-    """Derive the mark of this job's record: it fits any text field, and the key itself may say too much."""
+    """Return the mark of this job's record: fits any text field, and does not disclose the key."""
     parts = [ctx.tenant, ctx.action, ctx.idempotency_key]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -58,7 +58,7 @@ def mark_of(ctx: Ctx) -> str:
 async def body_of(
     api: SalesforceApi, object_name: str, named: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put together what an action's parameters name and what `fields` adds.
+    """Return the body of a write: an action's own parameters and `fields`.
 
     Raises:
         InvalidParams: a field is given twice, or the object has none of this name.
@@ -67,7 +67,7 @@ async def body_of(
     taken = {name.lower() for name in body}
     for name in fields:
         if name.lower() in taken:
-            raise invalid(f"fields.{name}", "is given by a parameter of its own, too")
+            raise invalid(f"fields.{name}", "is also given by its own parameter")
     if fields:
         await check_names(api, object_name, fields)
     return body | dict(fields)
@@ -76,16 +76,16 @@ async def body_of(
 async def create(
     api: SalesforceApi, object_name: str, body: dict[str, Any], *, allow_duplicates: bool = False
 ) -> Created:
-    """Create a record, by the way that the credential names.
+    """Create a record the way the credential allows.
 
     Raises:
-        Conflict: a duplicate rule or a unique field found others; `data.ids` names them.
+        Conflict: a duplicate rule or a unique field matched others; `data.ids` names them.
     """
     ctx, credential = api.ctx, api.ctx.credential
     external, key_field = credential.external_id_field(object_name), credential.key_field(object_name)
     for ours in (external, key_field):
         if ours is not None and ours.lower() in {name.lower() for name in body}:
-            raise invalid(f"fields.{ours}", "is the connector's own: it holds the mark of the job")
+            raise invalid(f"fields.{ours}", "is reserved for the connector: it holds the mark of the job")
     if external is not None:
         return await upsert(api, object_name, external, mark_of(ctx), body, allow_duplicates=allow_duplicates)
     if key_field is not None:
@@ -104,7 +104,7 @@ async def upsert(
     *,
     allow_duplicates: bool = False,
 ) -> Created:
-    """Create the record of an external id, or change it where it is there.
+    """Create the record of an external id, or change it if it exists.
 
     Raises:
         Conflict: several records have this external id.
@@ -121,16 +121,16 @@ async def upsert(
     except Conflict as conflict:
         if reason_of(conflict) != "DUPLICATE_VALUE" or not await _is_there(api, object_name, path):
             raise
-        # Another upsert was quicker by a moment; now there is a record to change.
+        # Another upsert created it a moment ago; now there is a record to change.
         answer = await api.run(write)
     if answer.get("id"):
         return Created(_id_of(answer), is_new=answer.get("created") is not False)
-    # Older versions of the API do not say which record they changed.
+    # Older versions of the API do not return which record they changed.
     return Created(await _find_external(api, object_name, path), is_new=False)
 
 
 async def update(api: SalesforceApi, object_name: str, record_id: str, body: dict[str, Any]) -> list[str]:
-    """Change fields of a record, and list them."""
+    """Change fields of a record, and return their names."""
     await api.run(lambda org: org.object(object_name).update(record_id, body))
     return sorted(body)
 
@@ -145,10 +145,10 @@ async def delete(api: SalesforceApi, object_name: str, record: str) -> bool:
 
 
 async def find_created(api: SalesforceApi, object_name: str) -> Created | None:
-    """Look up whether this job's record was created: what a `reconcile` does.
+    """Look up whether this job's record was created, for a `reconcile`.
 
     Raises:
-        OutcomeUnknown: it bears no mark to be found by.
+        OutcomeUnknown: the credential names no field that carries the mark.
     """
     found = await _marked(api, object_name)
     if not found:
@@ -157,10 +157,10 @@ async def find_created(api: SalesforceApi, object_name: str) -> Created | None:
 
 
 async def undo_create(api: SalesforceApi, object_name: str, record_id: str | None) -> None:
-    """Delete the record that this job created; one that is gone is as good.
+    """Delete the record that this job created, if it still exists.
 
     Raises:
-        OutcomeUnknown: whether there is one cannot be found out.
+        OutcomeUnknown: whether it exists cannot be found out.
     """
     ctx = api.ctx
     external = ctx.credential.external_id_field(object_name)
@@ -177,7 +177,7 @@ async def undo_create(api: SalesforceApi, object_name: str, record_id: str | Non
 
 
 async def _marked(api: SalesforceApi, object_name: str) -> list[str]:
-    """List the records that bear this job's mark."""
+    """Return the ids of the records that carry this job's mark."""
     ctx = api.ctx
     field = ctx.credential.key_field(object_name) or ctx.credential.external_id_field(object_name)
     if field is None:
@@ -201,12 +201,12 @@ async def _find_external(api: SalesforceApi, object_name: str, path: str) -> str
 
 def _untraceable(object_name: str) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"a {object_name} of this job cannot be found again: the credential names no field that bears its mark"
+        f"a {object_name} of this job cannot be found again: the credential names no field that carries its mark"
     )
 
 
 def _id_of(answer: Mapping[str, Any]) -> str:
     record_id = answer.get("id") or answer.get("Id")
     if not isinstance(record_id, str):
-        raise Unavailable("Salesforce does not say which record it wrote", sent=Sent.UNCERTAIN)
+        raise Unavailable("Salesforce did not return the id of the record it wrote", sent=Sent.UNCERTAIN)
     return full_id(record_id)

@@ -1,4 +1,4 @@
-"""The resources of the REST API that the sandbox answers."""
+"""The resources of the sandbox's REST API."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from connectors.sandbox.salesforce.search import render, run_query, run_search
 from connectors.sandbox.salesforce.soql import parse_soql, parse_sosl
 from connectors.sandbox.salesforce.store import Record, Store
 
-#: What Salesforce allows in one composite request.
+#: Most calls in one composite request.
 MAX_COMPOSITE: Final = 25
 #: Records of one page unless the caller asks for another size.
 PAGE_SIZE: Final = 2000
@@ -22,7 +22,7 @@ MIN_PAGE_SIZE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call, its path taken apart."""
+    """A call with its path split."""
 
     method: str
     #: Decoded segments behind `/services/data/v62.0/`.
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered."""
+    """An answer."""
 
     status: int = 200
     body: Any = None
@@ -51,7 +51,7 @@ class Api:
     _pages: dict[str, list[Record]] = field(default_factory=dict)
 
     def operation(self, request: Request) -> str:
-        """Name what a call does: what faults and the journal's counts go by."""
+        """Return the operation of a call, the name used by faults and the journal's counts."""
         head, size = request.path[0] if request.path else "", len(request.path)
         if head != "sobjects" or size < 2:
             return head or "versions"
@@ -64,7 +64,7 @@ class Api:
         return {"GET": "get", "DELETE": "delete"}.get(request.method, "unknown")
 
     def answer(self, request: Request) -> Reply:
-        """Do what a call asks for.
+        """Return the answer to a call.
 
         Raises:
             Refusal: as Salesforce would refuse it.
@@ -119,7 +119,7 @@ class Api:
         return Reply(200, {"DailyApiRequests": daily, "DataStorageMB": {"Max": 1024, "Remaining": 1000}})
 
     def _composite(self, request: Request) -> Reply:
-        """Several calls in one; with `allOrNone` what one breaks, all of them undo."""
+        """Run several calls in one; with `allOrNone`, undo all of them if one fails."""
         body = request.body if isinstance(request.body, dict) else {}
         parts = body.get("compositeRequest") or []
         if not parts or len(parts) > MAX_COMPOSITE:
@@ -236,10 +236,10 @@ def _short(kind: ObjectType) -> dict[str, Any]:
 
 
 def read_json(body: bytes) -> Any:
-    """Read a body.
+    """Return the parsed body.
 
     Raises:
-        Refusal: it is no JSON.
+        Refusal: it is not JSON.
     """
     if not body:
         return None

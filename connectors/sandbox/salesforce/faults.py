@@ -11,7 +11,7 @@ from connectors.sandbox.faults import BaseFault, BaseJournal
 
 
 class Refusal(Exception):
-    """An error as Salesforce answers it."""
+    """An error of Salesforce."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Refusal(Exception):
         self.more = dict(more or {})
 
     def body(self) -> list[dict[str, Any]]:
-        """Write the error as the REST API does: a list."""
+        """Return the error as the REST API does: a list."""
         fault: dict[str, Any] = {"message": self.message, "errorCode": self.code}
         if self.fields is not None:
             fault["fields"] = self.fields

@@ -1,4 +1,4 @@
-"""The users' way in: credential documents, the token endpoint with its four grants, sessions."""
+"""Credential documents, the token endpoint with its four grants, and sessions."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -22,13 +22,13 @@ MAX_ASSERTION_S: Final = 180
 
 @cache
 def _key() -> rsa.RSAPrivateKey:
-    """Make the key of this process's connected app; making one takes a moment."""
+    """Return the private key of this process's connected app, generated once."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @cache
 def private_key_pem() -> str:
-    """Write the key as a credential document has it."""
+    """Return the private key as PEM."""
     pem = _key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -36,7 +36,7 @@ def private_key_pem() -> str:
 
 
 class TokenRefused(Exception):
-    """An error as the token endpoint answers it."""
+    """An error of the token endpoint."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)
@@ -47,7 +47,7 @@ class TokenRefused(Exception):
 
 @dataclass(slots=True)
 class Authority:
-    """Gives credentials and sessions, and knows them again."""
+    """Issues credentials and sessions, and checks them."""
 
     store: Store
     login_url: str = ""
@@ -63,7 +63,7 @@ class Authority:
     _sessions: set[str] = field(default_factory=set)
 
     def document(self, auth: str = "jwt", **more: Any) -> dict[str, Any]:
-        """Make the credential document for a way to log in."""
+        """Return the credential's secret fields for a way to log in."""
         parts: dict[str, dict[str, str]] = {
             "jwt": {"username": self.username, "private_key": private_key_pem()},
             "client_credentials": {"client_secret": self.client_secret},
@@ -78,11 +78,11 @@ class Authority:
         return {"auth": auth, "login_url": self.login_url, "client_id": self.client_id, **parts[auth], **more}
 
     def expire_sessions(self) -> None:
-        """Let every session be refused from now on."""
+        """End every session."""
         self._sessions.clear()
 
     def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """Answer the token endpoint.
+        """Return the token endpoint's answer.
 
         Raises:
             TokenRefused: the grant is not accepted.
@@ -115,7 +115,7 @@ class Authority:
         }
 
     def check(self, authorization: str) -> None:
-        """Let a request in.
+        """Check the session of a request.
 
         Raises:
             Refusal: the session has expired, or is none of ours.

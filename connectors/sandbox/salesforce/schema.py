@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-#: What a reference that may lead to several objects has in common.
+#: Fields of a reference to one of several objects.
 NAME_FIELDS: Final = frozenset({"Id", "Name", "Type", "FirstName", "LastName", "Email", "Phone", "Title"})
 
 
@@ -19,7 +19,7 @@ class Field:
     is_required: bool = False
     is_writeable: bool = True
     picklist: tuple[str, ...] = ()
-    #: Values beyond the list are refused.
+    #: Whether values outside the picklist are refused.
     is_restricted: bool = False
     reference_to: tuple[str, ...] = ()
     relationship: str | None = None
@@ -29,7 +29,7 @@ class Field:
     default: Any = None
 
     def describe(self) -> dict[str, Any]:
-        """Describe the field as the API does."""
+        """Return the description of the field."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -71,11 +71,11 @@ class ObjectType:
             self.fields[each.name.lower()] = each
 
     def find(self, name: str) -> Field | None:
-        """Find a field, whatever the case."""
+        """Return a field by its name, ignoring case."""
         return self.fields.get(name.lower())
 
     def relationship(self, name: str) -> Field | None:
-        """Find the reference of a relationship."""
+        """Return the reference of a relationship."""
         wanted = name.lower()
         return next(
             (each for each in self.fields.values() if (each.relationship or "").lower() == wanted), None
@@ -89,7 +89,7 @@ class ObjectType:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Describe the object as the API does."""
+        """Return the description of the object."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -147,7 +147,7 @@ _LEAD_SOURCES: Final = ("Web", "Phone Inquiry", "Partner Referral", "Other")
 
 
 def standard_objects() -> dict[str, ObjectType]:
-    """Make the standard objects, by lower-case name."""
+    """Return the standard objects, by lower-case name."""
     objects = (
         _object(
             "Account",

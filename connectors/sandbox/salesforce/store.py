@@ -19,7 +19,7 @@ _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A validation rule: a record for which `is_broken` says True is refused."""
+    """A validation rule: a record for which `is_broken` returns True is refused."""
 
     object: str
     is_broken: Callable[[Record], bool]
@@ -35,14 +35,14 @@ class Store:
     now: Callable[[], datetime]
     objects: dict[str, ObjectType] = field(default_factory=standard_objects)
     rules: list[Rule] = field(default_factory=list)
-    #: Objects whose records with an e-mail address that is there already are refused as duplicates.
+    #: Objects with a duplicate rule: two records may not have the same e-mail address.
     duplicate_rules: set[str] = field(default_factory=set)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
 
     def object(self, name: str) -> ObjectType:
-        """Find an object, whatever the case.
+        """Return an object by its name, ignoring case.
 
         Raises:
             Refusal: there is none.
@@ -66,12 +66,12 @@ class Store:
         self.objects[name.lower()] = made
 
     def records(self, object_name: str) -> Iterator[Record]:
-        """List the records that are not deleted."""
+        """Return the records that are not deleted."""
         held = self._records.get(object_name.lower(), {})
         return (record for record in held.values() if not record["IsDeleted"])
 
     def find(self, object_name: str, record_id: str) -> Record:
-        """Find a record by its id of 15 or 18 characters.
+        """Return a record by its id of 15 or 18 characters.
 
         Raises:
             Refusal: there is none, or it was deleted.
@@ -85,10 +85,10 @@ class Store:
         return record
 
     def by_external_id(self, object_name: str, field_name: str, value: str) -> list[Record]:
-        """List the records with this value in an external-id field.
+        """Return the records with this value in an external-id field.
 
         Raises:
-            Refusal: the field is none.
+            Refusal: the field is not an external id.
         """
         found = self.object(object_name).find(field_name)
         if found is None or not (found.is_external_id or found.name == "Id"):
@@ -153,19 +153,19 @@ class Store:
         self.journal.write(self.now(), "changed", kind.name, record["Id"], fields=sorted(values))
 
     def delete(self, object_name: str, record: Record) -> None:
-        """Put a record into the recycle bin."""
+        """Move a record to the recycle bin."""
         record["IsDeleted"] = True
         self.journal.write(self.now(), "deleted", self.object(object_name).name, record["Id"])
 
     def snapshot(self) -> "dict[str, dict[str, Record]]":
-        """Copy the records, to put them back if a composite request fails."""
+        """Return a copy of the records, to restore them if a composite request fails."""
         return {
             name: {record_id: dict(record) for record_id, record in held.items()}
             for name, held in self._records.items()
         }
 
     def restore(self, records: "dict[str, dict[str, Record]]", effects: int) -> None:
-        """Put the records back, and forget the effects since."""
+        """Restore the records, and drop the effects since."""
         self._records = records
         del self.journal.effects[effects:]
 
@@ -177,7 +177,7 @@ class Store:
         return full_id(f"{kind.prefix}Sb{digits.rjust(10, '0')}")
 
     def _checked(self, kind: ObjectType, body: Mapping[str, Any]) -> Record:
-        """Check the values, and write the names as the object does."""
+        """Return the checked values, under the object's own field names."""
         values: Record = {}
         for name, value in body.items():
             if isinstance(value, dict):
@@ -248,7 +248,7 @@ class Store:
         )
 
     def _settle(self, kind: ObjectType, record: Record) -> None:
-        """Work out what follows from other fields."""
+        """Set the fields that follow from other fields."""
         record["LastModifiedDate"] = _stamp(self.now())
         if kind.find("LastName") is not None:
             record["Name"] = " ".join(filter(None, (record.get("FirstName"), record.get("LastName"))))
