@@ -11,8 +11,7 @@ import pytest
 from connectors.examples.acme_tickets import tickets
 from connectors.examples.help_desk import SECRET, HelpDesk
 from connectors.sdk.errors import Code
-from connectors.sdk.testing import ConnectorContract
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import ConnectorContract, Via
 from tests.packaging.conftest import EXAMPLE, build_wheel, run
 from tests.support.rpc import Stranger, job
 from tests.support.worker_process import WorkerProcess
