@@ -43,7 +43,8 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "FUNCTIONALITY_NOT_ENABLED": (PermissionDenied, "has not enabled that in this org"),
         "NOT_FOUND": (NotFound, "does not know the record, or does not show it to this user"),
         "ENTITY_IS_DELETED": (NotFound, "says that the record was deleted"),
-        "INVALID_TYPE": (NotFound, "does not know the object, or does not show it to this user"),
+        "INVALID_TYPE": (PermissionDenied, "does not know the object, or does not show it to this user"),
+        "UNSUPPORTED_API_VERSION": (CredentialInvalid, "has retired this version of the API"),
         "MULTIPLE_CHOICES": (Conflict, "has several records with this external id"),
         "DUPLICATES_DETECTED": (Conflict, "has a record like this already"),
         "DUPLICATE_VALUE": (Conflict, "has a record with this value in a unique field"),
@@ -74,6 +75,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "QUERY_TIMEOUT": (Unavailable, "stopped the query because it took too long"),
         "QUERY_TOO_COMPLICATED": (Rejected, "cannot run a query this complex"),
         "INVALID_QUERY_LOCATOR": (Unavailable, "no longer has the rest of the query's result"),
+        "URL_NOT_RESET": (Unavailable, "no longer serves the org at this address"),
         "UNKNOWN_EXCEPTION": (Unavailable, "is failing"),
         "REQUEST_LIMIT_EXCEEDED": (RateLimited, "has too many requests running at once"),
     }
@@ -95,6 +97,13 @@ _ID: Final = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
 _ID_IN_TEXT: Final = re.compile(r"\bid: ([a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?)\b")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,79}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,120}")
+#: Where a message names a field that the error does not list. Only a name is taken over, never the text.
+_FIELD_IN_TEXT: Final = re.compile(
+    r"(?:No such column '|Didn't understand relationship '|field '|ID field does not exist or is not accessible: )"
+    r"([A-Za-z][A-Za-z0-9_]{0,79})(?![A-Za-z0-9_])"
+)
+#: Codes about a field of the credential.
+_CREDENTIAL_FIELDS: Final[Mapping[str, str]] = MappingProxyType({"UNSUPPORTED_API_VERSION": "api_version"})
 
 
 def refusal(response: "httpx.Response") -> ConnectorError:
@@ -106,7 +115,7 @@ def refusal(response: "httpx.Response") -> ConnectorError:
     if response.status_code == 300:
         return _several(body)
     if response.status_code < 400:
-        return Rejected(f"{response.url.host} redirects, which the API never does; is login_url right?")
+        return Rejected(f"{response.url.host} redirects, which the API never does; check login_url")
     return refusal_of(body, response.status_code, headers=response.headers, host=response.url.host)
 
 
@@ -167,13 +176,21 @@ def _details(faults: Sequence[Mapping[str, Any]]) -> list[Detail]:
     for fault in faults[:20]:
         code = _code(fault)
         meaning = REASONS[code][1] if code in REASONS else "rejected it"
-        fields = fault.get("fields")
         details += [
             Detail(field=name, issue=f"{meaning} ({code})" if code else meaning)
-            for name in (fields if isinstance(fields, list) else ())
-            if isinstance(name, str) and _FIELD.fullmatch(name)
+            for name in _fields_of(fault, code)
         ]
     return details[:20]
+
+
+def _fields_of(fault: Mapping[str, Any], code: str) -> list[str]:
+    if code in _CREDENTIAL_FIELDS:
+        return [_CREDENTIAL_FIELDS[code]]
+    listed = fault.get("fields")
+    names = [each for each in (listed if isinstance(listed, list) else ()) if isinstance(each, str)]
+    return [name for name in names if _FIELD.fullmatch(name)] or _FIELD_IN_TEXT.findall(
+        str(fault.get("message", ""))[:2000]
+    )[:1]
 
 
 def _facts(code: str, fault: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +200,10 @@ def _facts(code: str, fault: Mapping[str, Any]) -> dict[str, Any]:
         shown = "".join(char if char.isprintable() else " " for char in text)
         return {"rule_message": shown[:MAX_RULE_CHARS].strip()}
     if code == "DUPLICATES_DETECTED":
-        return {"ids": _unique(_matches(fault))}
+        return {
+            "ids": _unique(_matches(fault)),
+            "may_save": _duplicate_result(fault).get("allowSave") is True,
+        }
     if code == "DUPLICATE_VALUE":
         return {"ids": _unique(_ID_IN_TEXT.findall(text))}
     return {}
@@ -191,15 +211,19 @@ def _facts(code: str, fault: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matches(fault: Mapping[str, Any]) -> Iterable[str]:
     """Yield the records that a duplicate rule found; some versions misspell the key."""
-    found = fault.get("duplicateResult") or fault.get("duplicateResut") or {}
     try:
-        for match in found["matchResults"]:
+        for match in _duplicate_result(fault)["matchResults"]:
             for entry in match["matchRecords"]:
                 yield str(
                     entry["record"].get("Id") or entry["record"]["attributes"]["url"].rpartition("/")[2]
                 )
     except (LookupError, TypeError, AttributeError):
         return
+
+
+def _duplicate_result(fault: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = fault.get("duplicateResult") or fault.get("duplicateResut")
+    return found if isinstance(found, dict) else {}
 
 
 def _several(body: Any) -> ConnectorError:

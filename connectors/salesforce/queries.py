@@ -10,7 +10,7 @@ from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchReco
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
 from connectors.salesforce.soql import bind, find
 from connectors.sdk.effects import Effect
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams
 
 #: Fields returned of a found record if its object has them, besides Id and its name.
 USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
@@ -40,7 +40,7 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
         known |= set(facts.fields) | set(facts.relationships)
     unknown = [path for path in params.fields or () if path.split(".")[0].lower() not in known]
     if unknown:
-        raise invalid("fields", f"none of the objects has {', '.join(unknown[:5])}")
+        raise InvalidParams.field("fields", f"none of the objects has {', '.join(unknown[:5])}")
     limit = params.limit + 1
     answer = await api.run(lambda org: org.api.search(find([params.text], "ALL", returning, limit=limit)))
     found = records_of(answer or {"searchRecords": []}, "searchRecords")

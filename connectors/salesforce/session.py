@@ -30,7 +30,7 @@ _PATH: Final = re.compile(r"[A-Za-z0-9_.~%!$&'()*+,;=:@-]*(/[A-Za-z0-9_.~%!$&'()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SessionRequest:
     """A checked request of simple-salesforce."""
 
     method: str
@@ -41,13 +41,13 @@ class Asked:
     body: bytes | None = None
 
 
-Send = Callable[[Asked], Coroutine[Any, Any, "httpx.Response"]]
+Send = Callable[[SessionRequest], Coroutine[Any, Any, "httpx.Response"]]
 
 
-class Answer:
+class SessionAnswer:
     """An answer in the form that simple-salesforce expects."""
 
-    def __init__(self, response: "httpx.Response", asked: Asked, url: str) -> None:
+    def __init__(self, response: "httpx.Response", asked: SessionRequest, url: str) -> None:
         self._may_have_changed = asked.method != "GET"
         self.status_code = response.status_code
         self.headers = response.headers
@@ -101,13 +101,13 @@ class LoopSession:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         data: str | bytes | None = None,
-    ) -> Answer:
+    ) -> SessionAnswer:
         """Make one request; called in a thread.
 
         Raises:
             ConnectorError: there is no answer, or the org refuses.
         """
-        asked = Asked(
+        asked = SessionRequest(
             method,
             path_of(url, self._root),
             params or None,
@@ -118,7 +118,7 @@ class LoopSession:
             if self._is_cancelled:
                 raise concurrent.futures.CancelledError
             flight = self._flight = asyncio.run_coroutine_threadsafe(self._send(asked), self._loop)
-        return Answer(flight.result(), asked, url)
+        return SessionAnswer(flight.result(), asked, url)
 
     def cancel(self) -> None:
         """Release the thread: its request ends, and nothing more is sent."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from simple_salesforce.format import format_soql
 
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams
 
 #: A query as a GET carries it.
 MAX_SOQL_CHARS: Final = 10_000
@@ -30,24 +30,28 @@ def bind(soql: str, bindings: Mapping[str, Any]) -> str:
         InvalidParams: it does not only read, or placeholders and bindings do not match.
     """
     if not _BEGIN.match(soql):
-        raise invalid("soql", "must begin with SELECT")
+        raise InvalidParams.field("soql", "must begin with SELECT")
     if len(soql) > MAX_SOQL_CHARS:
-        raise invalid("soql", f"has more than {MAX_SOQL_CHARS} characters")
+        raise InvalidParams.field("soql", f"has more than {MAX_SOQL_CHARS} characters")
     if any(quote in soql for quote in "'\"\\"):
-        raise invalid("soql", "contains quoted text; write {name} there, and pass the text in bindings")
+        raise InvalidParams.field(
+            "soql", "contains quoted text; write {name} there, and pass the text in bindings"
+        )
     if any(not char.isprintable() and char not in "\n\r\t" for char in soql):
-        raise invalid("soql", "contains control characters")
+        raise InvalidParams.field("soql", "contains control characters")
     if _NOT_READING.search(soql):
-        raise invalid(
+        raise InvalidParams.field(
             "soql", "must only read: FOR UPDATE, FOR VIEW, FOR REFERENCE and UPDATE are not allowed"
         )
     wanted = set(_PLACEHOLDER.findall(soql))
     if "{" in (rest := _PLACEHOLDER.sub("", soql)) or "}" in rest:
-        raise invalid("soql", "contains a brace outside a placeholder such as {name}")
+        raise InvalidParams.field("soql", "contains a brace outside a placeholder such as {name}")
     if missing := sorted(wanted - bindings.keys()):
-        raise invalid("bindings", f"must have {', '.join(missing)}, which the query names")
+        raise InvalidParams.field("bindings", f"must have {', '.join(missing)}, which the query names")
     if surplus := sorted(bindings.keys() - wanted):
-        raise invalid("bindings", f"must not have {', '.join(surplus)}, which the query does not name")
+        raise InvalidParams.field(
+            "bindings", f"must not have {', '.join(surplus)}, which the query does not name"
+        )
     return _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
 
 
@@ -55,7 +59,7 @@ def quote(value: Any) -> str:
     """Return a value, or a list of values, as a SOQL literal."""
     if isinstance(value, list | tuple):
         if not value:
-            raise invalid("bindings", "must not contain an empty list, which SOQL cannot express")
+            raise InvalidParams.field("bindings", "must not contain an empty list, which SOQL cannot express")
         return "(" + ",".join(map(quote, value)) + ")"
     return str(format_soql("{}", value))
 

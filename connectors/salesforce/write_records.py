@@ -23,8 +23,7 @@ from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
 from connectors.sdk.connector import EffectOf
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict, NotFound, OutcomeUnknown, Sent, Unavailable
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Sent, Unavailable
 
 _ALLOW_DUPLICATES: Final = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
 
@@ -67,7 +66,7 @@ async def body_of(
     taken = {name.lower() for name in body}
     for name in fields:
         if name.lower() in taken:
-            raise invalid(f"fields.{name}", "is also given by its own parameter")
+            raise InvalidParams.field(f"fields.{name}", "is also given by its own parameter")
     if fields:
         await check_names(api, object_name, fields)
     return body | dict(fields)
@@ -85,7 +84,9 @@ async def create(
     external, key_field = credential.external_id_field(object_name), credential.key_field(object_name)
     for ours in (external, key_field):
         if ours is not None and ours.lower() in {name.lower() for name in body}:
-            raise invalid(f"fields.{ours}", "is reserved for the connector: it holds the mark of the job")
+            raise InvalidParams.field(
+                f"fields.{ours}", "is reserved for the connector: it holds the mark of the job"
+            )
     if external is not None:
         return await upsert(api, object_name, external, mark_of(ctx), body, allow_duplicates=allow_duplicates)
     if key_field is not None:

@@ -25,7 +25,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from connectors.sdk.context import Context
-from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, Detail, Sent, Unavailable
 from connectors.sdk.http.address import read_url
 from connectors.sdk.http.request import header_fault
 from connectors.sdk.http.status import status_error
@@ -132,6 +132,10 @@ class Basic(ApiCredential):
 class TokenCredential(ApiCredential):
     """A bearer token that is fetched; a way of your own overrides `fetch_token`."""
 
+    #: Seconds for which a refused credential is not tried again: some providers lock an account after a
+    #: few wrong logins.
+    cool_down_s: ClassVar[float] = 0.0
+
     @abstractmethod
     async def fetch_token(self, http: "HttpClient") -> Token:
         """Ask for an access token.
@@ -150,7 +154,8 @@ class TokenCredential(ApiCredential):
         async def fetch() -> Token:
             return await self.fetch_token(http.detached())
 
-        return TokenAuth(http.tokens, (http.account, type(self).__qualname__, self._identity(http)), fetch)
+        key = (http.account, type(self).__qualname__, self._identity(http))
+        return TokenAuth(http.tokens, key, fetch, cool_down_s=self.cool_down_s)
 
     def _identity(self, http: "HttpClient") -> str:
         """Make a key that changes with the content: a rotated secret does not go on with the old token."""
@@ -158,7 +163,13 @@ class TokenCredential(ApiCredential):
 
 
 class OAuth2(TokenCredential):
-    """An OAuth 2 client: with a refresh token, with its own credentials, or with a signed assertion."""
+    """An OAuth 2 client: with a refresh token, with its own credentials, or with a signed assertion.
+
+    A provider that deviates from RFC 6749 overrides `token_form` or `token_error`.
+    """
+
+    #: Seconds for which a signed assertion is good.
+    assertion_lifetime_s: ClassVar[int] = ASSERTION_LIFETIME_S
 
     grant: Literal["refresh_token", "client_credentials", "jwt"]
     token_url: str = Field(examples=["https://login.example.com/oauth/token"])
@@ -197,7 +208,7 @@ class OAuth2(TokenCredential):
     async def fetch_token(self, http: "HttpClient") -> Token:
         """Ask the token endpoint; take over the refresh token that it gives in exchange."""
         used = None if self.refresh_token is None else http.rotations.newest(http.account, self.refresh_token)
-        form, headers = await self._form(used), {}
+        form, headers = await self.token_form(used), {}
         if self.client_auth == "basic" and self.client_secret is not None:
             headers = {"Authorization": _basic(self.client_id, self.client_secret)}
         response = await http.at(self.token_url, headers=headers).post(
@@ -206,7 +217,7 @@ class OAuth2(TokenCredential):
         answer = _read(response)
         value = answer.get("access_token")
         if response.status_code >= 300 or not isinstance(value, str) or not value:
-            error = _refusal(response, answer)
+            error = self.token_error(response, answer)
             if used is not None and isinstance(error, CredentialInvalid):
                 http.rotations.forget(http.account, used)
             raise error
@@ -224,7 +235,20 @@ class OAuth2(TokenCredential):
             },
         )
 
-    async def _form(self, refresh_token: SecretStr | None) -> dict[str, str]:
+    def token_error(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
+        """Return the error for an answer without an access token.
+
+        Args:
+            answer: the answer's JSON object; empty if it is none.
+        """
+        return _refusal(response, answer)
+
+    async def token_form(self, refresh_token: SecretStr | None) -> dict[str, str]:
+        """Return the form to post to the token endpoint.
+
+        Args:
+            refresh_token: the newest one, which may have been exchanged since the secret was read.
+        """
         form: dict[str, str] = {"grant_type": self.grant}
         if self.grant == "jwt":
             # Reading a key takes some 80 ms: not on the loop.
@@ -249,7 +273,7 @@ class OAuth2(TokenCredential):
             "sub": self.subject or self.client_id,
             "aud": self.audience or self.token_url,
             "iat": now_s,
-            "exp": now_s + ASSERTION_LIFETIME_S,
+            "exp": now_s + self.assertion_lifetime_s,
             "jti": uuid4().hex,
             **({} if self.scope is None else {"scope": self.scope}),
         }
@@ -279,9 +303,9 @@ def _sign(pem: bytes, data: bytes) -> bytes:
             return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
     except Exception:  # noqa: S110  # whatever the library says, it may quote the key
         pass
-    raise CredentialInvalid(
-        "private_key cannot be read as an RSA key in PEM without a password", sent=Sent.NO
-    )
+    issue = "cannot be read as an RSA key in PEM without a password"
+    detail = Detail(field="private_key", issue=issue)
+    raise CredentialInvalid(f"private_key {issue}", details=[detail], sent=Sent.NO)
 
 
 def _refusal(response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from connectors.salesforce import salesforce
-from connectors.salesforce.credential import ASSERTION_LIFETIME_S
+from connectors.salesforce.login import SalesforceLogin
 from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from connectors.sdk.errors import CredentialInvalid, PermissionDenied, Rejected, Sent, Unavailable
 from connectors.sdk.http.client import HttpPolicy, HttpPool
@@ -111,7 +111,7 @@ async def test_an_assertion_lives_three_minutes_at_most(bench: Bench) -> None:
         "aud": served.url,
     }.items() <= claims.items()
     assert 0 < claims["exp"] - time.time() <= 180
-    assert ASSERTION_LIFETIME_S <= 180
+    assert SalesforceLogin.assertion_lifetime_s <= 180
 
 
 @pytest.mark.parametrize(("ahead_s", "way"), [(-600, "ahead of"), (600, "behind")])

@@ -168,4 +168,4 @@ def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
     assert "TRANSFER_REQUIRES_READ" == reason_of(error)
     assert "rejected it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
     assert reason_of(garbled) is None
-    assert "refuses it" == garbled.details[0].issue
+    assert "rejected it" == garbled.details[0].issue

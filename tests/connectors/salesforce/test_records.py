@@ -200,7 +200,7 @@ async def test_an_object_named_like_the_librarys_own_parts_is_an_object(bench: B
     with pytest.raises(NotFound):
         await bench.run("get_record", {"object": name, "record_id": "00Q000000000001AAA"})
 
-    assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" == bench.org.requests[-1]
+    assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" in bench.org.requests
 
 
 async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
