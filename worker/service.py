@@ -15,7 +15,7 @@ from connectors.sdk.http.client import HttpPolicy, HttpPool
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
-from worker.broker.topology import Queue, Topology
+from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_source import VaultCredentials
@@ -94,11 +94,13 @@ class Worker:
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
+        self.limiters = dict(self._make_limiters())
         self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
             self.metrics,
+            limiters=self.limiters,
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
@@ -225,14 +227,14 @@ class Worker:
             self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
         )
 
-    def _make_consumers(self) -> Iterable[QueueConsumer]:
-        names = list(self.registry.connectors)
-        for name in names:
-            queue = self.topology.job_queue_name(name)
-            slots = ConcurrencyLimiter(
+    def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
+        """Create the slots of each queue; a connector's two queues share theirs."""
+        for name in self.registry.connectors:
+            queue, bulk = (self._job_queue(name, bulk=bulk) for bulk in (False, True))
+            limiter = ConcurrencyLimiter(
                 self.settings.concurrency,
                 tenant_total=self.settings.tenant_slots,
-                on_change=partial(self.metrics.slots, queue),
+                on_change=partial(self.metrics.slots, queue.name),
             )
             installed = self.registry.installed[name]
             self.metrics.add_connector(
@@ -241,28 +243,26 @@ class Worker:
                 distribution=installed.distribution,
                 version=installed.version,
             )
-            self.metrics.add_queue(queue, self.settings.concurrency)
-            self.metrics.add_queue(self.topology.job_queue_name(name, bulk=True), slots.bulk_total)
-            for bulk in (False, True):
-                yield QueueConsumer(
-                    self.topology.job_queue_name(name, bulk=bulk),
-                    connector=name,
-                    slots=slots,
-                    prefetch=slots.bulk_total if bulk else slots.total,
-                    connect=partial(self._connect, self.topology.job_queue_name(name, bulk=bulk)),
-                    declare=partial(self._declare_queue, self.topology.job_queue(name, bulk=bulk)),
-                    flowing=self.confirmed_publisher.flowing,
-                    bulk=bulk,
-                )
-        yield QueueConsumer(
-            self.topology.unrouted,
-            connector=None,
-            slots=ConcurrencyLimiter(UNROUTED_SLOTS),
-            prefetch=UNROUTED_SLOTS,
-            connect=partial(self._connect, self.topology.unrouted),
-            declare=self._declare_shared,
-            flowing=self.confirmed_publisher.flowing,
-        )
+            self.metrics.add_queue(queue.name, limiter.total)
+            self.metrics.add_queue(bulk.name, limiter.bulk_total)
+            yield queue, limiter
+            yield bulk, limiter
+        yield JobQueue(self.topology.unrouted, None), ConcurrencyLimiter(UNROUTED_SLOTS)
+
+    def _job_queue(self, connector: str, *, bulk: bool) -> JobQueue:
+        return JobQueue(self.topology.job_queue_name(connector, bulk=bulk), connector, bulk)
+
+    def _make_consumers(self) -> Iterable[QueueConsumer]:
+        for queue, limiter in self.limiters.items():
+            yield QueueConsumer(
+                queue,
+                prefetch=limiter.bulk_total if queue.bulk else limiter.total,
+                connect=partial(self._connect, queue.name),
+                declare=self._declare_shared
+                if queue.connector is None
+                else partial(self._declare_queue, self.topology.job_queue(queue.connector, bulk=queue.bulk)),
+                flowing=self.confirmed_publisher.flowing,
+            )
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)

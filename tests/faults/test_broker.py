@@ -173,7 +173,7 @@ async def test_f14_a_full_queue_of_ours_holds_the_job_until_it_has_room(
                 taken.add(body)
             return len(taken) == 10
 
-        stranger.until(all_ten, 60, lambda: f"{10 - len(taken)} letters")
+        stranger.until(all_ten, 60, lambda: f"{10 - len(taken)} dead letters")
 
     with Stranger(victim_url, reply_queue=None) as stranger:
         for _ in range(10):
@@ -269,7 +269,7 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f12_a_deleted_rung_and_dead_letter_queue_are_declared_again(
+async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, max_attempts="2")

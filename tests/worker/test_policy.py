@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from connectors.sdk.retry import MAX_WAIT_S
 from schemas.error import Code
 from worker.broker import Delivery, Properties
-from worker.broker.topology import RUNGS, Topology, is_bulk, routing_key
+from worker.broker.topology import RETRY_DELAYS_S, Topology, is_bulk, retry_delay_for, routing_key
 from worker.job.concurrency import RETURN_S, RETURNS_PER_S, ConcurrencyLimiter
 from worker.job.headers import JobHeaders
-from worker.job.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
+from worker.job.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide
 from worker.settings import SettingError, Settings, load_settings, masked, unknown_names
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -53,10 +53,10 @@ def test_retry_after_is_kept() -> None:
     assert Retry(NOW + timedelta(seconds=90)) == _decide(Code.RATE_LIMITED, retry_after_s=90.0)
 
 
-def test_a_wait_beyond_the_longest_rung_is_not_waited() -> None:
-    assert MAX_WAIT_S == max(RUNGS.values())
-    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values())), Retry)
-    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values()) + 1)
+def test_a_wait_beyond_the_longest_retry_delay_is_not_waited() -> None:
+    assert MAX_WAIT_S == max(RETRY_DELAYS_S.values())
+    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RETRY_DELAYS_S.values())), Retry)
+    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RETRY_DELAYS_S.values()) + 1)
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
@@ -67,11 +67,11 @@ def test_each_delay_is_drawn_between_half_and_whole_of_its_step(failures: int, c
 
 
 @given(st.floats(0, 100_000))
-def test_a_rung_never_overshoots_but_for_the_shortest(rest_s: float) -> None:
-    rung = rung_for(rest_s)
+def test_a_retry_delay_never_exceeds_the_wait_but_for_the_shortest(wait_s: float) -> None:
+    delay = retry_delay_for(wait_s)
 
-    assert RUNGS[rung] <= rest_s or rung == "1s"
-    assert not [seconds for seconds in RUNGS.values() if RUNGS[rung] < seconds <= rest_s]
+    assert RETRY_DELAYS_S[delay] <= wait_s or delay == "1s"
+    assert not [seconds for seconds in RETRY_DELAYS_S.values() if RETRY_DELAYS_S[delay] < seconds <= wait_s]
 
 
 def test_the_topology_is_the_contracts() -> None:
@@ -84,7 +84,7 @@ def test_the_topology_is_the_contracts() -> None:
         "connectors.dead": "topic",
         "connectors.unrouted": "fanout",
         "connectors.poison": "fanout",
-        **{f"connectors.retry.{rung}": "fanout" for rung in ("1s", "5s", "30s", "2m", "10m", "1h", "6h")},
+        **{f"connectors.retry.{delay}": "fanout" for delay in ("1s", "5s", "30s", "2m", "10m", "1h", "6h")},
     } == {exchange.name: exchange.kind for exchange in topology.exchanges()}
     assert ("connectors.jobs.dummy", "dummy.*") == (queue.name, queue.binding_key)
     assert ("connectors.jobs.dummy.bulk", "dummy.*.bulk") == (bulk.name, bulk.binding_key)
@@ -98,7 +98,7 @@ def test_the_topology_is_the_contracts() -> None:
     assert 14 * 24 * 3600 * 1000 == queues["connectors.dead"].arguments["x-message-ttl"]
     assert 1_000_000_000 == queues["connectors.dead"].arguments["x-delivery-limit"]
     assert [1000, 5000, 30_000, 120_000, 600_000, 3_600_000, 21_600_000] == [
-        queues[topology.retry(rung)].arguments["x-message-ttl"] for rung in RUNGS
+        queues[topology.retry(delay)].arguments["x-message-ttl"] for delay in RETRY_DELAYS_S
     ]
     assert all("x-delivery-limit" in queue.arguments for queue in queues.values())
     assert all(queue.arguments["x-queue-type"] == "quorum" for queue in queues.values())
@@ -250,7 +250,7 @@ async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_
     a_second = sum(10 * count / step_s for step_s, count in by_step.items())
     assert RETURNS_PER_S / 2 < a_second < RETURNS_PER_S * 3
     assert crowded.send_round("b") == 1.0
-    assert set(RETURN_S) <= {float(seconds) for seconds in RUNGS.values()}
+    assert set(RETURN_S) <= {float(seconds) for seconds in RETRY_DELAYS_S.values()}
 
 
 def test_one_tenant_is_admitted_to_its_share() -> None:

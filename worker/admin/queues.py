@@ -1,4 +1,4 @@
-"""The queues of a broker, seen from outside: what waits in them, and the end of one."""
+"""The queues of a broker for an operator: what waits in them, and retiring one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from worker.tls import broker_tls
 
 @dataclass(frozen=True, slots=True)
 class QueueCount:
-    """One queue's queue."""
+    """The messages and consumers of one queue."""
 
     queue: str
     consumers: int
@@ -21,12 +21,12 @@ class QueueCount:
 
     @property
     def is_stranded(self) -> bool:
-        """Whether jobs wait there and nobody runs them."""
+        """Whether jobs wait there and no worker consumes them."""
         return self.waiting > 0 and self.consumers == 0
 
 
 async def inspect_queues(settings: Settings, connectors: Iterable[str]) -> list[QueueCount]:
-    """Count consumers and waiting jobs of the queues that exist; AMQP cannot list them unasked."""
+    """Return consumers and waiting jobs of the queues that exist; AMQP can only ask by name."""
     topology = Topology(settings.prefix)
     connection = await _connect(settings)
     try:
@@ -38,7 +38,7 @@ async def inspect_queues(settings: Settings, connectors: Iterable[str]) -> list[
 
 
 async def retire_queue(settings: Settings, connector: str) -> int:
-    """End a connector's queue: unbind it, move what waits to the unrouted queue, remove it.
+    """Retire a connector's queue: unbind it, move what waits to the unrouted queue, remove it.
 
     Returns how many jobs were moved. A worker answers them CONNECTOR_NOT_FOUND.
 
@@ -62,7 +62,7 @@ async def retire_queue(settings: Settings, connector: str) -> int:
                 )
         for queue in queues:
             if counts[queue.name] is not None:
-                # First, so that nothing new arrives; from here on new jobs are unrouted by themselves.
+                # First, because nothing new may arrive; from here on new jobs are unrouted.
                 await connection.unbind(queue.name, queue.exchange, queue.binding_key)
                 moved += await _move(connection, queue.name, topology.unrouted, settings)
                 await connection.remove_queue(queue.name)
@@ -82,7 +82,7 @@ async def _move(connection: Connection, queue: str, exchange: str, settings: Set
     channel = await PublishChannel.open(connection)
     moved = 0
     while (delivery := await browser.next()) is not None:
-        # A hop like any other: under our name, the first publisher in the header for it.
+        # Published under our user, like a retry, with the first publisher in its header.
         history = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
         properties = replace(delivery.properties, user_id=settings.broker_user, headers=history.headers())
         if not await channel.publish(exchange, delivery.routing_key, delivery.body, properties):

@@ -1,4 +1,4 @@
-"""`queues list` and `queues retire`: the queues, and the end of one."""
+"""`queues list` and `queues retire`."""
 
 import asyncio
 from typing import Annotated
@@ -41,7 +41,12 @@ def list_queues(
     print_table(
         ["queue", "consumers", "waiting", "note"],
         [
-            (row["queue"], row["consumers"], row["waiting"], "nobody runs it" if row["stranded"] else "")
+            (
+                row["queue"],
+                row["consumers"],
+                row["waiting"],
+                "no worker consumes it" if row["stranded"] else "",
+            )
             for row in rows
         ],
         empty="There is no queue: no worker has run on this broker.",
@@ -53,7 +58,7 @@ def retire(
     name: Annotated[str, typer.Argument(help="The connector.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """End a queue: unbind it, answer what waits in it as CONNECTOR_NOT_FOUND, remove it."""
+    """Retire a queue: unbind it, answer what waits in it as CONNECTOR_NOT_FOUND, remove it."""
     from worker.admin.queues import retire_queue
     from worker.cli.calls import settings_for_clients
 

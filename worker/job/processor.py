@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,8 +16,8 @@ from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
 from worker.broker import Delivery
 from worker.broker.confirmed_publisher import PublishOutcome
-from worker.broker.queue_consumer import QueueConsumer
-from worker.broker.topology import DELIVERY_LIMIT
+from worker.broker.topology import DELIVERY_LIMIT, JobQueue
+from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.executor import Executor
 from worker.job.headers import JobHeaders
 from worker.job.outcome import Attempt, Note, Outcome, Snooze, deadline_exceeded, no_note
@@ -37,7 +37,7 @@ _HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 class _InFlight:
     """A message that is being worked on."""
 
-    queue: QueueConsumer
+    queue: JobQueue
     #: The newest delivery of it: it may come again, on a new channel, while its job runs.
     delivery: Delivery
     history: JobHeaders
@@ -63,6 +63,7 @@ class JobProcessor:
         registry: Registry,
         metrics: Metrics,
         *,
+        limiters: Mapping[JobQueue, ConcurrencyLimiter],
         trusted_users: Collection[str],
         max_attempts: int,
         max_body_bytes: int,
@@ -71,13 +72,14 @@ class JobProcessor:
         self._publisher = publisher
         self._connectors = registry.connectors
         self._metrics = metrics
+        self._limiters = limiters
         self._trusted = frozenset(trusted_users)
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
         self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def receive(self, queue: QueueConsumer, delivery: Delivery) -> None:
+    def receive(self, queue: JobQueue, delivery: Delivery) -> None:
         """Hand a delivery over to a task of our own."""
         properties = delivery.properties
         identity = (
@@ -130,15 +132,15 @@ class JobProcessor:
 
     async def _settle(self, job: _InFlight) -> None:
         """See one delivery through, and settle it once."""
-        async with job.queue.slots.hold(bulk=job.queue.bulk):
-            self._metrics.job_started(job.queue.queue)
+        async with self._limiters[job.queue].hold(bulk=job.queue.bulk):
+            self._metrics.job_started(job.queue.name)
             try:
                 done = await self._see_through(job)
             except Exception as bug:
-                logger.opt(exception=bug).error("worker failed on a job", queue=job.queue.queue)
+                logger.opt(exception=bug).error("worker failed on a job", queue=job.queue.name)
                 done = await self._give_up(job)
             finally:
-                self._metrics.job_ended(job.queue.queue)
+                self._metrics.job_ended(job.queue.name)
             settled = None
             while settled is not job.delivery:  # a newer one may have come while the old was settled
                 settled = job.delivery
@@ -181,13 +183,13 @@ class JobProcessor:
         note = self._note(message, job)
         note("accepted", None)
         if history.failures == 0 and history.hops == 0:
-            self._metrics.job_waited(queue.queue, _wait_s(delivery, history, started_at))
+            self._metrics.job_waited(queue.name, _wait_s(delivery, history, started_at))
         try:
-            with queue.slots.admit(job.tenant) as admitted:
+            with self._limiters[queue].admit(job.tenant) as admitted:
                 if not (admitted or (deadline is not None and deadline <= started_at)):
                     reason, delay_s = (
                         "its tenant holds as many slots as one may",
-                        queue.slots.send_round(job.tenant),
+                        self._limiters[queue].send_round(job.tenant),
                     )
                     await self._postpone(message, job, deadline, reason, delay_s)
                     return True
@@ -265,7 +267,7 @@ class JobProcessor:
             attempts=outcome.starts,
             duration_ms=result.duration_ms,
             reply=sending or "none asked",
-            queue=message.queue.queue,
+            queue=message.queue.name,
         )
         if failure is not None and not park and sending is not PublishOutcome.DELIVERED:
             await self._park(message, failure, outcome.starts, job)
@@ -273,7 +275,7 @@ class JobProcessor:
     async def _park(
         self, message: _InFlight, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
     ) -> None:
-        queue, delivery = message.queue.queue, message.delivery
+        queue, delivery = message.queue.name, message.delivery
         await self._publisher.park(
             delivery, message.history, queue=queue, code=failure.code, message=failure.message, starts=starts
         )
@@ -289,12 +291,12 @@ class JobProcessor:
             job = parse_job(message.delivery.body, message_id=message.delivery.properties.message_id)
             await self._answer(message, job, outcome, datetime.now(UTC))
         except Exception as bug:
-            logger.opt(exception=bug).error("worker failed to answer a job", queue=message.queue.queue)
+            logger.opt(exception=bug).error("worker failed to answer a job", queue=message.queue.name)
             await asyncio.sleep(1.0)  # the broker's delivery limit ends this; no hot loop until then
             return False
         return True
 
-    def _may_reroute(self, queue: QueueConsumer, job: Job) -> bool:
+    def _may_reroute(self, queue: JobQueue, job: Job) -> bool:
         """Whether another queue may know more: not where we are the last resort already."""
         return queue.connector is not None or job.connector in self._connectors
 

@@ -13,11 +13,10 @@ from schemas.job import Job, JobRefused
 from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
 from worker.broker import Delivery, Properties
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
-from worker.broker.topology import Topology, is_bulk, routing_key
+from worker.broker.topology import Topology, is_bulk, retry_delay_for, routing_key
 from worker.job import headers as header
 from worker.job.headers import JobHeaders
 from worker.job.outcome import Outcome
-from worker.job.retry import rung_for
 
 _DIRECT: Final = "amq.rabbitmq.reply-to."
 #: What a direct reply-to address looks like once the broker has filled it in.
@@ -116,11 +115,11 @@ class Publisher:
         )
 
     async def wait(self, delivery: Delivery, history: JobHeaders, now: datetime) -> None:
-        """Publish the job to the rung that brings it back nearest to `not_before`."""
+        """Publish the job to the retry queue that brings it back nearest to `not_before`."""
         assert history.not_before is not None
-        rung = rung_for((history.not_before - now).total_seconds())
+        delay = retry_delay_for((history.not_before - now).total_seconds())
         properties = self._copied(delivery, history)
-        await self._store(self._topology.retry(rung), delivery.routing_key, delivery, properties)
+        await self._store(self._topology.retry(delay), delivery.routing_key, delivery, properties)
 
     async def reroute(self, delivery: Delivery, history: JobHeaders, job: Job) -> None:
         """Publish the job to the queue that its body names."""

@@ -10,7 +10,9 @@ from typing import Protocol
 from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
+from worker.job.concurrency import ConcurrencyLimiter
 from worker.ledger.store import Ledger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
@@ -23,6 +25,9 @@ class _Worker(Protocol):
     credentials: CredentialSource
     ledger: Ledger
     confirmed_publisher: ConfirmedPublisher
+
+    @property
+    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
 
     @property
     def is_stopping(self) -> bool: ...
@@ -61,17 +66,19 @@ class WorkerStatus:
                 for each in self._worker.registry.installed.values()
             ),
             queues=tuple(
-                QueueStatus(
-                    consumer.queue,
-                    slots_used=consumer.slots.used,
-                    slots_free=consumer.slots.total - consumer.slots.used,
-                    fault=consumer.fault,
-                )
-                for consumer in self._worker.consumers
-                if not consumer.bulk
+                self._queue_status(consumer) for consumer in self._worker.consumers if not consumer.queue.bulk
             ),
             name=self._name,
             draining=self._worker.is_stopping,
+        )
+
+    def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
+        limiter = self._worker.limiters[consumer.queue]
+        return QueueStatus(
+            consumer.queue.name,
+            slots_used=limiter.used,
+            slots_free=limiter.total - limiter.used,
+            fault=consumer.fault,
         )
 
     def _broker(self) -> str | None:
@@ -83,6 +90,8 @@ class WorkerStatus:
 
     def _queues(self) -> str | None:
         faults = [
-            f"{consumer.queue}: {consumer.fault}" for consumer in self._worker.consumers if consumer.fault
+            f"{consumer.queue.name}: {consumer.fault}"
+            for consumer in self._worker.consumers
+            if consumer.fault
         ]
         return "; ".join(faults) or None

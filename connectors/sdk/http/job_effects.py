@@ -26,12 +26,16 @@ class JobEffects:
     def __init__(self) -> None:
         #: Whether a request that can have an effect may have left.
         self.has_sent = False
-        self._unproven = 0
+        self._unproven: set[RequestEffect] = set()
 
     @property
     def may_have_effect(self) -> bool:
-        """Whether some request may have been processed."""
-        return self._unproven > 0
+        """Whether some request may have been processed that no record tells of."""
+        return bool(self._unproven)
+
+    def clear(self) -> None:
+        """Stop counting what was sent so far: a record tells that it happened."""
+        self._unproven.clear()
 
     def track(self) -> "RequestEffect":
         """Return the record of one request that can have an effect."""
@@ -48,24 +52,19 @@ class JobEffects:
 class RequestEffect:
     """Whether one request counts, its redirects included."""
 
-    __slots__ = ("_counts", "_effects")
+    __slots__ = ("_effects",)
 
     def __init__(self, effects: JobEffects) -> None:
         self._effects = effects
-        self._counts = False
 
     def record_sent(self) -> None:
         """Count the request: its first byte is about to leave."""
         self._effects.has_sent = True
-        if not self._counts:
-            self._counts = True
-            self._effects._unproven += 1
+        self._effects._unproven.add(self)
 
     def prove_unprocessed(self) -> None:
         """Stop counting the request: the provider did nothing."""
-        if self._counts:
-            self._counts = False
-            self._effects._unproven -= 1
+        self._effects._unproven.discard(self)
 
 
 def is_unprocessed(status: int, unprocessed_statuses: Collection[int] = ()) -> bool:

@@ -76,7 +76,10 @@ class ActionRunner:
     4. its return value or exception becomes an `Outcome`, which says whether an effect may be there
     5. a secret that the provider refuses is read anew, once
 
-    Made and closed by the executor.
+    Created and closed by the executor.
+
+    Args:
+        action_timeout_s: in place of each action's own; for tests.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class ActionRunner:
         lease: LeaseOf,
         *,
         log: logging.Logger,
+        action_timeout_s: float | None = None,
     ) -> None:
         self._credentials = credentials
         self._http = http
@@ -95,11 +99,16 @@ class ActionRunner:
         self._clock = clock
         self._lease = lease
         self._log = log
+        self._action_timeout_s = action_timeout_s
         self._threads = Threads()
 
     def close(self) -> None:
         """Close the thread pools."""
         self._threads.close()
+
+    def limit_s(self, call: Call) -> float:
+        """Return the seconds until a call is given up."""
+        return call.action.timeout_s if self._action_timeout_s is None else self._action_timeout_s
 
     async def fetch(self, call: Call) -> Mapping[str, Any]:
         """Return the secret's fields, waiting while they cannot be had.
@@ -148,13 +157,13 @@ class ActionRunner:
         """
         task = asyncio.create_task(self._contain(context, hook))
         try:
-            await self._clock.wait({task}, call.action.timeout_s)
+            await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
                 await self._cancel(task, call)
         finally:
             task.cancel()
         if not task.done() or task.cancelled():
-            raise Timeout(f"{what} {call.name} took longer than {call.action.timeout_s:g} s")
+            raise Timeout(f"{what} {call.name} took longer than {self.limit_s(call):g} s")
         return task.result()
 
     def context(
@@ -239,7 +248,7 @@ class ActionRunner:
         call, task = execution.call, execution.task
         assert task is not None
         attempts = call.attempt.attempts + 1
-        limit_s, at_deadline = call.action.timeout_s, False
+        limit_s, at_deadline = self.limit_s(call), False
         remaining_s = call.attempt.deadline.remaining_s()
         if heeds_deadline and remaining_s is not None and remaining_s < limit_s:
             limit_s, at_deadline = remaining_s, True
@@ -267,7 +276,7 @@ class ActionRunner:
                 f"the deadline {call.attempt.deadline} came while the action ran", outcome="unknown"
             )
         else:
-            error = Timeout(f"{call.name} did not end in {call.action.timeout_s:g} s")
+            error = Timeout(f"{call.name} did not end in {self.limit_s(call):g} s")
         still_running: asyncio.Task[Any] | None
         if thread is None:
             still_running = None if task is None or task.done() else task
@@ -275,7 +284,7 @@ class ActionRunner:
         ended = thread.give_up()
         still_running = None if ended is None else asyncio.create_task(self._finish(execution, ended))
         if thread.never_started:
-            error = Timeout(f"no thread was free for {call.name} in {call.action.timeout_s:g} s", sent=Sent.NO)
+            error = Timeout(f"no thread was free for {call.name} in {self.limit_s(call):g} s", sent=Sent.NO)
         return Outcome(
             error=error,
             attempts=attempts,

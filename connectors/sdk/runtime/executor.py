@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from connectors.registry import Registry
 from connectors.sdk.connector import Action, Connector
+from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.http.client import HttpPool
@@ -54,6 +55,7 @@ class Executor:
         clock: Clock | None = None,
         lease_policy: LeasePolicy | None = None,
         hold_policy: HoldPolicy | None = None,
+        action_timeout_s: float | None = None,
         log: logging.Logger = CONNECTOR_LOG,
     ) -> None:
         self._registry = registry
@@ -63,7 +65,15 @@ class Executor:
         policy = lease_policy or LeasePolicy()
         self._infrastructure = Infrastructure(hold_policy or HoldPolicy(), clock)
         leases = NameLeases(ledger, policy, clock)
-        self._runner = ActionRunner(credentials, http, self._infrastructure, clock, leases.hold, log=log)
+        self._runner = ActionRunner(
+            credentials,
+            http,
+            self._infrastructure,
+            clock,
+            leases.hold,
+            log=log,
+            action_timeout_s=action_timeout_s,
+        )
         keeper = ClaimKeeper(ledger, self._infrastructure, policy, clock)
         reconciler = Reconciler(self._runner, clock)
         self._idempotent = IdempotentRunner(ledger, keeper, self._runner, reconciler, clock)
@@ -104,10 +114,10 @@ class Executor:
         except ConnectorError as error:
             return Outcome(error=error, attempts=attempt.attempts)
 
-    def context(self, job: Job, attempt: Attempt, secret: Mapping[str, Any]) -> Any:
+    def context(self, job: Job, attempt: Attempt, credential: Any) -> Context[Any]:
         """Create the context of a run, to call a function of a connector by hand."""
-        call = self._check(job, attempt)
-        return self._runner.context(call, call.connector.read_credential(secret))
+        connector, action = self._find(job)
+        return self._runner.context(Call(connector, action, None, job, attempt), credential)
 
     async def _validate(self, call: Call) -> Outcome:
         """Make every check up to the call, and no call."""

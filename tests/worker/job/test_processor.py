@@ -12,6 +12,7 @@ from connectors.registry import load
 from schemas.job import Job
 from worker.broker import Delivery, Properties
 from worker.broker.confirmed_publisher import PublishOutcome
+from worker.broker.topology import JobQueue
 from worker.job.action_runner import HOLD_S
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.outcome import Attempt, Outcome, Snooze
@@ -54,13 +55,7 @@ class WaitingExecutor:
 CONNECTION = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
 
 
-class FakeQueue:
-    """As much of a queue as a job touches."""
-
-    slots = ConcurrencyLimiter(1)
-    bulk = False
-    queue = "queue"
-    connector = "dummy"
+QUEUE = JobQueue("queue", "dummy")
 
 
 class Rungs:
@@ -106,6 +101,7 @@ def _processor(executor: Any, publisher: Any) -> JobProcessor:
         publisher,
         registry,
         metrics,
+        limiters={QUEUE: ConcurrencyLimiter(1)},
         trusted_users=["us"],
         max_attempts=2,
         max_body_bytes=1000,
@@ -119,12 +115,11 @@ async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
     executor, rungs = WaitingExecutor(), Rungs()
     began = Clock.time
     processor = _processor(executor, rungs)
-    queue: Any = FakeQueue()
 
     while not rungs.told:
         assert rungs.delivery is not None
         delivery, rungs.delivery = rungs.delivery, None
-        processor.receive(queue, delivery)
+        processor.receive(QUEUE, delivery)
         while processor.in_flight:
             await asyncio.sleep(0)
 
@@ -138,7 +133,7 @@ async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
 @pytest.mark.parametrize("moment", ["while it is acked", "right after"])
 async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: str) -> None:
     """Else it is unsettled for ever, and a queue that takes one at a time stands still."""
-    processor, queue = _processor(WaitingExecutor(timedelta()), Rungs()), FakeQueue()
+    processor = _processor(WaitingExecutor(timedelta()), Rungs())
     acked: list[int] = []
 
     def delivery(number: int) -> Delivery:
@@ -146,7 +141,7 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
 
         def lose() -> None:
             channel.is_closed = True
-            processor.receive(queue, delivery(2))  # type: ignore[arg-type]
+            processor.receive(QUEUE, delivery(2))
 
         async def ack(*_: Any, **__: Any) -> None:
             acked.append(number)
@@ -159,7 +154,7 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
         properties = Properties(reply_to="callers", correlation_id="c")
         return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)  # type: ignore[arg-type]
 
-    processor.receive(queue, delivery(1))  # type: ignore[arg-type]
+    processor.receive(QUEUE, delivery(1))
     async with asyncio.timeout(5):
         while processor.in_flight or len(acked) < 2:
             await asyncio.sleep(0)
