@@ -8,6 +8,7 @@ from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforc
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_paths, with_visible
 from connectors.salesforce.error_mapping import reason_of, refusal_of
+from connectors.salesforce.explain_refusals import explained
 from connectors.salesforce.fields import full_id
 from connectors.salesforce.models import CaseCreated, CaseFound, CaseUpdated, CommentAdded
 from connectors.salesforce.params import AddComment, CreateCase, GetCase, UpdateCase
@@ -18,6 +19,7 @@ from connectors.salesforce.write_records import (
     create,
     creates,
     find_created,
+    save_headers,
     undo_create,
     update,
 )
@@ -74,7 +76,7 @@ async def create_case(params: CreateCase, ctx: Ctx) -> CaseCreated:
     }
     api = SalesforceApi(ctx)
     body = await body_of(api, "Case", named, params.fields)
-    case = await create(api, "Case", body, allow_duplicates=params.allow_duplicates)
+    case = await create(api, "Case", body, params)
     number = await _number_of(api, case.id)
     return CaseCreated(case_id=case.id, case_number=number, created=case.is_new)
 
@@ -92,7 +94,7 @@ async def find_case(params: CreateCase, ctx: Ctx) -> CaseCreated | None:
 @create_case.undo
 async def delete_case(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the case that was opened."""
-    await undo_create(SalesforceApi(ctx), "Case", result["case_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Case", result["case_id"] if result else None)
 
 
 def _effect_of_update(params: UpdateCase, credential: SalesforceCredential | None) -> Effect:
@@ -114,12 +116,12 @@ async def update_case(params: UpdateCase, ctx: Ctx) -> CaseUpdated:
     body = await body_of(api, "Case", named, params.fields)
     case_id = params.case_id or await _id_of(api, params.case_number)
     if params.comment is None:
-        changed = await update(api, "Case", case_id, body)
+        changed = await update(api, "Case", case_id, body, params)
     elif not body:
         await _comment(api, case_id, params.comment, public=False)
         changed = []
     else:
-        await _update_with_comment(api, case_id, body, params.comment)
+        await _update_with_comment(api, case_id, body, params)
         changed = sorted(body)
     return CaseUpdated(case_id=case_id, updated_fields=changed)
 
@@ -184,7 +186,9 @@ async def _comment(api: SalesforceApi, case_id: str, text: str, *, public: bool)
     return full_id(str(answer.get("id")))
 
 
-async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str, Any], text: str) -> None:
+async def _update_with_comment(
+    api: SalesforceApi, case_id: str, body: dict[str, Any], params: UpdateCase
+) -> None:
     """Change the case and add the comment in one request, both or neither.
 
     Raises:
@@ -198,13 +202,14 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
                 "method": "PATCH",
                 "url": f"{objects}/Case/{case_id}",
                 "referenceId": "case",
+                "httpHeaders": save_headers(params, body),
                 "body": body,
             },
             {
                 "method": "POST",
                 "url": f"{objects}/CaseComment",
                 "referenceId": "comment",
-                "body": {"ParentId": case_id, "CommentBody": text, "IsPublished": False},
+                "body": {"ParentId": case_id, "CommentBody": params.comment, "IsPublished": False},
             },
         ],
     }
@@ -212,7 +217,12 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
     def write(org: Org) -> Any:
         return org.api.restful("composite", method="POST", data=json.dumps(request))
 
-    parts = records_of(await api.run(write) or {}, "compositeResponse", sent=Sent.UNCERTAIN)
+    async with explained(api, "Case"):
+        _check_parts(await api.run(write) or {})
+
+
+def _check_parts(answer: dict[str, Any]) -> None:
+    parts = records_of(answer, "compositeResponse", sent=Sent.UNCERTAIN)
     statuses = [part.get("httpStatusCode") for part in parts]
     if len(parts) != 2 or not all(isinstance(status, int) for status in statuses):
         raise Unavailable("Salesforce returned fewer results than were requested", sent=Sent.UNCERTAIN)

@@ -85,7 +85,7 @@ async def create_contact(params: CreateContact, ctx: Ctx) -> ContactCreated:
     """Create a contact, once per idempotency key if the credential names a field for it."""
     api = SalesforceApi(ctx)
     body = await body_of(api, "Contact", _named(params), params.fields)
-    contact = await create(api, "Contact", body, allow_duplicates=params.allow_duplicates)
+    contact = await create(api, "Contact", body, params)
     return ContactCreated(contact_id=contact.id, created=contact.is_new)
 
 
@@ -99,7 +99,9 @@ async def find_contact(params: CreateContact, ctx: Ctx) -> ContactCreated | None
 @create_contact.undo
 async def delete_contact(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the contact that was created."""
-    await undo_create(SalesforceApi(ctx), "Contact", result["contact_id"] if result else None)
+    await undo_create(
+        SalesforceApi(ctx, is_compensation=True), "Contact", result["contact_id"] if result else None
+    )
 
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -108,7 +110,7 @@ async def update_contact(params: UpdateContact, ctx: Ctx) -> ContactUpdated:
     named = _named(params) | {"OwnerId": params.owner_id}
     api = SalesforceApi(ctx)
     body = await body_of(api, "Contact", named, params.fields)
-    changed = await update(api, "Contact", params.contact_id, body)
+    changed = await update(api, "Contact", params.contact_id, body, params)
     return ContactUpdated(contact_id=params.contact_id, updated_fields=changed)
 
 

@@ -110,6 +110,16 @@ class SalesforceCredential(BaseModel):
         """Return the field in which a created record carries its job's mark."""
         return self._named(object_name, "key_field", self.key_fields)
 
+    def mark_fields(self, object_name: str) -> list[tuple[str, str]]:
+        """Return the settings that name a field of this object for the job's mark, and the fields."""
+        found = []
+        for kind in ("external_id_field", "key_field"):
+            own = f"{object_name.lower()}_{kind}"
+            field = self._named(object_name, kind, getattr(self, f"{kind}s"))
+            if field is not None:
+                found.append((own if getattr(self, own, None) is not None else f"{kind}s", field))
+        return found
+
     def digest(self) -> bytes:
         """Tell this credential from any other, and from itself after a change."""
         parts = {name: text_of(getattr(self, name)) for name in type(self).model_fields}

@@ -10,8 +10,7 @@ from weakref import WeakValueDictionary
 
 from connectors.salesforce.client import SalesforceApi
 from connectors.salesforce.error_mapping import reason_of
-from connectors.sdk.errors import InvalidParams, Rejected, Sent
-from schemas.error import Detail
+from connectors.sdk.errors import Detail, InvalidParams, NotFound, PermissionDenied, Rejected, Sent
 
 #: Seconds for which a description is used.
 TTL_S: Final = 600.0
@@ -37,6 +36,10 @@ NAME_FIELDS: Final = frozenset(
 )
 
 T = TypeVar("T")
+
+
+class UnknownObject(PermissionDenied):
+    """The org has no such object, or hides it from this user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +77,14 @@ class Descriptions:
         """Return the description of an object.
 
         Raises:
-            NotFound: this user sees no object of this name.
+            UnknownObject: this user sees no object of this name.
         """
         key = (api.account, object_name.lower())
         asking = self._asking.setdefault(key, asyncio.Lock())
         async with asking:
             held = self._kept.get(key)
             if held is None or self._clock() - held.described_at >= within_s:
-                answer = await api.run(lambda org: org.object(object_name).describe())
-                held = self._kept[key] = _facts(answer, object_name, self._clock())
+                held = self._kept[key] = _facts(await _fetch(api, object_name), object_name, self._clock())
             self._kept.move_to_end(key)
             if len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
@@ -176,6 +178,15 @@ async def _fault(api: SalesforceApi, object_name: str, steps: list[str], within_
     if len(steps) == 2 and steps[1].lower() in NAME_FIELDS:
         return None
     return f"{steps[0]} may be a {' or '.join(targets[:4])}; it has Id, Name, Type and few others in common"
+
+
+async def _fetch(api: SalesforceApi, object_name: str) -> Mapping[str, Any]:
+    try:
+        answer: Mapping[str, Any] = await api.run(lambda org: org.object(object_name).describe())
+    except NotFound:
+        message = f"there is no object {object_name}, or this user may not see it"
+        raise UnknownObject(message, data={"object": object_name}) from None
+    return answer
 
 
 def _facts(answer: Mapping[str, Any], object_name: str, now: float) -> ObjectFacts:

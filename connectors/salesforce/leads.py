@@ -25,7 +25,7 @@ async def create_lead(params: CreateLead, ctx: Ctx) -> LeadCreated:
     """
     api = SalesforceApi(ctx)
     body = await body_of(api, "Lead", _named(params), params.fields)
-    lead = await create(api, "Lead", body, allow_duplicates=params.allow_duplicates)
+    lead = await create(api, "Lead", body, params)
     return LeadCreated(lead_id=lead.id, created=lead.is_new)
 
 
@@ -39,7 +39,7 @@ async def find_lead(params: CreateLead, ctx: Ctx) -> LeadCreated | None:
 @create_lead.undo
 async def delete_lead(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the lead that was created."""
-    await undo_create(SalesforceApi(ctx), "Lead", result["lead_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Lead", result["lead_id"] if result else None)
 
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -48,7 +48,7 @@ async def update_lead(params: UpdateLead, ctx: Ctx) -> LeadUpdated:
     named = _named(params) | {"OwnerId": params.owner_id}
     api = SalesforceApi(ctx)
     body = await body_of(api, "Lead", named, params.fields)
-    changed = await update(api, "Lead", params.lead_id, body)
+    changed = await update(api, "Lead", params.lead_id, body, params)
     return LeadUpdated(lead_id=params.lead_id, updated_fields=changed)
 
 

@@ -61,6 +61,19 @@ class Params(BaseModel):
             raise ValueError(f"exactly one of {', '.join(names)} must be given")
 
 
+class SaveOptions(Params):
+    """How the org's rules apply to a write."""
+
+    allow_duplicates: bool = Field(
+        default=False, description="Save although a duplicate rule warns; one that blocks stays."
+    )
+    assignment_rule: Literal["default", "none"] | RecordId | None = Field(
+        default=None,
+        description="Which assignment rule chooses the owner of a case or lead: the active one, none, or the rule "
+        "of this id. Default: none if the job names an owner, otherwise the active one.",
+    )
+
+
 class GetContact(Params):
     """Which contact, by exactly one of four."""
 
@@ -78,7 +91,7 @@ class GetContact(Params):
         return self
 
 
-class _Person(Params):
+class _Person(SaveOptions):
     first_name: Personal[str | None] = Field(default=None, min_length=1, max_length=40)
     email: Personal[Email | None] = None
     phone: Personal[AnyPhone | None] = None
@@ -91,10 +104,13 @@ class CreateLead(_Person):
     """A new lead."""
 
     last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
-    company: Short = Field(examples=["Analytical Engines"])
+    company: Short | None = Field(
+        default=None,
+        description="Required unless the org has person accounts.",
+        examples=["Analytical Engines"],
+    )
     lead_source: Short | None = None
     status: Short | None = None
-    allow_duplicates: bool = False
 
 
 class UpdateLead(_Person):
@@ -118,7 +134,6 @@ class CreateContact(_Person):
     last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
     account_id: RecordId | None = None
     mobile_phone: Personal[AnyPhone | None] = None
-    allow_duplicates: bool = False
 
 
 class UpdateContact(_Person):
@@ -153,7 +168,7 @@ class GetCase(_CaseRef):
     )
 
 
-class CreateCase(Params):
+class CreateCase(SaveOptions):
     """A new case."""
 
     subject: Personal[Short] = Field(examples=["Printer on fire"])
@@ -165,10 +180,9 @@ class CreateCase(Params):
     account_id: RecordId | None = None
     owner_id: RecordId | None = None
     fields: Personal[FieldValues] = {}
-    allow_duplicates: bool = False
 
 
-class UpdateCase(_CaseRef):
+class UpdateCase(_CaseRef, SaveOptions):
     """The fields of a case to change, and a comment."""
 
     status: Short | None = Field(default=None, examples=["Working"])
@@ -191,7 +205,7 @@ class AddComment(_CaseRef):
     public: bool = Field(default=False, description="Whether the customer may see it.")
 
 
-class _Activity(Params):
+class _Activity(SaveOptions):
     subject: Personal[Short]
     description: Personal[Long | None] = None
     who_id: RecordId | None = Field(default=None, description="A contact or lead.")
@@ -286,17 +300,16 @@ class GetRecord(RecordRef):
     fields: FieldPaths | None = Field(default=None, description="Default: all its own fields.")
 
 
-class CreateRecord(Params):
+class CreateRecord(SaveOptions):
     """A new record."""
 
     object: ObjectName
     fields: Personal[FieldValues] = Field(
         min_length=1, examples=[{"Name": "Lovelace Clinic", "Phone": "555 1234"}]
     )
-    allow_duplicates: bool = False
 
 
-class UpdateRecord(RecordRef):
+class UpdateRecord(RecordRef, SaveOptions):
     """The fields of a record to change."""
 
     fields: Personal[FieldValues] = Field(min_length=1, examples=[{"Phone": "555 1234"}])
@@ -324,7 +337,7 @@ class DescribeObject(Params):
 
 
 def _with_changes(params: UpdatingT, *refs: str) -> UpdatingT:
-    changes = params.model_fields_set - {*refs}
+    changes = params.model_fields_set - {*refs, *SaveOptions.model_fields}
     if not any(getattr(params, name) not in (None, {}) for name in changes):
         raise ValueError("at least one field to change must be given")
     return params

@@ -5,6 +5,7 @@ from typing import Any, Final
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
+from connectors.salesforce.explain_refusals import object_named_by
 from connectors.salesforce.models import Found, Limits
 from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchRecords
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
@@ -24,7 +25,8 @@ async def query(params: Query, ctx: Ctx) -> Found:
     pattern for LIKE as a whole: `{"pattern": "Love%"}`.
     """
     soql = bind(params.soql, {name: value_of(bound) for name, bound in params.bindings.items()})
-    rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
+    with object_named_by("soql"):
+        rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
     return Found(records=rows.records, total=rows.total, truncated=rows.truncated)
 
 
@@ -35,7 +37,8 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
     returning: dict[str, list[str]] = {}
     known: set[str] = set()
     for name in dict.fromkeys(params.objects):
-        facts = await descriptions.of(api, name)
+        with object_named_by("objects"):
+            facts = await descriptions.of(api, name)
         returning[facts.name] = _paths(facts, params.fields)
         known |= set(facts.fields) | set(facts.relationships)
     unknown = [path for path in params.fields or () if path.split(".")[0].lower() not in known]

@@ -18,7 +18,7 @@ async def create_task(params: CreateTask, ctx: Ctx) -> TaskCreated:
         "Priority": params.priority,
         "ActivityDate": None if params.due_date is None else params.due_date.isoformat(),
     }
-    return await _create(ctx, named, params.fields)
+    return await _create(ctx, named, params)
 
 
 @create_task.reconcile
@@ -30,7 +30,7 @@ async def find_task(params: CreateTask, ctx: Ctx) -> TaskCreated | None:
 @create_task.undo
 async def delete_task(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the task that was created."""
-    await undo_create(SalesforceApi(ctx), "Task", result["task_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Task", result["task_id"] if result else None)
 
 
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
@@ -45,7 +45,7 @@ async def log_call(params: LogCall, ctx: Ctx) -> TaskCreated:
         "CallDisposition": params.result,
         "ActivityDate": day.isoformat(),
     }
-    return await _create(ctx, named, params.fields)
+    return await _create(ctx, named, params)
 
 
 @log_call.reconcile
@@ -57,7 +57,7 @@ async def find_call(params: LogCall, ctx: Ctx) -> TaskCreated | None:
 @log_call.undo
 async def delete_call(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the logged call."""
-    await undo_create(SalesforceApi(ctx), "Task", result["task_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Task", result["task_id"] if result else None)
 
 
 def _shared(params: CreateTask | LogCall) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def _shared(params: CreateTask | LogCall) -> dict[str, Any]:
     }
 
 
-async def _create(ctx: Ctx, named: dict[str, Any], fields: dict[str, Any]) -> TaskCreated:
+async def _create(ctx: Ctx, named: dict[str, Any], params: CreateTask | LogCall) -> TaskCreated:
     api = SalesforceApi(ctx)
-    task = await create(api, "Task", await body_of(api, "Task", named, fields))
+    task = await create(api, "Task", await body_of(api, "Task", named, params.fields), params)
     return TaskCreated(task_id=task.id, created=task.is_new)
 
 

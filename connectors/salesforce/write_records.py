@@ -18,14 +18,27 @@ from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_names
 from connectors.salesforce.error_mapping import reason_of
+from connectors.salesforce.explain_refusals import credential_field_named, explained
 from connectors.salesforce.fields import full_id
+from connectors.salesforce.params import SaveOptions
 from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
 from connectors.sdk.connector import EffectOf
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Sent, Unavailable
+from connectors.sdk.errors import (
+    Conflict,
+    InvalidParams,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    Sent,
+    Unavailable,
+)
 
-_ALLOW_DUPLICATES: Final = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
+#: Overrides a duplicate rule that warns; one that blocks stays.
+_ALLOW_DUPLICATES: Final = ("Sforce-Duplicate-Rule-Header", "allowSave=true")
+#: Whether the org's active assignment rule chooses the owner of a case or lead; without it, it does.
+_AUTO_ASSIGN: Final = "Sforce-Auto-Assign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +85,20 @@ async def body_of(
     return body | dict(fields)
 
 
-async def create(
-    api: SalesforceApi, object_name: str, body: dict[str, Any], *, allow_duplicates: bool = False
-) -> Created:
+def save_headers(options: SaveOptions, body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers of a write: how the org's duplicate and assignment rules apply."""
+    headers = dict([_ALLOW_DUPLICATES]) if options.allow_duplicates else {}
+    rule = options.assignment_rule
+    if rule is None:
+        # The rule would replace the owner that the job names.
+        names_owner = any(name.lower() in {"ownerid", "owner"} for name in body)
+        rule = "none" if names_owner else "default"
+    if rule != "default":
+        headers[_AUTO_ASSIGN] = "FALSE" if rule == "none" else rule
+    return headers
+
+
+async def create(api: SalesforceApi, object_name: str, body: dict[str, Any], options: SaveOptions) -> Created:
     """Create a record the way the credential allows.
 
     Raises:
@@ -88,11 +112,26 @@ async def create(
                 f"fields.{ours}", "is reserved for the connector: it holds the mark of the job"
             )
     if external is not None:
-        return await upsert(api, object_name, external, mark_of(ctx), body, allow_duplicates=allow_duplicates)
+        with credential_field_named(credential, object_name):
+            return await upsert(api, object_name, external, mark_of(ctx), body, options=options)
     if key_field is not None:
         body = {**body, key_field: mark_of(ctx)}
-    headers = _ALLOW_DUPLICATES if allow_duplicates else None
-    answer = await api.run(lambda org: org.object(object_name).create(body, headers=headers))
+    try:
+        return await _insert(api, object_name, body, options)
+    except Conflict:
+        # The record that it collides with may be the one that an earlier attempt created.
+        if not ctx.is_repeat or key_field is None or not (found := await _marked(api, object_name)):
+            raise
+    return Created(found[0], is_new=False)
+
+
+async def _insert(
+    api: SalesforceApi, object_name: str, body: Mapping[str, Any], options: SaveOptions
+) -> Created:
+    headers = save_headers(options, body)
+    with credential_field_named(api.ctx.credential, object_name):
+        async with explained(api, object_name):
+            answer = await api.run(lambda org: org.object(object_name).create(body, headers=headers))
     return Created(_id_of(answer), is_new=True)
 
 
@@ -103,24 +142,25 @@ async def upsert(
     value: str,
     body: Mapping[str, Any],
     *,
-    allow_duplicates: bool = False,
+    options: SaveOptions,
 ) -> Created:
     """Create the record of an external id, or change it if it exists.
 
     Raises:
         Conflict: several records have this external id.
+        Rejected: the object has no such external-id field; `details` names it.
     """
-    path = format_external_id(field, value)
-    headers = _ALLOW_DUPLICATES if allow_duplicates else None
+    path, headers = format_external_id(field, value), save_headers(options, body)
 
     def write(org: Org) -> Any:
         answer = org.object(object_name).upsert(path, body, raw_response=True, headers=headers)
         return answer.json() if answer.content else {}
 
     try:
-        answer = await api.run(write)
+        async with explained(api, object_name, external_id_field=field):
+            answer = await api.run(write)
     except Conflict as conflict:
-        if reason_of(conflict) != "DUPLICATE_VALUE" or not await _is_there(api, object_name, path):
+        if reason_of(conflict) != "DUPLICATE_VALUE" or not await _exists(api, object_name, path):
             raise
         # Another upsert created it a moment ago; now there is a record to change.
         answer = await api.run(write)
@@ -130,18 +170,30 @@ async def upsert(
     return Created(await _find_external(api, object_name, path), is_new=False)
 
 
-async def update(api: SalesforceApi, object_name: str, record_id: str, body: dict[str, Any]) -> list[str]:
+async def update(
+    api: SalesforceApi, object_name: str, record_id: str, body: dict[str, Any], options: SaveOptions
+) -> list[str]:
     """Change fields of a record, and return their names."""
-    await api.run(lambda org: org.object(object_name).update(record_id, body))
+    headers = save_headers(options, body)
+    async with explained(api, object_name):
+        await api.run(lambda org: org.object(object_name).update(record_id, body, headers=headers))
     return sorted(body)
 
 
-async def delete(api: SalesforceApi, object_name: str, record: str) -> bool:
-    """Delete a record by its id, or by `field/value` of an external id; False where there never was one."""
+async def delete(api: SalesforceApi, object_name: str, record_id: str) -> bool:
+    """Delete a record; return False if the org does not know it.
+
+    Raises:
+        PermissionDenied: the org refuses to delete a record that it still shows.
+    """
     try:
-        await api.run(lambda org: org.object(object_name).delete(record))
-    except NotFound as gone:
-        return reason_of(gone) == "ENTITY_IS_DELETED"
+        async with explained(api, object_name):
+            await api.run(lambda org: org.object(object_name).delete(record_id))
+    except NotFound as refused:
+        if reason_of(refused) == "ENTITY_IS_DELETED":
+            return True
+        await _check_gone(api, object_name, record_id)
+        return False
     return True
 
 
@@ -152,9 +204,7 @@ async def find_created(api: SalesforceApi, object_name: str) -> Created | None:
         OutcomeUnknown: the credential names no field that carries the mark.
     """
     found = await _marked(api, object_name)
-    if not found:
-        return None
-    return Created(found[0], is_new=True)
+    return Created(found[0], is_new=True) if found else None
 
 
 async def undo_create(api: SalesforceApi, object_name: str, record_id: str | None) -> None:
@@ -163,32 +213,40 @@ async def undo_create(api: SalesforceApi, object_name: str, record_id: str | Non
     Raises:
         OutcomeUnknown: whether it exists cannot be found out.
     """
-    ctx = api.ctx
-    external = ctx.credential.external_id_field(object_name)
     if record_id is not None:
         await delete(api, object_name, record_id)
-    elif external is not None:
-        await delete(api, object_name, format_external_id(external, mark_of(ctx)))
-    elif ctx.credential.key_field(object_name) is not None:
+    elif _mark_field(api, object_name) is not None:
         for each in await _marked(api, object_name):
             await delete(api, object_name, each)
-    elif ctx.attempt > 1:
+    elif api.ctx.is_repeat:
         raise _untraceable(object_name)
-    # else it never began, and there is nothing to take back
+    # else it never began, and there is nothing to undo
+
+
+async def _check_gone(api: SalesforceApi, object_name: str, record_id: str) -> None:
+    """Check that a query finds no such record: a 404 may also mean a lost permission."""
+    soql = select(object_name, ["Id"], "Id = {record_id}", limit=1, record_id=record_id)
+    if (await query_rows(api, soql, limit=1)).records:
+        raise PermissionDenied(f"Salesforce does not let this user delete {object_name} {record_id}")
+
+
+def _mark_field(api: SalesforceApi, object_name: str) -> str | None:
+    credential = api.ctx.credential
+    return credential.key_field(object_name) or credential.external_id_field(object_name)
 
 
 async def _marked(api: SalesforceApi, object_name: str) -> list[str]:
     """Return the ids of the records that carry this job's mark."""
-    ctx = api.ctx
-    field = ctx.credential.key_field(object_name) or ctx.credential.external_id_field(object_name)
+    field = _mark_field(api, object_name)
     if field is None:
         raise _untraceable(object_name)
-    soql = select(object_name, ["Id"], f"{field} = {{mark}}", limit=10, mark=mark_of(ctx))
-    rows = await query_rows(api, soql, limit=10)
+    soql = select(object_name, ["Id"], f"{field} = {{mark}}", limit=10, mark=mark_of(api.ctx))
+    with credential_field_named(api.ctx.credential, object_name):
+        rows = await query_rows(api, soql, limit=10)
     return [str(record["Id"]) for record in rows.records if "Id" in record]
 
 
-async def _is_there(api: SalesforceApi, object_name: str, path: str) -> bool:
+async def _exists(api: SalesforceApi, object_name: str, path: str) -> bool:
     try:
         await _find_external(api, object_name, path)
     except NotFound:

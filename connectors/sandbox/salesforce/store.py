@@ -37,6 +37,8 @@ class Store:
     rules: list[Rule] = field(default_factory=list)
     #: Objects with a duplicate rule: two records may not have the same e-mail address.
     duplicate_rules: set[str] = field(default_factory=set)
+    #: Those of them whose rule blocks, so that no header overrides it.
+    blocking_rules: set[str] = field(default_factory=set)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
@@ -272,7 +274,8 @@ class Store:
                 ):
                     message = f"duplicate value found: {each.name} duplicates value on record with id: {other['Id']}"
                     raise Refusal(400, "DUPLICATE_VALUE", message, fields=[])
-        if kind.name in self.duplicate_rules and not allow_duplicates and record.get("Email"):
+        blocks = kind.name in self.blocking_rules
+        if kind.name in self.duplicate_rules and (blocks or not allow_duplicates) and record.get("Email"):
             email = str(record["Email"]).casefold()
             same = [
                 other
@@ -280,7 +283,7 @@ class Store:
                 if other["Id"] != record["Id"] and str(other.get("Email")).casefold() == email
             ]
             if same:
-                raise _duplicates(kind, same)
+                raise _duplicates(kind, same, may_save=not blocks)
 
 
 def _field(kind: ObjectType, name: str) -> Field:
@@ -323,7 +326,7 @@ def _unknown(kind: ObjectType, name: str) -> Refusal:
     return Refusal(400, "INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
 
 
-def _duplicates(kind: ObjectType, same: list[Record]) -> Refusal:
+def _duplicates(kind: ObjectType, same: list[Record], *, may_save: bool) -> Refusal:
     records = [
         {
             "additionalInformation": [],
@@ -337,7 +340,7 @@ def _duplicates(kind: ObjectType, same: list[Record]) -> Refusal:
         for other in same
     ]
     result = {
-        "allowSave": True,
+        "allowSave": may_save,
         "duplicateRule": f"Standard_{kind.name}_Duplicate_Rule",
         "duplicateRuleEntityType": kind.name,
         "errorMessage": "Use one of these records?",

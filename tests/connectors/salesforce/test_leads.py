@@ -62,7 +62,7 @@ async def test_lead_is_created_with_all_its_fields(bench: Bench) -> None:
 
 async def test_the_same_job_twice_makes_one_lead(bench: Bench) -> None:
     first = await bench.run("create_lead", LEAD)
-    again = await bench.run("create_lead", LEAD, attempt=2)
+    again = await bench.run("create_lead", LEAD, is_repeat=True)
 
     assert (True, False) == (first["created"], again["created"])
     assert first["lead_id"] == again["lead_id"]
@@ -109,7 +109,7 @@ async def test_a_connection_cut_after_the_upsert_leaves_one_lead(bench: Bench) -
 
     with pytest.raises(Unavailable) as caught:
         await bench.run("create_lead", LEAD)
-    again = await bench.run("create_lead", LEAD, attempt=2)
+    again = await bench.run("create_lead", LEAD, is_repeat=True)
 
     assert Sent.UNCERTAIN is caught.value.sent
     assert again["created"] is False
@@ -295,7 +295,9 @@ async def test_undo_deletes_the_lead(bench: Bench, fields: str, knows_result: bo
     result = await bench.run("create_lead", LEAD, document=document)
 
     for _ in range(2):  # undoing what is gone is a success
-        await bench.undo("create_lead", document=document, result=result if knows_result else None, attempt=2)
+        await bench.undo(
+            "create_lead", document=document, result=result if knows_result else None, is_repeat=True
+        )
 
     assert [] == list(bench.org.store.records("Lead"))
 
@@ -305,7 +307,7 @@ async def test_undo_of_what_cannot_be_found_says_so(bench: Bench) -> None:
 
     await bench.undo("create_lead", document=document)
     with pytest.raises(OutcomeUnknown):
-        await bench.undo("create_lead", document=document, attempt=2)
+        await bench.undo("create_lead", document=document, is_repeat=True)
 
 
 async def test_update_lead_changes_what_is_given_and_nothing_else(bench: Bench) -> None:

@@ -63,7 +63,7 @@ async def test_a_repeated_delete_is_a_success(invoices: Bench) -> None:
     with pytest.raises(Unavailable):
         await invoices.run("delete_record", ref)
 
-    assert (await invoices.run("delete_record", ref, attempt=2))["deleted"] is True
+    assert (await invoices.run("delete_record", ref, is_repeat=True))["deleted"] is True
 
 
 @pytest.mark.parametrize("number", ["17", "a/b", "a b+c%d", "Ünïcode 😀", "x.inc", "a//b?c#d"])
@@ -142,7 +142,7 @@ async def test_a_record_is_found_again_and_taken_back(invoices: Bench) -> None:
     await invoices.undo("create_record", document=document, result=made)
     assert [] == list(invoices.org.store.records(OBJECT))
     with pytest.raises(OutcomeUnknown):
-        await invoices.undo("create_record", document=document, attempt=2)
+        await invoices.undo("create_record", document=document, is_repeat=True)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ async def test_hostile_input_is_refused_before_any_request(
 
 @pytest.mark.parametrize("name", ["query", "session", "bulk", "describe", "headers"])
 async def test_an_object_named_like_the_librarys_own_parts_is_an_object(bench: Bench, name: str) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidParams):
         await bench.run("get_record", {"object": name, "record_id": "00Q000000000001AAA"})
 
     assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" in bench.org.requests
@@ -303,8 +303,9 @@ async def test_a_search_answers_the_fields_that_each_object_has(bench: Bench) ->
     assert {"object", "Id", "Priority", "Account"} == set(case)
     with pytest.raises(InvalidParams, match="none of the objects"):
         await bench.run("search_records", {"text": "Ada", "objects": ["Contact"], "fields": ["Nope"]})
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidParams) as caught:
         await bench.run("search_records", {"text": "Ada", "objects": ["Nope__c"]})
+    assert ["objects"] == [detail.field for detail in caught.value.details]
 
 
 async def test_a_search_says_that_there_are_more(bench: Bench) -> None:
@@ -335,9 +336,41 @@ async def test_many_who_need_a_description_ask_once(bench: Bench) -> None:
     assert 1 == bench.org.journal.calls["describe"]
 
 
-async def test_an_object_that_is_not_there_is_not_found(bench: Bench) -> None:
-    with pytest.raises(NotFound):
-        await bench.run("describe_object", {"object": "Nope__c"})
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("describe_object", {}),
+        ("get_record", {"record_id": "00Q000000000001AAA"}),
+        ("get_record", {"record_id": "00Q000000000001AAA", "fields": ["Id"]}),
+        ("delete_record", {"record_id": "00Q000000000001AAA"}),
+        ("update_record", {"record_id": "00Q000000000001AAA", "fields": {"Name": "x"}}),
+        ("create_record", {"fields": {"Name": "x"}}),
+        ("upsert_record", {"external_id_field": "A__c", "external_id": "1", "fields": {"Name": "x"}}),
+    ],
+)
+async def test_an_unknown_object_is_the_jobs_fault(bench: Bench, action: str, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run(action, {"object": "Nope__c", **params})
+
+    assert ["object"] == [detail.field for detail in caught.value.details]
+    assert [] == [each for each in bench.org.journal.effects if each.kind != "login"]
+
+
+async def test_an_unknown_object_of_a_query_is_the_jobs_fault(bench: Bench) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {"soql": "SELECT Id FROM Nope__c"})
+
+    assert ["soql"] == [detail.field for detail in caught.value.details]
+
+
+@pytest.mark.parametrize("field", ["Nope__c", "Name"])
+async def test_a_field_that_is_no_external_id_is_the_jobs_fault(bench: Bench, field: str) -> None:
+    params = {"object": "Account", "external_id_field": field, "external_id": "1", "fields": {"Phone": "1"}}
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("upsert_record", params)
+
+    assert ["external_id_field"] == [detail.field for detail in caught.value.details]
 
 
 async def test_the_quota_that_each_answer_names_is_told_to_the_metrics(bench: Bench) -> None:
