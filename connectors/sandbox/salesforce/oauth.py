@@ -35,6 +35,10 @@ def private_key_pem() -> str:
     return pem.decode()
 
 
+def _new_refresh_token() -> str:
+    return f"5Aep8.{token_urlsafe(24)}"
+
+
 class TokenRefused(Exception):
     """An error of the token endpoint."""
 
@@ -57,10 +61,13 @@ class Authority:
     client_secret: str = field(default_factory=lambda: token_urlsafe(24))
     password: str = field(default_factory=lambda: token_urlsafe(12))
     security_token: str = field(default_factory=lambda: token_urlsafe(18))
-    refresh_token: str = field(default_factory=lambda: f"5Aep8.{token_urlsafe(24)}")
+    refresh_token: str = field(default_factory=_new_refresh_token)
+    #: Whether each login by refresh token returns a new one and voids the old one.
+    rotates_refresh_tokens: bool = False
     #: Whether every login is refused.
     is_locked: bool = False
     _sessions: set[str] = field(default_factory=set)
+    _voided: set[str] = field(default_factory=set)
 
     def document(self, auth: str = "jwt", **more: Any) -> dict[str, Any]:
         """Return the credential's secret fields for a way to log in."""
@@ -96,8 +103,8 @@ class Authority:
             self._check_assertion(form.get("assertion", ""))
         else:
             self._check_client(form)
-        if grant == "refresh_token" and form.get("refresh_token") != self.refresh_token:
-            raise TokenRefused("invalid_grant", "expired access/refresh token")
+        if grant == "refresh_token":
+            self._check_refresh_token(form.get("refresh_token", ""))
         if grant == "password":
             wanted = (self.username, self.password + self.security_token)
             if (form.get("username"), form.get("password")) != wanted:
@@ -106,7 +113,12 @@ class Authority:
         self._sessions.add(session)
         now = self.store.now()
         self.store.journal.write(now, "login", grant=grant)
+        rotated = {}
+        if grant == "refresh_token" and self.rotates_refresh_tokens:
+            self._voided.add(self.refresh_token)
+            rotated["refresh_token"] = self.refresh_token = _new_refresh_token()
         return {
+            **rotated,
             "access_token": session,
             "instance_url": self.instance_url,
             "id": f"{self.login_url}/id/00DSb0000000001AAA/005Sb0000000001AAA",
@@ -122,6 +134,14 @@ class Authority:
         """
         if authorization.removeprefix("Bearer ") not in self._sessions:
             raise Refusal(401, "INVALID_SESSION_ID", "Session expired or invalid")
+
+    def _check_refresh_token(self, refresh_token: str) -> None:
+        """Check a refresh token; one that was exchanged before revokes its successor, and every session."""
+        if refresh_token in self._voided:
+            self.refresh_token = _new_refresh_token()
+            self._sessions.clear()
+        if refresh_token != self.refresh_token:
+            raise TokenRefused("invalid_grant", "expired access/refresh token")
 
     def _check_client(self, form: Mapping[str, str]) -> None:
         if form.get("client_id") != self.client_id:
