@@ -6,11 +6,11 @@ from typing import Any, Final
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.describe import check_paths, with_visible
-from connectors.salesforce.fields import full_id
 from connectors.salesforce.models import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.params import CreateContact, GetContact, UpdateContact
-from connectors.salesforce.query_rows import plain, query_rows, records_of
-from connectors.salesforce.soql import find, select
+from connectors.salesforce.people import PEOPLE, search_name, search_phone, with_full_id
+from connectors.salesforce.query_rows import query_rows
+from connectors.salesforce.soql import select
 from connectors.salesforce.write_records import (
     body_of,
     create,
@@ -21,7 +21,6 @@ from connectors.salesforce.write_records import (
 )
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import NotFound
-from connectors.sdk.phone import same_number, search_terms
 
 #: Fields returned of a contact unless `fields` is given.
 CONTACT_FIELDS: Final = (
@@ -43,8 +42,6 @@ CONTACT_FIELDS: Final = (
     "Owner.Id",
     "Owner.Name",
 )
-#: The fields of a contact's phone numbers.
-PHONE_FIELDS: Final = ("Phone", "MobilePhone", "HomePhone", "OtherPhone", "AssistantPhone")
 #: Contacts compared if several match, and those that are returned.
 MAX_MATCHES: Final = 50
 MAX_CANDIDATES: Final = 20
@@ -123,52 +120,33 @@ async def _by(api: SalesforceApi, paths: Sequence[str], where: str, value: str) 
             api, select("Contact", shown, where, limit=MAX_MATCHES, value=value), limit=MAX_MATCHES
         ),
     )
-    return [_with_full_id(record) for record in rows.records]
+    return [with_full_id(record) for record in rows.records]
 
 
 async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> list[Record]:
-    """Search for every way to write the number, and keep the records that have the same number."""
-    # An extension in the record follows the number's digits.
-    records = await _search(api, search_terms(phone), "PHONE", [*paths, *PHONE_FIELDS], longer=True)
-    same = [
-        record
-        for record in records
-        if any(same_number(phone, str(record.get(field) or "")) for field in PHONE_FIELDS)
-    ]
-    return [_only(record, paths) for record in same]
+    async def look(shown: Sequence[str]) -> list[Record]:
+        return await search_phone(api, phone, {"Contact": shown})
+
+    found = await with_visible(api, "Contact", _each_once(*paths, *PEOPLE["Contact"].phones), look)
+    return [_only(record, paths) for record in found]
 
 
 async def _by_name(api: SalesforceApi, paths: Sequence[str], name: str) -> list[Record]:
-    records = await _search(api, [name], "NAME", [*paths, "Name"])
-    # The search finds parts of names, too; an exact match wins.
-    exact = [record for record in records if _folded(record.get("Name")) == _folded(name)]
-    return [_only(record, paths) for record in exact or records]
-
-
-async def _search(
-    api: SalesforceApi, terms: Sequence[str], group: str, paths: Sequence[str], *, longer: bool = False
-) -> list[Record]:
     async def look(shown: Sequence[str]) -> list[Record]:
-        sosl = find(terms, group, {"Contact": shown}, limit=MAX_MATCHES, longer=longer)
-        answer = await api.run(lambda org: org.api.search(sosl))
-        return records_of(answer or {"searchRecords": []}, "searchRecords")
+        return await search_name(api, name, {"Contact": shown})
 
-    found = await with_visible(api, "Contact", list(dict.fromkeys(paths)), look)
-    return [_with_full_id(plain(record)) for record in found]
+    found = await with_visible(api, "Contact", _each_once(*paths, "Name"), look)
+    return [_only(record, paths) for record in found]
+
+
+def _each_once(*paths: str) -> list[str]:
+    return list({path.lower(): path for path in reversed(paths)}.values())[::-1]
 
 
 def _only(record: Record, paths: Sequence[str]) -> Record:
     """Remove the fields that were queried only for the comparison."""
     asked = {path.partition(".")[0].lower() for path in paths}
     return {name: value for name, value in record.items() if name.lower() in asked}
-
-
-def _with_full_id(record: Record) -> Record:
-    return record | {"Id": full_id(record["Id"])} if isinstance(record.get("Id"), str) else record
-
-
-def _folded(name: object) -> str:
-    return " ".join(str(name).casefold().split())
 
 
 def _named(params: CreateContact | UpdateContact) -> dict[str, Any]:

@@ -20,6 +20,14 @@ class ContactFound(_Answer):
     candidates: list[Record] = Field(description="Those that match, if there are several.")
 
 
+class CallerFound(_Answer):
+    """A caller, if exactly one matches."""
+
+    found: bool
+    caller: Record | None = Field(description="With its `object`. Null if none matches, and if several do.")
+    candidates: list[Record] = Field(description="Those that match, if there are several; people first.")
+
+
 class LeadCreated(_Answer):
     """The lead."""
 

@@ -91,6 +91,24 @@ class GetContact(Params):
         return self
 
 
+class FindCaller(Params):
+    """Who is calling, by exactly one of three."""
+
+    phone: Personal[Phone | None] = None
+    email: Personal[Email | None] = None
+    name: Personal[Words | None] = Field(default=None, examples=["Ada Lovelace"])
+    objects: list[Literal["Contact", "Lead", "Account"]] = Field(
+        default=["Contact", "Lead", "Account"], min_length=1, max_length=3, description="Where to look."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check_one_of("phone", "email", "name")
+        if len(set(self.objects)) < len(self.objects):
+            raise ValueError("objects must name each object once")
+        return self
+
+
 class _Person(SaveOptions):
     first_name: Personal[str | None] = Field(default=None, min_length=1, max_length=40)
     email: Personal[Email | None] = None

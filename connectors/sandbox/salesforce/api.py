@@ -146,7 +146,8 @@ class Api:
             if not url.startswith(root):
                 raise Refusal(400, "INVALID_INPUT", "a subrequest's url must begin with the API's path")
             path = tuple(unquote(segment) for segment in url.removeprefix(root).split("/") if segment)
-            inner = Request(str(part["method"]), path, {}, request.headers, part.get("body"), request.version)
+            headers = {**request.headers, **(part.get("httpHeaders") or {})}
+            inner = Request(str(part["method"]), path, {}, headers, part.get("body"), request.version)
             reply = self.answer(inner)
         except Refusal as refusal:
             reply = Reply(refusal.status, refusal.body())
@@ -163,7 +164,7 @@ class Api:
             return Reply(200, {"sobjects": [_short(each) for each in store.objects.values()]})
         kind = store.object(path[1])
         if len(path) == 2 and method == "POST":
-            record = store.insert(kind.name, _body(request), allow_duplicates=_may_duplicate(request))
+            record = store.insert(kind.name, _body(request), **_save_options(request))
             return Reply(201, {"id": record["Id"], "success": True, "errors": []})
         if len(path) == 3 and path[2] == "describe" and method == "GET":
             return Reply(200, kind.describe())
@@ -179,7 +180,7 @@ class Api:
             names = asked.split(",") if asked else [each.name for each in kind.fields.values()]
             return Reply(200, render(self.store, kind, record, tuple(names)))
         if request.method == "PATCH":
-            self.store.update(kind.name, record, _body(request), allow_duplicates=_may_duplicate(request))
+            self.store.update(kind.name, record, _body(request), **_save_options(request))
             return Reply(204)
         if request.method == "DELETE":
             self.store.delete(kind.name, record)
@@ -201,9 +202,9 @@ class Api:
             message = f"The {name} field should not be specified in the sobject data."
             raise Refusal(400, "INVALID_FIELD", message)
         if found:
-            self.store.update(kind.name, found[0], body, allow_duplicates=_may_duplicate(request))
+            self.store.update(kind.name, found[0], body, **_save_options(request))
             return Reply(200, {"id": found[0]["Id"], "success": True, "errors": [], "created": False})
-        record = self.store.insert(kind.name, {**body, name: value}, allow_duplicates=_may_duplicate(request))
+        record = self.store.insert(kind.name, {**body, name: value}, **_save_options(request))
         return Reply(201, {"id": record["Id"], "success": True, "errors": [], "created": True})
 
 
@@ -219,10 +220,12 @@ def _body(request: Request) -> dict[str, Any]:
     return {name: value for name, value in request.body.items() if name != "attributes"}
 
 
-def _may_duplicate(request: Request) -> bool:
-    return (
-        "allowsave=true" in request.headers.get("Sforce-Duplicate-Rule-Header", "").replace(" ", "").lower()
-    )
+def _save_options(request: Request) -> dict[str, bool]:
+    headers = {name.lower(): value.replace(" ", "").lower() for name, value in request.headers.items()}
+    return {
+        "allow_duplicates": "allowsave=true" in headers.get("sforce-duplicate-rule-header", ""),
+        "auto_assign": headers.get("sforce-auto-assign", "true") != "false",
+    }
 
 
 def _page_size(headers: Mapping[str, str]) -> int:

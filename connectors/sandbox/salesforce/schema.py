@@ -141,9 +141,26 @@ def _person(*more: Field) -> tuple[Field, ...]:
     )
 
 
+def _read_only(field: Field) -> Field:
+    return replace(field, is_writeable=False)
+
+
 _OWNER: Final = _reference("OwnerId", "Group", "User")
 _USER_OWNER: Final = replace(_OWNER, reference_to=("User",))
 _LEAD_SOURCES: Final = ("Web", "Phone Inquiry", "Partner Referral", "Other")
+
+
+def person_account_fields() -> tuple[Field, ...]:
+    """Return the fields that person accounts add to accounts."""
+    return (
+        Field("IsPersonAccount", "boolean", is_writeable=False, default=False),
+        Field("FirstName", length=40),
+        Field("LastName", length=80),
+        Field("PersonEmail", "email", 80),
+        Field("PersonMobilePhone", "phone", 40),
+        Field("PersonHomePhone", "phone", 40),
+        _read_only(_reference("PersonContactId", "Contact")),
+    )
 
 
 def standard_objects() -> dict[str, ObjectType]:
@@ -168,6 +185,7 @@ def standard_objects() -> dict[str, ObjectType]:
                 Field("HomePhone", "phone", 40),
                 Field("OtherPhone", "phone", 40),
                 Field("AssistantPhone", "phone", 40),
+                Field("AssistantName", length=40),
                 Field("Department", length=80),
                 Field("Birthdate", "date"),
                 Field("MailingCity", length=40),
@@ -186,11 +204,20 @@ def standard_objects() -> dict[str, ObjectType]:
                 Field(
                     "Status",
                     "picklist",
-                    picklist=("Open - Not Contacted", "Working - Contacted", "Closed - Not Converted"),
+                    picklist=(
+                        "Open - Not Contacted",
+                        "Working - Contacted",
+                        "Closed - Converted",
+                        "Closed - Not Converted",
+                    ),
                     is_restricted=True,
                     default="Open - Not Contacted",
                 ),
                 Field("Rating", "picklist", picklist=("Hot", "Warm", "Cold")),
+                Field("IsConverted", "boolean", is_writeable=False, default=False),
+                _read_only(_reference("ConvertedAccountId", "Account")),
+                _read_only(_reference("ConvertedContactId", "Contact")),
+                _read_only(_reference("ConvertedOpportunityId", "Opportunity")),
                 Field("AnnualRevenue", "currency"),
                 Field("NumberOfEmployees", "int"),
             ),
@@ -256,6 +283,29 @@ def standard_objects() -> dict[str, ObjectType]:
             "User",
             "005",
             *_person(Field("Username", length=80), Field("IsActive", "boolean", default=True)),
+        ),
+        _object(
+            "Opportunity",
+            "006",
+            Field("Name", length=120, is_required=True, is_name=True),
+            Field("StageName", "picklist", is_required=True, picklist=("Prospecting", "Closed Won")),
+            Field("CloseDate", "date", is_required=True),
+            _reference("AccountId", "Account"),
+            _USER_OWNER,
+        ),
+        _object(
+            "LeadStatus",
+            "01J",
+            Field("MasterLabel", is_name=True),
+            Field("IsConverted", "boolean"),
+            Field("IsDefault", "boolean"),
+            Field("SortOrder", "int"),
+        ),
+        _object(
+            "Organization",
+            "00D",
+            Field("Name", is_name=True),
+            Field("TimeZoneSidKey", "picklist", picklist=()),
         ),
         _object("Group", "00G", Field("Name", is_name=True), Field("Type", "picklist", picklist=("Queue",))),
     )

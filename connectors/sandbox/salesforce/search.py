@@ -53,7 +53,7 @@ def run_search(store: Store, search: Search) -> list[Record]:
         hits = [
             render(store, kind, record, paths)
             for record in store.records(kind.name)
-            if any(_mentions(kind, record, term, search.group) for term in search.terms)
+            if any(_mentions(store, kind, record, term, search.group) for term in search.terms)
         ]
         found += hits[:limit]
     return found[: search.limit]
@@ -267,10 +267,13 @@ def _sort_key(value: Any) -> Any:
     return (1, f"{value:030.6f}") if isinstance(value, int | float) else (2, str(value).casefold())
 
 
-def _mentions(kind: ObjectType, record: Record, term: str, group: str) -> bool:
-    return any(
-        _found_in(found, str(record.get(found.name) or ""), term) for found in _looked_through(kind, group)
-    )
+def _mentions(store: Store, kind: ObjectType, record: Record, term: str, group: str) -> bool:
+    texts = [(found, str(record.get(found.name) or "")) for found in _looked_through(kind, group)]
+    if group == "NAME" and kind.name == "Contact":
+        # The name fields of a contact include its account's and its assistant's.
+        account = _read(store, kind, record, "Account.Name") if kind.relationship("Account") else None
+        texts += [(Field("Name"), str(name or "")) for name in (record.get("AssistantName"), account)]
+    return any(_found_in(found, text, term) for found, text in texts)
 
 
 def _looked_through(kind: ObjectType, group: str) -> Iterator[Field]:

@@ -126,6 +126,9 @@ class SalesforceSandbox:
             store.add_field(
                 name, Field(KEY_FIELD, length=64, is_external_id=is_external, is_unique=is_external)
             )
+        store.insert("Organization", {"Name": "Sandbox", "TimeZoneSidKey": "Europe/Istanbul"})
+        for name in store.object("Lead").fields["status"].picklist:
+            store.insert("LeadStatus", {"MasterLabel": name, "IsConverted": name == "Closed - Converted"})
         desk = store.insert("User", {"LastName": "Desk", "Email": "desk@clinic.example", "Username": "desk"})
         owner = {"OwnerId": desk["Id"]}
         clinic = store.insert("Account", {"Name": "Lovelace Clinic", "Industry": "Healthcare", **owner})

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
 
 from connectors.salesforce.fields import full_id
 from connectors.sandbox.salesforce.faults import Journal, Refusal
-from connectors.sandbox.salesforce.schema import Field, ObjectType, standard_objects
+from connectors.sandbox.salesforce.schema import Field, ObjectType, person_account_fields, standard_objects
 
 Record = dict[str, Any]
 
@@ -39,6 +39,8 @@ class Store:
     duplicate_rules: set[str] = field(default_factory=set)
     #: Those of them whose rule blocks, so that no header overrides it.
     blocking_rules: set[str] = field(default_factory=set)
+    #: Object → the owner that its active assignment rule chooses, unless a call switches the rule off.
+    assignment_rules: dict[str, str] = field(default_factory=dict)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
@@ -105,7 +107,19 @@ class Store:
             if str(record.get(found.name, "")).casefold() == value.casefold()
         ]
 
-    def insert(self, object_name: str, body: Mapping[str, Any], *, allow_duplicates: bool = False) -> Record:
+    def enable_person_accounts(self) -> None:
+        """Add person accounts to the org: a lead then needs no company."""
+        self.object("Account").add(*person_account_fields())
+        self.object("Lead").add(replace(_field(self.object("Lead"), "Company"), is_required=False))
+
+    def insert(
+        self,
+        object_name: str,
+        body: Mapping[str, Any],
+        *,
+        allow_duplicates: bool = False,
+        auto_assign: bool = False,
+    ) -> Record:
         """Create a record.
 
         Raises:
@@ -117,7 +131,12 @@ class Store:
             if each.default is not None or each.type == "boolean":
                 values.setdefault(each.name, each.default if each.default is not None else False)
         missing = [
-            each.name for each in kind.fields.values() if each.is_required and values.get(each.name) is None
+            each.name
+            for each in kind.fields.values()
+            if each.is_required
+            and values.get(each.name) is None
+            # A person account takes its name from its person.
+            and not (kind.name == "Account" and each.name == "Name" and values.get("LastName"))
         ]
         if missing:
             message = f"Required fields are missing: [{', '.join(missing)}]"
@@ -125,6 +144,7 @@ class Store:
         self._serial += 1
         stamp = _stamp(self.now())
         record = {"Id": self._new_id(kind), "IsDeleted": False, "CreatedDate": stamp, **values}
+        self._assign(kind, record, auto_assign=auto_assign)
         self._settle(kind, record)
         self._check_rules(kind, record, allow_duplicates=allow_duplicates)
         if kind.name == "Case":
@@ -135,7 +155,13 @@ class Store:
         return record
 
     def update(
-        self, object_name: str, record: Record, body: Mapping[str, Any], *, allow_duplicates: bool = False
+        self,
+        object_name: str,
+        record: Record,
+        body: Mapping[str, Any],
+        *,
+        allow_duplicates: bool = False,
+        auto_assign: bool = False,
     ) -> None:
         """Change a record.
 
@@ -149,6 +175,7 @@ class Store:
             message = f"Required fields are missing: [{', '.join(emptied)}]"
             raise Refusal(400, "REQUIRED_FIELD_MISSING", message, fields=emptied)
         changed = {**record, **values}
+        self._assign(kind, changed, auto_assign=auto_assign)
         self._settle(kind, changed)
         self._check_rules(kind, changed, allow_duplicates=allow_duplicates)
         record.update(changed)
@@ -249,10 +276,16 @@ class Store:
             fields=[found.name],
         )
 
+    def _assign(self, kind: ObjectType, record: Record, *, auto_assign: bool) -> None:
+        if auto_assign and (owner := self.assignment_rules.get(kind.name)) is not None:
+            record["OwnerId"] = owner
+
     def _settle(self, kind: ObjectType, record: Record) -> None:
         """Set the fields that follow from other fields."""
         record["LastModifiedDate"] = _stamp(self.now())
-        if kind.find("LastName") is not None:
+        if kind.name == "Account" and record.get("LastName"):
+            record["IsPersonAccount"] = True
+        if kind.find("LastName") is not None and (kind.name != "Account" or record.get("LastName")):
             record["Name"] = " ".join(filter(None, (record.get("FirstName"), record.get("LastName"))))
         if kind.name == "Case":
             record["IsClosed"] = record.get("Status") == "Closed"

@@ -136,7 +136,7 @@ async def test_an_org_that_fails_at_its_address_causes_no_storm_of_logins(org: O
 
 async def test_a_record_that_is_unknown_causes_no_login(org: Org) -> None:
     org.old.on("PATCH", f"{API}/sobjects/Lead/{{id}}", UNKNOWN_RECORD)
-    org.old.on("GET", f"{API}/sobjects/Lead/describe", {"name": "Lead", "fields": []})
+    org.old.on("GET", f"{API}/sobjects/Lead/describe", Answer({"name": "Lead", "fields": []}))
 
     async with Kit(salesforce, credential=org.credential) as kit:
         ran = await kit.run("update_lead", {"lead_id": "00Q000000000001AAA", "title": "Dr"})

@@ -401,3 +401,41 @@ async def test_a_job_without_time_left_says_that_nothing_was_sent(
 
     assert Sent.NO is caught.value.sent
     assert 0 == bench.org.journal.calls["create"]
+
+
+async def test_an_owner_that_the_job_names_holds(bench: Bench) -> None:
+    rule, owner = (bench.org.store.insert("User", {"LastName": name})["Id"] for name in ("Rule", "Owner"))
+    bench.org.store.assignment_rules.update({"Lead": rule, "Case": rule})
+    case = {"subject": "Printer"}
+
+    async def owner_of(action: str, params: dict[str, Any], key: str) -> str:
+        answer = await bench.run(action, params, key=key)
+        record_id = answer.get("lead_id") or answer["case_id"]
+        return str(bench.org.store.find("Lead" if "lead_id" in answer else "Case", record_id).get("OwnerId"))
+
+    lead = await bench.run("create_lead", LEAD, key="lead")
+    number = (await bench.run("create_case", case, key="case"))["case_number"]
+
+    assert rule == await owner_of("create_lead", LEAD, "1")
+    assert owner == await owner_of("create_lead", {**LEAD, "fields": {"OwnerId": owner}}, "2")
+    assert owner == await owner_of("update_lead", {"lead_id": lead["lead_id"], "owner_id": owner}, "3")
+    assert owner == await owner_of("create_case", {**case, "owner_id": owner}, "4")
+    assert owner == await owner_of("update_case", {"case_number": number, "owner_id": owner}, "5")
+    assert owner == await owner_of(
+        "update_case", {"case_number": number, "owner_id": owner, "comment": "x"}, "6"
+    )
+    assert rule != await owner_of("create_lead", {**LEAD, "assignment_rule": "none"}, "7")
+    assert rule == await owner_of(
+        "update_case", {"case_number": number, "priority": "Low", "assignment_rule": "default"}, "8"
+    )
+
+
+async def test_a_person_accounts_org_needs_no_company(bench: Bench) -> None:
+    with pytest.raises(Rejected) as caught:
+        await bench.run("create_lead", {"last_name": "Hopper"})
+    assert ["Company"] == [detail.field for detail in caught.value.details]
+    bench.org.store.enable_person_accounts()
+
+    made = await bench.run("create_lead", {"last_name": "Hopper"})
+
+    assert bench.org.store.find("Lead", made["lead_id"]).get("Company") is None

@@ -124,14 +124,14 @@ async def test_undo_believes_only_a_proof_that_the_record_is_gone(still_there: b
             "/services/oauth2/token",
             Answer({"access_token": "token-1-abcdefgh", "instance_url": org.url}),
         )
-        org.on("GET", f"{API}/", {})
-        org.on("GET", f"{API}/sobjects/Lead/describe", {"name": "Lead", "fields": []})
+        org.on("GET", f"{API}/", Answer({}))
+        org.on("GET", f"{API}/sobjects/Lead/describe", Answer({"name": "Lead", "fields": []}))
         org.on(
             "POST", f"{API}/sobjects/Lead/", Answer({"id": "00Q000000000001AAA", "success": True}, status=201)
         )
         org.on("DELETE", f"{API}/sobjects/Lead/{{id}}", Answer(UNKNOWN, status=404))
         found = [{"Id": "00Q000000000001AAA"}] if still_there else []
-        org.on("GET", f"{API}/query/", {"totalSize": len(found), "done": True, "records": found})
+        org.on("GET", f"{API}/query/", Answer({"totalSize": len(found), "done": True, "records": found}))
         credential = {
             "auth": "client_credentials",
             "client_id": "c",
