@@ -130,6 +130,12 @@ class Found(_Answer):
     truncated: bool
 
 
+class Page(Found):
+    """Records of a query, and the way to the rest."""
+
+    cursor: str | None = Field(description="For the records after these; null if there are none.")
+
+
 class Described(_Answer):
     """An object and its fields."""
 

@@ -40,7 +40,7 @@ AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME: Final = re.compile(
-    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})"
+    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})"
 )
 UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
 
@@ -248,7 +248,14 @@ class LogCall(_Activity):
     direction: Literal["inbound", "outbound"] = "inbound"
     duration_seconds: int | None = Field(default=None, ge=0, le=86_400)
     result: Short | None = Field(default=None, description="How it ended.", examples=["Appointment made"])
-    call_date: dt.date | None = Field(default=None, description="Default: today.")
+    call_date: dt.date | None = Field(default=None, description="Default: today, in `time_zone`.")
+    time_zone: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Default: the org's.",
+        examples=["Europe/Istanbul"],
+    )
 
 
 class SearchRecords(Params):
@@ -290,6 +297,18 @@ class BoundTime(Params):
     datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
 
 
+class BoundContains(Params):
+    """Text that LIKE finds anywhere; its own _ and % are no wildcards."""
+
+    contains: str = Field(min_length=1, max_length=1000, examples=["100%"])
+
+
+class BoundStart(Params):
+    """Text that LIKE finds at the beginning; its own _ and % are no wildcards."""
+
+    starts_with: str = Field(min_length=1, max_length=1000, examples=["a_b@"])
+
+
 class Query(Params):
     """A query that only reads, and its values."""
 
@@ -299,10 +318,13 @@ class Query(Params):
         description="SELECT … with placeholders {name} for values; no text in quotation marks.",
         examples=["SELECT Id, Name FROM Contact WHERE LastName = {name}"],
     )
-    bindings: Personal[dict[str, Scalar | list[Scalar] | BoundDate | BoundTime]] = Field(
-        default={}, max_length=100, examples=[{"name": "Lovelace"}]
-    )
+    bindings: Personal[
+        dict[str, Scalar | list[Scalar] | BoundDate | BoundTime | BoundContains | BoundStart]
+    ] = Field(default={}, max_length=100, examples=[{"name": "Lovelace"}])
     limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(
+        default=None, max_length=100, description="From an answer's `cursor`, for the records after it."
+    )
 
 
 class RecordRef(Params):

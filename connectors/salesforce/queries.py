@@ -6,10 +6,11 @@ from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
 from connectors.salesforce.explain_refusals import object_named_by
-from connectors.salesforce.models import Found, Limits
-from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchRecords
+from connectors.salesforce.models import Found, Limits, Page
+from connectors.salesforce.params import BoundContains, BoundDate, BoundStart, BoundTime, Query, SearchRecords
+from connectors.salesforce.query_cursor import read_cursor, write_cursor
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
-from connectors.salesforce.soql import bind, find
+from connectors.salesforce.soql import Pattern, bind, find
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import InvalidParams
 
@@ -18,16 +19,23 @@ USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
-async def query(params: Query, ctx: Ctx) -> Found:
+async def query(params: Query, ctx: Ctx) -> Page:
     """Run a SOQL query that only reads; values are passed in `bindings` and quoted.
 
     Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
-    pattern for LIKE as a whole: `{"pattern": "Love%"}`.
+    text for LIKE as `{"contains": "100%"}` or `{"starts_with": "a_b@"}`. If there are more records, `cursor` is for
+    the same query again.
     """
     soql = bind(params.soql, {name: value_of(bound) for name, bound in params.bindings.items()})
+    start = None if params.cursor is None else read_cursor(params.cursor, soql)
     with object_named_by("soql"):
-        rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
-    return Found(records=rows.records, total=rows.total, truncated=rows.truncated)
+        rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit, start=start)
+    return Page(
+        records=rows.records,
+        total=rows.total,
+        truncated=rows.truncated,
+        cursor=None if rows.rest is None else write_cursor(rows.rest, soql),
+    )
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
@@ -84,4 +92,8 @@ def value_of(bound: Any) -> Any:
         return bound.date
     if isinstance(bound, BoundTime):
         return bound.datetime
+    if isinstance(bound, BoundContains):
+        return Pattern(bound.contains, is_anywhere=True)
+    if isinstance(bound, BoundStart):
+        return Pattern(bound.starts_with, is_anywhere=False)
     return bound

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote as percent_encoded
 
 from simple_salesforce.format import format_soql
 
 from connectors.sdk.errors import InvalidParams
 
-#: A query as a GET carries it.
+#: Characters of a query before its values are inserted.
 MAX_SOQL_CHARS: Final = 10_000
+#: Bytes of a query in the URL: Salesforce takes 16,384 of the whole URL, 431 and 414 beyond.
+MAX_ENCODED_BYTES: Final = 16_000
 
 _BEGIN: Final = re.compile(r"\s*SELECT\s", re.IGNORECASE)
 #: Clauses that lock records or record that they were seen.
@@ -33,7 +37,7 @@ def bind(soql: str, bindings: Mapping[str, Any]) -> str:
         raise InvalidParams.field("soql", "must begin with SELECT")
     if len(soql) > MAX_SOQL_CHARS:
         raise InvalidParams.field("soql", f"has more than {MAX_SOQL_CHARS} characters")
-    if any(quote in soql for quote in "'\"\\"):
+    if any(mark in soql for mark in "'\"\\"):
         raise InvalidParams.field(
             "soql", "contains quoted text; write {name} there, and pass the text in bindings"
         )
@@ -52,11 +56,25 @@ def bind(soql: str, bindings: Mapping[str, Any]) -> str:
         raise InvalidParams.field(
             "bindings", f"must not have {', '.join(surplus)}, which the query does not name"
         )
-    return _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
+    bound = _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
+    if (size := len(percent_encoded(bound, safe=""))) > MAX_ENCODED_BYTES:
+        issue = f"make the query {size} bytes long; Salesforce takes {MAX_ENCODED_BYTES}, so split the list"
+        raise InvalidParams.field("bindings" if bindings else "soql", issue)
+    return bound
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text for LIKE whose own _ and % are no wildcards."""
+
+    text: str
+    is_anywhere: bool
 
 
 def quote(value: Any) -> str:
     """Return a value, or a list of values, as a SOQL literal."""
+    if isinstance(value, Pattern):
+        return str(format_soql("'%{:like}%'" if value.is_anywhere else "'{:like}%'", value.text))
     if isinstance(value, list | tuple):
         if not value:
             raise InvalidParams.field("bindings", "must not contain an empty list, which SOQL cannot express")

@@ -1,11 +1,11 @@
 """The actions on tasks, of which a logged call is one."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
 from connectors.salesforce.models import TaskCreated
+from connectors.salesforce.org_zone import org_zones
 from connectors.salesforce.params import CreateTask, LogCall
 from connectors.salesforce.write_records import body_of, create, creates, find_created, undo_create
 
@@ -36,7 +36,7 @@ async def delete_task(ctx: Ctx, result: dict[str, Any] | None) -> None:
 @salesforce.action(effect=creates("Task"), errors=WRITE_ERRORS)
 async def log_call(params: LogCall, ctx: Ctx) -> TaskCreated:
     """Log a call that took place, on the contact or lead and the record that it was about."""
-    day = params.call_date or datetime.now(UTC).date()
+    day = params.call_date or await org_zones.today(SalesforceApi(ctx), params.time_zone)
     named = _shared(params) | {
         "TaskSubtype": "Call",
         "Status": "Completed",

@@ -33,6 +33,8 @@ __all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
 
 #: The custom field by which the sandbox's own credential makes creates idempotent.
 KEY_FIELD: Final = "Connectors_Key__c"
+#: Salesforce refuses a longer URL.
+MAX_URL_BYTES: Final = 16_384
 _KEYED: Final = ("Lead", "Contact", "Case")
 
 
@@ -85,7 +87,7 @@ class SalesforceSandbox:
 
     async def start(self) -> None:
         """Start listening; credentials can be issued from now on."""
-        runner = web.ServerRunner(web.Server(self._answer))
+        runner = web.ServerRunner(web.Server(self._answer, max_line_size=MAX_URL_BYTES))
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port, backlog=1024, ssl_context=self._tls)
         await site.start()

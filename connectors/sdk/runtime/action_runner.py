@@ -149,7 +149,9 @@ class ActionRunner:
             return outcome  # the same secret would be refused again, and accounts get locked
         return await self._run_once(call.after(outcome.attempts), fresh, heeds_deadline, before_send)
 
-    async def run_hook(self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str) -> Any:
+    async def run_hook(
+        self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
+    ) -> Any:
         """Run a reconcile or an undo, bounded like an action.
 
         Raises:

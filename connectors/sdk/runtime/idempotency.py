@@ -161,7 +161,9 @@ class IdempotentRunner:
             outcome = await self._wait_for_hung(call, outcome, outcome.still_running, running)
         return await self._record(call, claim, effect, secret, outcome)
 
-    async def _reconcile_before(self, call: Call, claim: HeldClaim, secret: Mapping[str, Any]) -> Outcome | None:
+    async def _reconcile_before(
+        self, call: Call, claim: HeldClaim, secret: Mapping[str, Any]
+    ) -> Outcome | None:
         """Look up what an earlier attempt did; None if it certainly did nothing."""
         try:
             found = await self._reconciler.find(call, claim, secret)
@@ -185,9 +187,7 @@ class IdempotentRunner:
         lands_within_s = call.action.lands_within_s(effect)
         before, claim.in_flight = claim.in_flight, True  # a deadline that comes meanwhile finds it in flight
         try:
-            held = await self._keeper.ask(
-                partial(self._begin_in_time, claim, lands_within_s + stall_s), call
-            )
+            held = await self._keeper.ask(partial(self._begin_in_time, claim, lands_within_s + stall_s), call)
             if not held:
                 raise Snooze("another worker has taken the job over")
         except BaseException:

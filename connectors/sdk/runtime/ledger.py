@@ -1,12 +1,12 @@
 """What is known of an idempotency key, and the store that knows it.
 
-    claim    ->  Claimed     the effect is ours to execute, as long as the lease holds
-                 Done        it has happened; here is its result
-                 InProgress  another worker is at it
-                 Unknown     it may have happened, and only an operator can tell
-                 Undone      it was taken back, or is to be
-                 Mismatch    the key stands for other parameters
-    look_up  ->  the same without Claimed, or Absent
+claim    ->  Claimed     the effect is ours to execute, as long as the lease holds
+             Done        it has happened; here is its result
+             InProgress  another worker is at it
+             Unknown     it may have happened, and only an operator can tell
+             Undone      it was taken back, or is to be
+             Mismatch    the key stands for other parameters
+look_up  ->  the same without Claimed, or Absent
 """
 
 import hashlib

@@ -76,9 +76,7 @@ class Reconciler:
         if not call.action.can_reconcile or call.params is None:
             raise OutcomeUnknown(f"whether {call.name} happened cannot be found out")
         # The caller's deadline ends the waiting, not the look.
-        context = self._runner.context(
-            call, call.connector.read_credential(secret), heeds_deadline=False
-        )
+        context = self._runner.context(call, call.connector.read_credential(secret), heeds_deadline=False)
         hook = call.action.call_reconcile(call.params, context)
         found = await self._runner.run_hook(call, context, hook, "looking up")
         return None if found is None else Found(call.action.dump(found))

@@ -53,9 +53,7 @@ class FakeClock:
         """Wait for so many seconds."""
         await self.wait((), seconds)
 
-    async def _wait_once(
-        self, futures: Collection["asyncio.Future[Any]"], timeout_s: float | None
-    ) -> None:
+    async def _wait_once(self, futures: Collection["asyncio.Future[Any]"], timeout_s: float | None) -> None:
         skip = asyncio.get_running_loop().create_future()
         self._skips.add(skip)
         try:

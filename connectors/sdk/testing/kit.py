@@ -150,9 +150,7 @@ class Kit:
 
         while True:
             deadline = Deadline(job.deadline, self.clock)
-            attempt = Attempt(
-                deadline, attempts=attempts, is_uncertain=is_uncertain, report_progress=report
-            )
+            attempt = Attempt(deadline, attempts=attempts, is_uncertain=is_uncertain, report_progress=report)
             try:
                 outcome = await self._executor.execute(job, attempt)
             except Snooze as snooze:

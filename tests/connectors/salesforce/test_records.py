@@ -10,10 +10,12 @@ from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.testing import Answer, FakeProvider, Kit
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration
 
+API = "/services/data/v62.0"
 OBJECT = "Invoice__c"
 PAGE = b'{"totalSize": 9, "done": false, "records": [], "nextRecordsUrl": "%b"}'
 
@@ -214,7 +216,7 @@ async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
     )
 
     record = {"Name": "Ada Lovelace", "Account": {"Name": "Lovelace Clinic"}}
-    assert {"records": [record], "total": 1, "truncated": False} == answer
+    assert {"records": [record], "total": 1, "truncated": False, "cursor": None} == answer
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ async def test_pages_are_followed_up_to_the_limit(
 async def test_records_are_counted(bench: Bench) -> None:
     answer = await bench.run("query", {"soql": "SELECT COUNT() FROM Contact"})
 
-    assert {"records": [], "total": 2, "truncated": False} == answer
+    assert {"records": [], "total": 2, "truncated": False, "cursor": None} == answer
 
 
 @pytest.mark.parametrize(
@@ -277,6 +279,122 @@ async def test_empty_pages_without_an_end_end(bench: Bench) -> None:
         await bench.run("query", {"soql": "SELECT Id FROM Contact"})
 
     assert 2 == bench.org.journal.calls["query"]
+
+
+def _bulk(bench: Bench, count: int) -> dict[str, Any]:
+    for number in range(count):
+        bench.org.store.insert("Account", {"Name": f"Bulk {number:04}"})
+    return {
+        "soql": "SELECT Name FROM Account WHERE Name LIKE {p} ORDER BY Name",
+        "bindings": {"p": {"starts_with": "Bulk"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "limits"),
+    [(450, [50]), (450, [200]), (450, [150, 300]), (2450, [2000]), (199, [66]), (200, [200])],
+)
+async def test_a_cursor_leads_through_every_record_once(bench: Bench, count: int, limits: list[int]) -> None:
+    asked = _bulk(bench, count)
+    names: list[str] = []
+    cursor, turn = None, 0
+
+    while turn == 0 or cursor is not None:
+        answer = await bench.run("query", {**asked, "limit": limits[turn % len(limits)], "cursor": cursor})
+        assert (count, answer["cursor"] is not None) == (answer["total"], answer["truncated"])
+        names += [record["Name"] for record in answer["records"]]
+        cursor, turn = answer["cursor"], turn + 1
+
+    assert [f"Bulk {number:04}" for number in range(count)] == names
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "00000000.first.1", "{}", "{}/../../x.0", "{}.01gGone-2000.0"])
+async def test_a_cursor_that_does_not_belong_is_the_jobs_fault(bench: Bench, cursor: str) -> None:
+    asked = _bulk(bench, 3)
+    digest = (await bench.run("query", {**asked, "limit": 1}))["cursor"].partition(".")[0]
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {**asked, "cursor": cursor.format(digest)})
+
+    assert ["cursor"] == [detail.field for detail in caught.value.details]
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+async def test_the_rest_of_a_sub_query_is_read(pages: int) -> None:
+    async with FakeProvider() as org:
+        login = {"access_token": "token-1-abcdefgh", "instance_url": org.url}
+        org.on("POST", "/services/oauth2/token", Answer(login))
+
+        def page(number: int) -> dict[str, Any]:
+            rest = {"nextRecordsUrl": f"{API}/query/01gChild-{number + 1}"} if number < pages else {}
+            return {"totalSize": pages + 1, "done": not rest, "records": [{"Id": str(number)}], **rest}
+
+        org.on(
+            "GET", f"{API}/query/", Answer({"totalSize": 1, "done": True, "records": [{"Contacts": page(0)}]})
+        )
+        for number in range(1, pages + 1):
+            org.on("GET", f"{API}/query/01gChild-{number}", Answer(page(number)))
+        credential = {
+            "auth": "client_credentials",
+            "client_id": "c",
+            "client_secret": "s3cret-app",
+            "login_url": org.url,
+        }
+        async with Kit(salesforce, credential=credential) as kit:
+            ran = await kit.run("query", {"soql": "SELECT (SELECT Id FROM Contacts) FROM Account"})
+
+    assert ran.data is not None
+    assert [str(number) for number in range(pages + 1)] == [
+        each["Id"] for each in ran.data["records"][0]["Contacts"]
+    ]
+    assert ran.data["truncated"] is False
+
+
+@pytest.mark.parametrize(
+    ("bound", "found"),
+    [
+        ({"contains": "_b"}, {"a_b 100%"}),
+        ({"contains": "100%"}, {"a_b 100%"}),
+        ({"starts_with": "a_"}, {"a_b 100%"}),
+        ({"starts_with": "a"}, {"a_b 100%", "axb 1000", "a\\b"}),
+        ({"contains": "\\"}, {"a\\b"}),
+        ({"contains": "'"}, {"o'a"}),
+        ("a_b%", {"a_b 100%", "axb 1000", "a\\b"}),
+    ],
+)
+async def test_like_finds_text_with_wildcards_of_its_own(bench: Bench, bound: Any, found: set[str]) -> None:
+    for name in ("a_b 100%", "axb 1000", "a\\b", "o'a"):
+        bench.org.store.insert("Account", {"Name": name})
+
+    answer = await bench.run(
+        "query", {"soql": "SELECT Name FROM Account WHERE Name LIKE {name}", "bindings": {"name": bound}}
+    )
+
+    assert found == {record["Name"] for record in answer["records"]}
+
+
+async def test_a_query_too_long_for_a_url_is_refused_before_any_request(bench: Bench) -> None:
+    ids = [f"003Aa{number:010d}" for number in range(700)]
+    soql = "SELECT Id FROM Contact WHERE Id IN {ids}"
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {"soql": soql, "bindings": {"ids": ids}})
+
+    assert ["bindings"] == [detail.field for detail in caught.value.details]
+    assert [] == bench.org.requests
+    assert [] == (await bench.run("query", {"soql": soql, "bindings": {"ids": ids[:600]}}))["records"]
+
+
+async def test_a_time_as_salesforce_writes_it_is_taken_back(bench: Bench) -> None:
+    soql = "SELECT CreatedDate FROM Account"
+    written = (await bench.run("query", {"soql": soql}))["records"][0]["CreatedDate"]
+
+    answer = await bench.run(
+        "query", {"soql": f"{soql} WHERE CreatedDate = {{at}}", "bindings": {"at": {"datetime": written}}}
+    )
+
+    assert written.endswith("+0000")
+    assert written == answer["records"][0]["CreatedDate"]
 
 
 async def test_words_are_searched_in_several_objects(bench: Bench) -> None:
