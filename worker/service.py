@@ -12,26 +12,28 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
-from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.job.executor import Executor
 from worker.job.processor import JobProcessor
-from worker.job.publisher import Publisher
+from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Ledger
+from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
 from worker.settings import SettingError, Settings
-from worker.tls import broker_tls, database_tls
+from worker.tls import broker_tls
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -42,11 +44,19 @@ CLOSE_TIMEOUT_S: Final = 5.0
 class Worker:
     """One worker process.
 
-    Start: sidecar, vault, publishing links, queue consumers. Stop: queue consumers take nothing more, what is in hand
-    is finished and answered, then everything is closed in the other order.
+    Start: monitoring, vault, publishing connections, queue consumers. Stop: the consumers receive nothing
+    more, the jobs in flight end and are replied to, then everything is closed in reverse order.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        redactor: Redactor,
+        *,
+        lease_policy: LeasePolicy | None = None,
+        hold_policy: HoldPolicy | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         for name, connector in registry.connectors.items():
@@ -82,11 +92,17 @@ class Worker:
             declare=partial(self._declare, list(self.topology.queues())),
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
-        self.ledger = ledger_of(settings)
+        self.ledger = ledger_of(settings, lease_policy)
         self._executor = Executor(
-            registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
+            registry,
+            self.credentials,
+            self._http,
+            self.ledger,
+            publishers=settings.publishers,
+            lease_policy=lease_policy,
+            hold_policy=hold_policy,
         )
-        publisher = Publisher(
+        publisher = JobPublisher(
             self.confirmed_publisher,
             self._direct,
             self.topology,
@@ -107,7 +123,7 @@ class Worker:
         )
         self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
-        self._sidecar = MonitoringServer(
+        self._monitoring = MonitoringServer(
             settings.metrics_host,
             settings.metrics_port,
             metrics=self.metrics,
@@ -143,14 +159,14 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         try:
-            await self._sidecar.start()
+            await self._monitoring.start()
         except (PortTaken, CannotListen) as taken:
             raise SettingError(str(taken)) from None
         logger.info(
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            metrics=f"http://{self.settings.metrics_host}:{self._sidecar.port}/",
+            metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
@@ -220,7 +236,7 @@ class Worker:
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()
-        await self._sidecar.stop()
+        await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await Connection.open(
@@ -278,33 +294,3 @@ class Worker:
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:
         exchanges = list(self.topology.exchanges())
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
-
-
-def ledger_of(settings: Settings) -> Ledger:
-    """Make the ledger that the settings name.
-
-    Raises:
-        SettingError: its directory cannot be made.
-    """
-    try:
-        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
-    except LedgerFault as fault:
-        raise SettingError(str(fault)) from None
-
-
-def vault_config(settings: Settings) -> VaultConfig:
-    """Take from the settings what the vault needs."""
-    assert settings.vault_url is not None
-    return VaultConfig(
-        url=settings.vault_url,
-        auth=settings.vault_login,
-        role_id=settings.vault_role_id,
-        secret_id=settings.vault_secret_id,
-        secret_id_file=settings.vault_secret_id_file,
-        token=settings.vault_token,
-        token_file=settings.vault_token_file,
-        mount=settings.vault_mount,
-        namespace=settings.vault_namespace,
-        ca_file=settings.ca_file,
-        plaintext_hosts=settings.plaintext_hosts,
-    )

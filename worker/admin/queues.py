@@ -1,4 +1,4 @@
-"""The queues of a broker for an operator: what waits in them, and retiring one."""
+"""The job queues of a broker: count them, retire one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from worker.tls import broker_tls
 
 @dataclass(frozen=True, slots=True)
 class QueueCount:
-    """The messages and consumers of one queue."""
+    """The counts of one queue."""
 
     queue: str
     consumers: int
@@ -21,12 +21,12 @@ class QueueCount:
 
     @property
     def is_stranded(self) -> bool:
-        """Whether jobs wait there and no worker consumes them."""
+        """Whether jobs wait there without a consumer."""
         return self.waiting > 0 and self.consumers == 0
 
 
 async def inspect_queues(settings: Settings, connectors: Iterable[str]) -> list[QueueCount]:
-    """Return consumers and waiting jobs of the queues that exist; AMQP can only ask by name."""
+    """Return the counts of the queues that exist; AMQP cannot list queues, so their names are given."""
     topology = Topology(settings.prefix)
     connection = await _connect(settings)
     try:
@@ -38,9 +38,9 @@ async def inspect_queues(settings: Settings, connectors: Iterable[str]) -> list[
 
 
 async def retire_queue(settings: Settings, connector: str) -> int:
-    """Retire a connector's queue: unbind it, move what waits to the unrouted queue, remove it.
+    """Retire a connector's queue: unbind it, move its jobs to the unrouted queue, remove it.
 
-    Returns how many jobs were moved. A worker answers them CONNECTOR_NOT_FOUND.
+    Return how many jobs were moved. A worker answers them CONNECTOR_NOT_FOUND.
 
     Raises:
         BrokerError: there is no such queue, or workers still consume it.
@@ -53,12 +53,12 @@ async def retire_queue(settings: Settings, connector: str) -> int:
         counts = {queue.name: await connection.count(queue.name) for queue in queues}
         if not any(counts.values()):
             raise BrokerError(
-                f"there is no queue {queues[0].name!r}; `connectors queues list` shows what there is"
+                f"there is no queue {queues[0].name!r}; `connectors queues list` shows the queues"
             )
         for name, count in counts.items():
             if count is not None and count[1] > 0:
                 raise BrokerError(
-                    f"{count[1]} consumers are on {name!r}; stop the workers that run {connector!r} first"
+                    f"{name!r} has {count[1]} consumers; stop the workers that run {connector!r} first"
                 )
         for queue in queues:
             if counts[queue.name] is not None:
@@ -82,11 +82,11 @@ async def _move(connection: Connection, queue: str, exchange: str, settings: Set
     channel = await PublishChannel.open(connection)
     moved = 0
     while (delivery := await browser.next()) is not None:
-        # Published under our user, like a retry, with the first publisher in its header.
-        history = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
-        properties = replace(delivery.properties, user_id=settings.broker_user, headers=history.headers())
+        # Republished like a snooze: under our user, the first publisher in its header.
+        job_headers = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
+        properties = replace(delivery.properties, user_id=settings.broker_user, headers=job_headers.write())
         if not await channel.publish(exchange, delivery.routing_key, delivery.body, properties):
-            raise BrokerError(f"no queue is bound to {exchange!r}; start a worker once, then go on")
+            raise BrokerError(f"no queue is bound to {exchange!r}; start a worker once, then retry")
         await delivery.ack()
         moved += 1
     return moved

@@ -9,7 +9,7 @@ from worker.cli import calls, catalogue, check, credentials, dead, export, new, 
 
 app = typer.Typer(
     name="connectors",
-    help="The hands of an agent platform: connector-action jobs from RabbitMQ, run and answered.",
+    help="Run connector actions from RabbitMQ jobs, exactly one effect per idempotency key.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
@@ -51,7 +51,7 @@ app.add_typer(export.app, name="export")
 
 
 def main() -> None:
-    """Run the command line; what goes wrong is one line on standard error."""
+    """Run the command line; an error is one line on standard error."""
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

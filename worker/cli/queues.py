@@ -7,17 +7,17 @@ import typer
 
 from worker.cli.output import confirm, faults_told, print_json, print_table
 
-app = typer.Typer(help="The queues of the connectors.", no_args_is_help=True)
+app = typer.Typer(help="List the connectors' queues, or retire one.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_queues(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Connectors beside those installed or enabled.")
+        list[str] | None, typer.Argument(help="More connectors than those installed or enabled.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the queues: consumers and waiting jobs."""
+    """List the queues with their consumers and waiting jobs."""
     from connectors.registry import installed_names
     from worker.admin.queues import inspect_queues
     from worker.cli.calls import settings_for_clients
@@ -49,7 +49,7 @@ def list_queues(
             )
             for row in rows
         ],
-        empty="There is no queue: no worker has run on this broker.",
+        empty="There is no queue: no worker has run on this broker yet.",
     )
 
 
@@ -58,11 +58,11 @@ def retire(
     name: Annotated[str, typer.Argument(help="The connector.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Retire a queue: unbind it, answer what waits in it as CONNECTOR_NOT_FOUND, remove it."""
+    """Retire a queue: unbind it, answer its waiting jobs CONNECTOR_NOT_FOUND, remove it."""
     from worker.admin.queues import retire_queue
     from worker.cli.calls import settings_for_clients
 
     confirm(f"Retire the queue of {name!r}? Its waiting jobs are answered CONNECTOR_NOT_FOUND.", yes=yes)
     with faults_told():
         moved = asyncio.run(retire_queue(settings_for_clients(), name))
-    print(f"retired {name}: {moved} waiting jobs went to the unrouted queue")
+    print(f"retired {name}: {moved} waiting jobs were moved to the unrouted queue")

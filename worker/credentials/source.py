@@ -19,19 +19,12 @@ from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
+from connectors.sdk.runtime.infrastructure import InfrastructureUnavailable
 from schemas.job import NAME_PATTERN, SCOPE_PATTERN
 
 
-class VaultUnavailable(Exception):
-    """No secret can be had from the vault for now: infrastructure, nobody's attempt.
-
-    Args:
-        reason: in our own words; safe in logs, on `/readyz` and on the wire.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+class VaultUnavailable(InfrastructureUnavailable):
+    """The vault cannot give a secret for now; no fault of the job's."""
 
 
 class FetchOutcome(StrEnum):
@@ -60,7 +53,7 @@ class CredentialSource(Protocol):
         ...
 
     async def start(self) -> None:
-        """Log in; return even where the vault is away.
+        """Log in; return even if the vault is unavailable.
 
         Raises:
             SettingError: the vault refuses the login: exit 78.
@@ -73,7 +66,7 @@ class CredentialSource(Protocol):
         ...
 
     async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, JsonValue]:
-        """Give the fields of one secret.
+        """Return the fields of one secret.
 
         Raises:
             CredentialNotFound, CredentialDenied, CredentialInvalid: the job's failure.
@@ -110,7 +103,7 @@ class CredentialName(NamedTuple):
 
     @classmethod
     def checked(cls, tenant: str, connector: str, credential: str) -> "CredentialName":
-        """Take names of the contract's form alone: full matches, so no path leaves its place.
+        """Return the names if they have the contract's form: full matches, so no path leaves its place.
 
         Jobs are checked on arrival; this is the second wall, for every caller.
 
@@ -137,7 +130,7 @@ class CredentialName(NamedTuple):
         return f"credential {self.credential!r} of tenant {self.tenant!r} for connector {self.connector!r}"
 
 
-class SecretDocument(Mapping[str, JsonValue]):
+class SecretFields(Mapping[str, JsonValue]):
     """The fields of one secret: read like a dict, shown as nothing, frozen.
 
     No `__dict__`, no pickle, and containers are handed out as copies: a connector that changes
@@ -162,13 +155,13 @@ class SecretDocument(Mapping[str, JsonValue]):
         return name in self._fields
 
     def __repr__(self) -> str:
-        return f"<SecretDocument of {len(self._fields)} fields>"
+        return f"<SecretFields of {len(self._fields)} fields>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a secret is not pickled")
 
 
-#: Fields that hold no secret in any document of the contract: enumerations and public addresses.
+#: Fields that hold no secret in any secret of the contract: enumerations and public addresses.
 #: Masking their values would black out words such as "service_account" in every log line.
 PUBLIC_FIELDS: Final = frozenset({"type", "auth", "auth_uri", "token_uri", "login_url", "universe_domain"})
 #: Shorter values are not masked: they would black out parts of innocent words.
@@ -176,7 +169,7 @@ MASKED_LENGTH: Final = 8
 
 
 def secret_values(fields: Mapping[str, JsonValue]) -> Iterator[str]:
-    """List the strings of a document that must not show up in a log.
+    """List the strings of a secret that must not show up in a log.
 
     A value of several lines (a private key) is listed by its lines, too: a log escapes the breaks
     between them, so the whole would never match. Lines in dashes (`-----BEGIN …`) are no secret.
@@ -234,5 +227,5 @@ class NoVault:
         """Do nothing: the token lives as long as the process."""
 
     async def wait_available(self, timeout_s: float) -> bool:
-        """Answer at once: nothing can be away."""
+        """Return at once: nothing can be unavailable."""
         return True

@@ -1,10 +1,10 @@
 """The edge to the vault, synchronous: the only file that imports hvac.
 
 A file apart from `credentials`, so that what the executor and the cache import stays free of hvac
-and requests, and so that nothing of theirs gets past it: every failure is told anew here in our
+and requests, and so that nothing of theirs gets past it: every failure is reworded here in our
 own words, since theirs carry URLs, answers and, in `exc.request.headers`, the token.
 
-    CredentialNotFound, CredentialInvalid   the vault's word on one secret
+    CredentialNotFound, CredentialInvalid   the vault's answer for one secret
     VaultUnavailable                        no answer, or none that a vault would give
     TokenRefused                            403: the policy, or a token that is over; is_alive tells
     LoginRefused                            the vault does not accept what we log in with
@@ -23,7 +23,7 @@ from pydantic import JsonValue, SecretStr
 
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
-from worker.credentials.source import CredentialName, SecretDocument, VaultUnavailable
+from worker.credentials.source import CredentialName, SecretFields, VaultUnavailable
 from worker.credentials.vault_config import LoginRefused, VaultConfig
 from worker.credentials.vault_http import (
     MAX_ANSWER_BYTES,
@@ -89,11 +89,11 @@ class VaultClient:
         self._http.close()
 
     def data_path(self, name: CredentialName) -> str:
-        """Name the path that a policy must grant."""
+        """Return the path that a policy must grant."""
         return f"{self._config.mount}/data/{name.path}"
 
     def log_in(self) -> Login:
-        """Get a token.
+        """Log in and return the token.
 
         Raises:
             LoginRefused, VaultAuthError, VaultUnavailable.
@@ -132,7 +132,7 @@ class VaultClient:
         return replace(renewed, full_lease_s=login.full_lease_s)
 
     def is_alive(self, token: SecretStr) -> bool:
-        """Tell a living token from one that is over: to a read both get 403.
+        """Return whether the token is alive: a read answers 403 either way.
 
         Raises:
             VaultUnavailable.
@@ -162,7 +162,7 @@ class VaultClient:
         if health.get("sealed") is not False:
             raise VaultUnavailable(NOT_A_VAULT)
 
-    def read(self, token: SecretStr, name: CredentialName) -> SecretDocument:
+    def read(self, token: SecretStr, name: CredentialName) -> SecretFields:
         """Read the newest version of one secret.
 
         Raises:
@@ -170,7 +170,7 @@ class VaultClient:
             CredentialInvalid: no object of fields.
             TokenRefused, VaultUnavailable.
         """
-        return SecretDocument(self._read_version(token, name)[0])
+        return SecretFields(self._read_version(token, name)[0])
 
     def _read_version(self, token: SecretStr, name: CredentialName) -> tuple[dict[str, JsonValue], int]:
         """Read a secret's fields, and the number of their version."""
@@ -191,7 +191,7 @@ class VaultClient:
         return version["data"], int(_part(version, "metadata").get("version", 0))
 
     def write(self, token: SecretStr, name: CredentialName, fields: Mapping[str, JsonValue]) -> int:
-        """Store one secret as a new version, and give the version's number.
+        """Store one secret as a new version, and return the version's number.
 
         Raises:
             TokenRefused, VaultUnavailable.

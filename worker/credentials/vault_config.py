@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from worker.settings import SettingError, is_loopback
+from worker.settings import SettingError, Settings, is_loopback
 
 #: Where Kubernetes puts the pod's token.
 SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -94,5 +94,23 @@ def _read(name: str, value: SecretStr | None, file: Path | None) -> str:
     text = text.strip()
     # The whole ends up in a header or a body; what cannot stand there is no secret of a vault's.
     if not re.fullmatch(r"[\x21-\x7e]+|\{[\x20-\x7e\s]+\}", text):
-        raise LoginRefused(f"{name} is empty, or more than one word")
+        raise LoginRefused(f"{name} is empty, or holds white space")
     return text
+
+
+def vault_config(settings: Settings) -> VaultConfig:
+    """Return the part of the settings that the vault needs."""
+    assert settings.vault_url is not None
+    return VaultConfig(
+        url=settings.vault_url,
+        auth=settings.vault_login,
+        role_id=settings.vault_role_id,
+        secret_id=settings.vault_secret_id,
+        secret_id_file=settings.vault_secret_id_file,
+        token=settings.vault_token,
+        token_file=settings.vault_token_file,
+        mount=settings.vault_mount,
+        namespace=settings.vault_namespace,
+        ca_file=settings.ca_file,
+        plaintext_hosts=settings.plaintext_hosts,
+    )

@@ -1,4 +1,4 @@
-"""The HTTP below hvac: answers are checked before hvac sees them, failures told in our own words."""
+"""The HTTP below hvac: answers are checked before hvac sees them, failures reported in our own words."""
 
 import ssl
 import time
@@ -35,7 +35,7 @@ class Refusal(Exception):
         self.answer = answer
 
     def unavailable(self) -> VaultUnavailable:
-        """Say what the status means for everybody, where it says nothing of one secret or login."""
+        """Return what the status means for the whole vault."""
         return VaultUnavailable(_REASONS.get(self.status, f"the vault answers HTTP {self.status}"))
 
 
@@ -81,7 +81,7 @@ class StrictTransport(HTTPAdapter):
         """Send one request and read the whole answer.
 
         Raises:
-            Refusal: the vault's word, with a status that is no success.
+            Refusal: the vault's answer has an error status.
             VaultUnavailable: a redirect, or no JSON object: somebody's error page, be it with 200 or 404.
             AnswerTooLarge, TimeoutError, and what requests and urllib3 raise.
         """

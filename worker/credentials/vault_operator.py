@@ -43,11 +43,11 @@ class VaultOperator:
         """Close the connection."""
         self._client.close()
 
-    def put(self, tenant: str, connector: str, credential: str, document: Mapping[str, JsonValue]) -> int:
-        """Store a secret, as a new version where it is there already; give the version's number."""
+    def put(self, tenant: str, connector: str, credential: str, secret: Mapping[str, JsonValue]) -> int:
+        """Store a secret, as a new version where it is there already; return the version's number."""
         name = CredentialName.checked(tenant, connector, credential)
         return self._do(
-            lambda login: self._client.write(login.token, name, document),
+            lambda login: self._client.write(login.token, name, secret),
             f"`create` and `update` on {self._client.data_path(name)}",
         )
 

@@ -12,7 +12,7 @@ from loguru import logger
 from connectors.sdk.errors import ConnectorError, CredentialDenied
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
-from worker.credentials.source import CredentialName, SecretDocument, VaultUnavailable
+from worker.credentials.source import CredentialName, SecretFields, VaultUnavailable
 from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
 from worker.credentials.vault_config import LoginRefused
 from worker.settings import SettingError
@@ -42,7 +42,7 @@ def ignore_secret(value: str) -> None:
 
 
 class Availability:
-    """Whether the vault is believed to answer: told by failed reads and by the watch."""
+    """Whether the vault is believed to answer: set by failed reads and by the watch."""
 
     def __init__(self) -> None:
         self.reason: str | None = "the vault has not been asked yet"
@@ -52,11 +52,11 @@ class Availability:
 
     @property
     def pause_s(self) -> float:
-        """Seconds until it may be believed there again: more after each read in a row that failed."""
+        """Seconds until it may count as available again; grows with each failed read in a row."""
         return max(0.0, self._not_before - time.monotonic())
 
     def mark_down(self, reason: str) -> None:
-        """Believe it away; logged when that is news."""
+        """Mark the vault unavailable; logged if that is news."""
         if reason == self.reason:
             return
         self.reason = reason
@@ -64,14 +64,14 @@ class Availability:
         logger.warning("vault unavailable", reason=reason)
 
     def mark_read_failed(self, reason: str) -> None:
-        """Believe it away though it may look healthy: not to be believed there again for a while."""
+        """Mark the vault unavailable for a while, however healthy it looks."""
         if self.reason is None:
             self._failures += 1
             self._not_before = time.monotonic() + _backoff_s(self._failures, MAX_READ_PAUSE_S)
         self.mark_down(reason)
 
     def mark_up(self) -> None:
-        """Believe it there, unless reads failed just now; wakes everybody who waits."""
+        """Mark the vault available, unless reads failed just now; wakes every waiter."""
         if self.reason is not None and self.pause_s == 0:
             self.reason = None
             self._up.set()
@@ -82,7 +82,7 @@ class Availability:
         self._failures = 0
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until it is believed there; False when the time is over."""
+        """Wait until it is available; False if the time is over."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
@@ -94,10 +94,10 @@ class Availability:
 class VaultSession:
     """Read secrets under a login that this keeps alive.
 
-    1. `start` logs in. A refusal raises; a vault that is away does not: the watch logs in later.
+    1. `start` logs in. A refusal raises; a vault that is unavailable does not: the watch logs in later.
     2. The watch looks at the vault's health every few seconds, prolongs the login at two thirds of
        its lease, and gets a new one where a renewal gives less than asked or is refused.
-    3. `read` fails at once while the vault is believed away. A 403 is looked into: a token that is
+    3. `read` fails at once while the vault is unavailable. A 403 is looked into: a token that is
        over gets a successor, once for all reads, and the read is repeated; else it is the policy's.
     4. A login that is refused while the token lives is retried ever more slowly, and harms nothing;
        when the token is over, nothing can be read, and that is said.
@@ -135,8 +135,8 @@ class VaultSession:
             await self._log_in()
         except LoginRefused as refused:
             raise SettingError(str(refused)) from None
-        except VaultUnavailable as away:
-            self.availability.mark_down(away.reason)
+        except VaultUnavailable as unavailable:
+            self.availability.mark_down(unavailable.reason)
         else:
             self.availability.mark_up()
         self._watching = asyncio.create_task(self._watch(), name="watch the vault")
@@ -153,28 +153,28 @@ class VaultSession:
         self._login = None
         self.availability.mark_down("the worker is stopping")
 
-    async def read(self, name: CredentialName) -> SecretDocument:
+    async def read(self, name: CredentialName) -> SecretFields:
         """Read one secret.
 
         Raises:
-            CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's word on it.
-            VaultUnavailable: no word within `timeout_s`, all calls together.
+            CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's answer for it.
+            VaultUnavailable: no answer within `timeout_s`, all calls together.
         """
         if self.availability.reason is not None:
             raise VaultUnavailable(self.availability.reason)
         try:
             async with asyncio.timeout(self._timeout_s):
-                document = await self._read(name)
+                secret = await self._read(name)
         except TimeoutError:
             reason = "the vault did not answer in time"
-        except VaultUnavailable as away:
-            reason = away.reason
+        except VaultUnavailable as unavailable:
+            reason = unavailable.reason
         except ConnectorError:
             self.availability.mark_answered()
             raise
         else:
             self.availability.mark_answered()
-            return document
+            return secret
         self.availability.mark_read_failed(reason)
         self._look.set()
         raise VaultUnavailable(reason)
@@ -185,7 +185,7 @@ class VaultSession:
         Raises:
             CredentialDenied: the policy does not let us write; says what to grant.
             CredentialNotFound, CredentialInvalid: there is no such secret any more.
-            VaultUnavailable: no word within `timeout_s`, all calls together.
+            VaultUnavailable: no answer within `timeout_s`, all calls together.
         """
         login = self._login
         if login is None or self.availability.reason is not None:
@@ -201,7 +201,7 @@ class VaultSession:
                 f"{self._client.data_path(name)}"
             ) from None
 
-    async def _read(self, name: CredentialName) -> SecretDocument:
+    async def _read(self, name: CredentialName) -> SecretFields:
         login = self._login
         if login is None or _is_over(login):
             login = await self._new_login(instead_of=login)
@@ -272,7 +272,7 @@ class VaultSession:
 
     def _take(self, login: Login) -> None:
         self._login = login
-        # Drawn, so that workers started together do not renew together.
+        # Jittered, so that workers started together do not renew together.
         part = random.uniform(0.6, 0.7)  # noqa: S311  # jitter, not a secret
         self._renew_at = login.began_at + login.lease_s * part if login.lease_s else math.inf
 
@@ -287,8 +287,8 @@ class VaultSession:
             try:
                 await self._call(self._client.check_health, timeout_s=min(PROBE_TIMEOUT_S, self._timeout_s))
                 await self._keep_login()
-            except VaultUnavailable as away:
-                self.availability.mark_down(away.reason)
+            except VaultUnavailable as unavailable:
+                self.availability.mark_down(unavailable.reason)
             except Exception as error:  # a watch that dies would hold the queues for ever
                 logger.error("vault watch failed unexpectedly", error=type(error).__name__)
                 self.availability.mark_down("internal error while watching the vault")
@@ -302,7 +302,7 @@ class VaultSession:
         return min([interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0)])
 
     async def _keep_login(self) -> None:
-        """Have a login that lives on.
+        """Renew or replace the login when it is due.
 
         Raises:
             VaultUnavailable: there is none, so nothing can be read.
@@ -349,7 +349,7 @@ def _is_over(login: Login) -> bool:
 
 
 def _backoff_s(failures: int, most_s: float) -> float:
-    """Double from 1 s, drawn between half and whole."""
+    """Return the backoff after `failures` failures: doubled from 1 s, 50 to 100 % of its step."""
     part = random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
     return float(min(most_s, 2.0 ** min(failures - 1, 30)) * part)
 

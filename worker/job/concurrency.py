@@ -29,11 +29,11 @@ class ConcurrencyLimiter:
         on_change: Callable[[int, int], None] | None = None,
     ) -> None:
         self.total = total
-        #: ConcurrencyLimiter that one tenant may hold; the rest is for the others.
+        #: Slots that one tenant may hold; the rest is for the others.
         self.tenant_total = tenant_total or total
         self._by_tenant: Counter[str] = Counter()
         #: Jobs over their tenant's share that are on their way round.
-        self._sent_round: Counter[str] = Counter()
+        self._delayed: Counter[str] = Counter()
         self.bulk_total = max(1, total // 4)
         self._free = asyncio.Semaphore(total)
         self._bulk_free = asyncio.Semaphore(self.bulk_total)
@@ -42,7 +42,7 @@ class ConcurrencyLimiter:
 
     @property
     def used(self) -> int:
-        """ConcurrencyLimiter that are held."""
+        """Slots that are held."""
         return self._used
 
     @asynccontextmanager
@@ -75,22 +75,22 @@ class ConcurrencyLimiter:
             if self._by_tenant[tenant] <= 0:
                 del self._by_tenant[tenant]
 
-    def send_round(self, tenant: str) -> float:
+    def delay_over_limit(self, tenant: str) -> float:
         """Draw when a job over its tenant's share comes back: the later, the more there are of them.
 
         Drawn, not computed: jobs sent off together would come back together, and the slots lie idle
         in between.
         """
-        self._sent_round[tenant] += 1
-        wanted_s = random.uniform(0, 2) * self._sent_round[tenant] / RETURNS_PER_S  # noqa: S311  # no secret
+        self._delayed[tenant] += 1
+        wanted_s = random.uniform(0, 2) * self._delayed[tenant] / RETURNS_PER_S  # noqa: S311  # no secret
         return_s = next((step_s for step_s in RETURN_S if step_s >= wanted_s), RETURN_S[-1])
-        asyncio.get_running_loop().call_later(return_s, self._come_round, tenant)
+        asyncio.get_running_loop().call_later(return_s, self._count_back, tenant)
         return return_s
 
-    def _come_round(self, tenant: str) -> None:
-        self._sent_round[tenant] -= 1
-        if self._sent_round[tenant] <= 0:
-            del self._sent_round[tenant]
+    def _count_back(self, tenant: str) -> None:
+        self._delayed[tenant] -= 1
+        if self._delayed[tenant] <= 0:
+            del self._delayed[tenant]
 
     def _count(self, change: int) -> None:
         self._used += change

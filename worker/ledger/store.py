@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -27,8 +27,11 @@ from connectors.sdk.runtime.ledger import (
     Undone,
     Unknown,
 )
-from worker.ledger.database import Database
-from worker.ledger.schema import entries
+from worker.ledger.database import CONNECTIONS, Database, no_tls
+from worker.ledger.engine import TlsOf
+from worker.ledger.schema import LedgerFault, entries
+from worker.settings import SettingError, Settings
+from worker.tls import database_tls
 
 #: No lease is longer; one that ends later was written before the database's clock was set back.
 MAX_LEASE_S: Final = 60.0
@@ -54,12 +57,13 @@ class SqlLedger:
         url: str,
         *,
         ttl_hours: float = 720.0,
-        tls: ssl.SSLContext | bool | None = None,
+        tls: TlsOf = no_tls,
+        connections: int = CONNECTIONS,
         policy: LeasePolicy | None = None,
     ) -> None:
         self._lease_s = (policy or LeasePolicy()).lease_s
         self._ttl_s = ttl_hours * 3600
-        self._database = Database(url, tls)
+        self._database = Database(url, tls, connections=connections)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         self._now: sa.ColumnElement[float] = (
             sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
@@ -182,9 +186,9 @@ class SqlLedger:
         ours = sa.and_(_is(identity), entries.c.fence == fence, entries.c.state == "undoing")
         statements = (
             sa.delete(entries).where(ours, entries.c.before_undo.is_(None)),
-            sa.update(entries).where(ours).values(
-                state=entries.c.before_undo, before_undo=None, lease_until=0.0
-            ),
+            sa.update(entries)
+            .where(ours)
+            .values(state=entries.c.before_undo, before_undo=None, lease_until=0.0),
         )
 
         async def put_back(connection: AsyncConnection) -> bool:
@@ -335,11 +339,11 @@ class SqlLedger:
             return Absent()
         return InProgress(max(0.0, lease_s))
 
-    async def _claim_undo(self, connection: AsyncConnection, identity: Identity) -> Claimed | InProgress | Undone:
+    async def _claim_undo(
+        self, connection: AsyncConnection, identity: Identity
+    ) -> Claimed | InProgress | Undone:
         expired = entries.c.expires_at < self._now
-        alive = sa.and_(
-            entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired)
-        )
+        alive = sa.and_(entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired))
         undone = sa.and_(entries.c.state == "undone", sa.not_(expired))
         statement = (
             self._insert(entries)
@@ -401,9 +405,7 @@ class SqlLedger:
 
     def _is_leased(self) -> sa.ColumnElement[bool]:
         """Whether a row's lease holds; one that ends too far away was written by a clock that was set back since."""
-        return sa.and_(
-            entries.c.lease_until >= self._now, entries.c.lease_until <= self._now + MAX_LEASE_S
-        )
+        return sa.and_(entries.c.lease_until >= self._now, entries.c.lease_until <= self._now + MAX_LEASE_S)
 
     async def _update(
         self, identity: Identity, fence: int, *conditions: sa.ColumnElement[bool], **values: Any
@@ -444,3 +446,21 @@ def _claimed(row: Any) -> Claimed:
 def _new_fence() -> int:
     """Begin a new row above every fence of a removed one: a late holder must never match."""
     return time.time_ns() // 1000
+
+
+def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedger:
+    """Create the ledger that the settings name.
+
+    Raises:
+        SettingError: its directory cannot be created.
+    """
+    try:
+        return SqlLedger(
+            settings.ledger_url,
+            ttl_hours=settings.ledger_ttl_hours,
+            tls=partial(database_tls, settings),
+            connections=settings.database_connections,
+            policy=policy,
+        )
+    except LedgerFault as fault:
+        raise SettingError(str(fault)) from None

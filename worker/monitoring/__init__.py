@@ -1,4 +1,4 @@
-"""The sidecar port: metrics, health, readiness and the status page for operators."""
+"""The monitoring port: metrics, health, readiness and the status page for operators."""
 
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer

@@ -1,4 +1,4 @@
-"""What the sidecar says of a worker: its readiness, check by check, and its state."""
+"""A worker's readiness, check by check, and its state for the status page."""
 
 import os
 import socket
@@ -13,17 +13,17 @@ from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.ledger.store import Ledger
+from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
 class _Worker(Protocol):
-    """What of the worker is looked at."""
+    """The parts of the worker that are read."""
 
     registry: Registry
     consumers: list[QueueConsumer]
     credentials: CredentialSource
-    ledger: Ledger
+    ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
 
     @property
@@ -34,7 +34,7 @@ class _Worker(Protocol):
 
 
 class WorkerStatus:
-    """Reads a worker's state for the sidecar; asks nobody, waits for nothing."""
+    """Reads a worker's state for the monitoring server; does no I/O, waits for nothing."""
 
     def __init__(self, worker: _Worker) -> None:
         self._worker = worker
@@ -42,7 +42,7 @@ class WorkerStatus:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     def checks(self) -> Mapping[str, Callable[[], str | None]]:
-        """Give the readiness checks by name."""
+        """Return the readiness checks by name."""
         return {
             "running": lambda: "draining" if self._worker.is_stopping else None,
             "broker": self._broker,
@@ -52,7 +52,7 @@ class WorkerStatus:
         }
 
     def snapshot(self) -> Status:
-        """Describe the worker now."""
+        """Return the worker's state now."""
         return Status(
             version=version("connectors-service"),
             uptime_s=time.monotonic() - self._started_at,
@@ -83,9 +83,11 @@ class WorkerStatus:
 
     def _broker(self) -> str | None:
         if not self._worker.confirmed_publisher.is_open:
-            return "not connected to publish"
+            return "the publishing connection is down"
         return (
-            None if self._worker.confirmed_publisher.flowing.is_set() else "the broker's memory or disk alarm"
+            None
+            if self._worker.confirmed_publisher.flowing.is_set()
+            else "the broker blocks publishing: its memory or disk alarm is on"
         )
 
     def _queues(self) -> str | None:

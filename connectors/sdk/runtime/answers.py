@@ -21,7 +21,7 @@ def outcome_of(known: Done | InProgress | Unknown | Undone | Mismatch, call: Cal
         case Done(result, attempts):
             return Outcome(data=result, attempts=attempts, replayed=True)
         case InProgress(lease_s):
-            raise Snooze("another worker is running this job", retry_in_s=lease_s)
+            raise Snooze("another worker is running this job", at_most_s=lease_s)
         case Unknown(attempts):
             error: ConnectorError = OutcomeUnknown(
                 f"an earlier run under the key {call.job.key!r} may or may not have happened; "

@@ -155,7 +155,11 @@ class IdempotentRunner:
                 return known
             call = replace(call, is_repeat=False)
         outcome = await self._runner.run(
-            call, secret, heeds_deadline=False, before_send=partial(self._begin, call, claim, effect, running)
+            call,
+            secret,
+            heeds_deadline=False,
+            before_send=partial(self._begin, call, claim, effect, running),
+            on_refused=claim.forget_call,
         )
         if outcome.still_running is not None and effect is Effect.WRITE:
             outcome = await self._wait_for_hung(call, outcome, outcome.still_running, running)

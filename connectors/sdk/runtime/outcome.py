@@ -55,9 +55,13 @@ class Snooze(Exception):
 
     Args:
         reason: for the log; holds no secret.
-        retry_in_s: when it is known to be of use again; None if it is not.
+        retry_in_s: seconds until it can run; None if no one knows.
+        at_most_s: seconds after which it can certainly run, though it may be able to sooner.
     """
 
-    def __init__(self, reason: str, *, retry_in_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_in_s: float | None = None, at_most_s: float | None = None
+    ) -> None:
         super().__init__(reason)
         self.retry_in_s = retry_in_s
+        self.at_most_s = at_most_s

@@ -80,7 +80,7 @@ class UndoRunner:
             case Undone():
                 return Outcome(data=UNDONE, attempts=attempts, replayed=True)
             case InProgress(lease_s):
-                raise Snooze("the run that is to be undone is in progress", retry_in_s=lease_s)
+                raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
         claim = running.claim = HeldClaim(identity, claimed, attempts)
         async with self._keeper.hold(claim):
             try:

@@ -1,5 +1,6 @@
 """One action run on the worker's own core, with memory in place of vault and database."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -98,6 +99,14 @@ class Kit:
         await self._executor.close()
         await self._http.close()
 
+    async def cancel(self, within_s: float) -> bool:
+        """Cancel what runs, like a worker that is stopped; return whether it ended in time."""
+        running = self._executor.running
+        await self._executor.close()
+        if running:
+            await asyncio.wait(running, timeout=within_s)
+        return all(task.done() for task in running)
+
     def forget(self) -> None:
         """Forget every key, like a worker that lost its ledger: only the provider knows now."""
         self._ledger.clear()
@@ -154,7 +163,7 @@ class Kit:
             try:
                 outcome = await self._executor.execute(job, attempt)
             except Snooze as snooze:
-                self.clock.skip(snooze.retry_in_s or SNOOZE_S)
+                self.clock.skip(snooze.retry_in_s or snooze.at_most_s or SNOOZE_S)
                 continue
             if outcome.ack_after is not None:
                 await outcome.ack_after

@@ -84,7 +84,7 @@ def observe(result: Result, seen: Seen, *, params: Mapping[str, Any], waits_s: t
     facts = None if result.error is None else result.error.code.facts
     return Ran(
         result=result,
-        dead_lettered=facts is not None and (facts.parked or facts.retryable),
+        dead_lettered=facts is not None and (facts.dead_lettered or facts.retryable),
         waits_s=waits_s,
         notes=tuple(seen.notes),
         logs=tuple(_masked(line, secrets) for line in seen.lines),

@@ -365,9 +365,9 @@ async def test_a_token_that_is_over_gets_one_successor_for_all_reads(
         stub.secrets[f"acme/http/c{number}"] = {"number": number}
     stub.tokens.clear()
 
-    documents = await asyncio.gather(*(source.fetch("acme", "http", f"c{number}") for number in range(12)))
+    secrets = await asyncio.gather(*(source.fetch("acme", "http", f"c{number}") for number in range(12)))
 
-    assert [document["number"] for document in documents] == list(range(12))
+    assert [secret["number"] for secret in secrets] == list(range(12))
     assert len(stub.asked("/login")) == 2
 
 
