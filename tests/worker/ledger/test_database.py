@@ -21,7 +21,8 @@ from tests.support.pgbouncer import pgbouncer
 from tests.support.proxy import proxy
 from worker.dev.ports import LOOPBACK
 from worker.dev.postgres import PrivatePostgres
-from worker.ledger.database import Database, LedgerUnavailable
+from connectors.sdk.runtime.ledger import LedgerUnavailable
+from worker.ledger.database import Database
 from worker.ledger.schema import entries
 
 pytestmark = pytest.mark.integration
