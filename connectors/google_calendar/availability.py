@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.google_calendar.busy import fetch_busy
 from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.connector import READ_ERRORS, google_calendar
+from connectors.google_calendar.event_times import calendar_zone, span_of
+from connectors.google_calendar.freebusy import fetch_busy
 from connectors.google_calendar.params import CheckAvailability, FindSlots
 from connectors.google_calendar.slots import (
     Hours,
@@ -22,7 +23,6 @@ from connectors.google_calendar.slots import (
     seconds_down,
     seconds_up,
 )
-from connectors.google_calendar.times import calendar_zone, span_of
 from connectors.google_calendar.zones import instant, write_instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.http.request import invalid

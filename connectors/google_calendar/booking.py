@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from connectors.google_calendar.answers import EventAnswer, short_answer
 from connectors.google_calendar.client import CalendarApi, Ctx, events
+from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.conflicts import InTheWay, find_in_the_way, taken
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
+from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
     claim_body,
@@ -37,11 +38,10 @@ from connectors.google_calendar.event_body import (
     is_ours,
     recognised,
 )
+from connectors.google_calendar.event_times import Span, span_of
 from connectors.google_calendar.events import calendar_of, delete_event
-from connectors.google_calendar.meet import with_conference
+from connectors.google_calendar.models import EventAnswer, short_answer
 from connectors.google_calendar.params import BookAppointment
-from connectors.google_calendar.reasons import reason_of
-from connectors.google_calendar.times import Span, span_of
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, PermissionDenied, Unavailable
 

@@ -12,7 +12,7 @@ from googleapiclient.discovery import build
 
 from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.google_calendar.reasons import UNNAMED_WAIT_S, refusal
+from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
 from connectors.sdk.context import Context
 from connectors.sdk.errors import RateLimited, Sent, Unavailable
 from connectors.sdk.http.status import is_error
@@ -82,7 +82,7 @@ class CalendarApi:
             etag: change the event only while it is this version.
 
         Raises:
-            ConnectorError: by Google's reason; see `reasons`.
+            ConnectorError: by Google's reason; see `error_mapping`.
         """
         headers = {
             name: value

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from connectors.google_calendar.busy import fetch_busy
 from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.event_times import Span, event_span, zone_of
+from connectors.google_calendar.freebusy import fetch_busy
 from connectors.google_calendar.slots import Period, from_seconds, merge_periods, nearest_free, seconds_up
-from connectors.google_calendar.times import Span, event_span, zone_of
 from connectors.google_calendar.zones import day_start, write_instant
 from connectors.sdk.errors import Conflict, ConnectorError, Unavailable
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from connectors.google_calendar.client import Ctx
+from connectors.google_calendar.event_times import Span
 from connectors.google_calendar.fields import OWN_PREFIX, Reminder
 from connectors.google_calendar.params import BookAppointment, UpdateEvent
-from connectors.google_calendar.times import Span
 from connectors.sdk.errors import Conflict
 
 #: Whose event it is: a digest of the key, compared where an id is taken.

@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from connectors.google_calendar.answers import EventAnswer, EventDetails, full_answer, short_answer
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
+from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.conflicts import MAX_PAGES, PAGE_SIZE, InTheWay, find_in_the_way, pages, taken
 from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
+from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
     conference_request,
@@ -21,7 +22,8 @@ from connectors.google_calendar.event_body import (
     patch_body,
     recognised,
 )
-from connectors.google_calendar.meet import with_conference
+from connectors.google_calendar.event_times import Span, calendar_zone, event_span, moved_span, span_of
+from connectors.google_calendar.models import EventAnswer, EventDetails, full_answer, short_answer
 from connectors.google_calendar.params import (
     CancelEvent,
     CreateEvent,
@@ -30,9 +32,7 @@ from connectors.google_calendar.params import (
     RescheduleEvent,
     UpdateEvent,
 )
-from connectors.google_calendar.reasons import reason_of
 from connectors.google_calendar.rrule import write_lines
-from connectors.google_calendar.times import Span, calendar_zone, event_span, moved_span, span_of
 from connectors.google_calendar.zones import instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound

@@ -6,7 +6,7 @@
         ...  # a worker with CONNECTORS_GOOGLE_CALENDAR_API_URL=google.url and this credential
 
 One call goes through: a fault that was asked for (`faults`) · the bearer token and its scopes
-(`authority`) · the discovery document (`google_discovery`) · the method (`google_api`), which reads and
+(`authority`) · the discovery document (`discovery`) · the method (`api`), which reads and
 changes the `store` and writes each effect into the `journal`.
 
 Known to differ from Google: there is no quota, guests have no copies of an event on their calendars,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.google_calendar.meet import LOOKS_S
+from connectors.google_calendar.conference import LOOKS_S
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
@@ -235,7 +235,7 @@ async def test_a_series_of_whole_days_ends_on_a_date(desk: Desk) -> None:
 async def test_a_pending_meet_is_waited_for_a_while_and_no_longer(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.google_calendar.meet.LOOKS_S", tuple(0.001 for _ in LOOKS_S))
+    monkeypatch.setattr("connectors.google_calendar.conference.LOOKS_S", tuple(0.001 for _ in LOOKS_S))
     desk.google.store.meet_pending_reads = 2
     soon = await desk("create_event", **VISIT, meet=True)
     desk.google.store.meet_pending_reads = 50

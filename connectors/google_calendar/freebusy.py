@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from connectors.google_calendar.client import CalendarApi, freebusy
-from connectors.google_calendar.reasons import calendar_refusal
+from connectors.google_calendar.error_mapping import calendar_refusal
 from connectors.google_calendar.slots import Period, from_seconds, seconds_down, seconds_up
 from connectors.sdk.errors import ConnectorError, Unavailable
 

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any, Final
 
-from connectors.google_calendar.answers import meet_is_pending
 from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.models import meet_is_pending
 
 #: Seconds before each look. Mostly the link is there at once; who asked will not wait much longer.
 LOOKS_S: Final = (0.2, 0.4, 0.8, 1.6)
