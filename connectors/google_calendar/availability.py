@@ -61,7 +61,7 @@ class BusyPeriod(BaseModel):
 
 
 class Availability(BaseModel):
-    """Whether a time is free, and what is in its way."""
+    """Return whether a time is free, and what is in its way."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -103,7 +103,7 @@ async def find_available_slots(params: FindSlots, ctx: Ctx) -> FreeSlots:
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
 async def check_availability(params: CheckAvailability, ctx: Ctx) -> Availability:
-    """Say whether a time is free in every one of the calendars, and what is in its way."""
+    """Return whether a time is free in every one of the calendars, and what is in its way."""
     api = CalendarApi(ctx)
     span = await span_of(params, api, params.calendars[0])
     zone = span.zone or ZoneInfo("UTC")
@@ -121,7 +121,7 @@ async def check_availability(params: CheckAvailability, ctx: Ctx) -> Availabilit
 
 
 def _search(params: FindSlots, zone: ZoneInfo, now: datetime) -> Search:
-    """Put the parameters in the terms of the search.
+    """Build the search from the parameters.
 
     Raises:
         InvalidParams: the range is empty, now that the zone is known.

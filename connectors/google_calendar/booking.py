@@ -4,17 +4,17 @@ Google refuses no double booking, and looking before creating is a race. What Go
 second event of one id, and a change to an event that is no longer what was read (If-Match). So:
 
 1. look: where the time is taken, say so
-2. create the event as a *claim*: tentative, without guests, under the id that the job's key leads to
-3. look again. Claims are ranked by (created, id), the same for all who look:
-   - an event that is no claim, or a claim ahead of ours: take ours back, and say that the time is taken
-   - claims behind ours: delete each, if it still is that claim
-4. confirm ours, if it still is that claim; now the guests are invited
+2. create the event as a *hold*: tentative, without guests, under the id that the job's key leads to
+3. look again. Holds are ranked by (created, id), the same for all who look:
+   - an event that is no hold, or a hold ahead of ours: take ours back, and say that the time is taken
+   - holds behind ours: delete each, if it still is that hold
+4. confirm ours, if it still is that hold; now the guests are invited
 
 Each event is thus either confirmed or deleted, once, whoever comes first. Two that overlap cannot both
 be confirmed: the one created later has seen the other at 3, and could go on only by deleting it. And
-one is: the claim ranked first is stopped by nothing but a confirmed event.
+one is: the hold ranked first is stopped by nothing but a confirmed event.
 
-A claim whose worker was killed is found again by its job, under its id, and goes on at 3. One whose job
+A hold whose worker was killed is found again by its job, under its id, and goes on at 3. One whose job
 never came again is ignored after a while, and removed by whoever books that time.
 """
 
@@ -31,10 +31,10 @@ from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     SEND_UPDATES,
-    claim_body,
     confirm_body,
     event_id_of,
-    is_claim,
+    hold_body,
+    is_hold,
     is_ours,
     recognised,
 )
@@ -45,13 +45,13 @@ from connectors.google_calendar.params import BookAppointment
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, PermissionDenied, Unavailable
 
-#: A claim older than this is nobody's: far longer than an action takes, its takeover after a crash included.
-CLAIM_LIFETIME: Final = timedelta(minutes=10)
-#: Claims that one key may lay: a deleted event's id stays taken, so each has another.
-MAX_CLAIMS: Final = 20
-#: Looks at step 3; a second is needed only where somebody changed a claim between look and deed.
+#: A hold older than this is nobody's: far longer than an action takes, its takeover after a crash included.
+HOLD_LIFETIME: Final = timedelta(minutes=10)
+#: Holds that one key may place: a deleted event's id stays taken, so each has another.
+MAX_HOLDS: Final = 20
+#: Looks at step 3; a second is needed only where somebody changed a hold between look and deed.
 MAX_LOOKS: Final = 10
-#: Seconds for taking a claim back after a failure, on top of the failure's own time.
+#: Seconds for taking a hold back after a failure, on top of the failure's own time.
 WITHDRAW_TIMEOUT_S: Final = 3.0
 
 Event = dict[str, Any]
@@ -66,8 +66,8 @@ async def book_appointment(params: BookAppointment, ctx: Ctx) -> EventAnswer:
     api = CalendarApi(ctx)
     span = await span_of(params, api, params.calendar_id)
     booking = _Booking(ctx, api, params, span)
-    event, created = await booking.claim()
-    if is_claim(event):
+    event, created = await booking.hold()
+    if is_hold(event):
         event = await booking.settle(event)
     event = await with_conference(api, params.calendar_id, event)
     return short_answer(event, params.calendar_id, created=created)
@@ -75,7 +75,7 @@ async def book_appointment(params: BookAppointment, ctx: Ctx) -> EventAnswer:
 
 @book_appointment.undo
 async def undo_booking(ctx: Ctx, params: BookAppointment | None, result: dict[str, Any] | None) -> None:
-    """Cancel the appointment, or the claim that was laid."""
+    """Cancel the appointment, or the hold that was placed."""
     api, calendar_id = CalendarApi(ctx), calendar_of(params, result)
     if result is not None:
         event_id = result["event_id"]
@@ -96,24 +96,24 @@ class _Booking:
     params: BookAppointment
     span: Span
 
-    async def claim(self) -> tuple[Event, bool]:
-        """Lay a claim, or find the event that an earlier run of this job has made.
+    async def hold(self) -> tuple[Event, bool]:
+        """Place a hold, or find the event that an earlier run of this job has made.
 
         Raises:
             Conflict: the time is taken, or the event was made before and is cancelled.
         """
         calendar_id, found = self.params.calendar_id, await self._look()
         others = [each for each in found.events if not is_ours(each, self.ctx) and not _is_stale(each)]
-        # A repeated try lays its claim even so: the insert of the one before may still be on its way, and
-        # must find the id taken rather than leave a claim behind that nobody owns.
+        # A repeated try places its hold even so: the insert of the one before may still be on its way, and
+        # must find the id taken rather than leave a hold behind that nobody owns.
         if others and self.ctx.attempt == 1:
             _, event = await _latest(self.ctx, self.api, calendar_id)
             if event is None or event["status"] == "cancelled" or not is_ours(event, self.ctx):
                 raise await self._taken(found)
             return event, False
         serial = 0
-        while serial < MAX_CLAIMS:
-            body = claim_body(self.params, self.ctx, self.span, serial)
+        while serial < MAX_HOLDS:
+            body = hold_body(self.params, self.ctx, self.span, serial)
             try:
                 return await self.api.send(events().insert(calendarId=calendar_id, body=body)), True
             except Conflict as conflict:
@@ -123,12 +123,12 @@ class _Booking:
             if event is not None:
                 return recognised(event, self.ctx), False
         raise Conflict(
-            f"{MAX_CLAIMS} tries to book under this idempotency key were given up; use a new key",
+            f"{MAX_HOLDS} tries to book under this idempotency key were given up; use a new key",
             data={"reason": "cancelled"},
         )
 
     async def settle(self, event: Event) -> Event:
-        """Turn our claim into the appointment, or take it back.
+        """Turn our hold into the appointment, or take it back.
 
         Raises:
             Conflict: somebody else got the time.
@@ -145,9 +145,9 @@ class _Booking:
                 event = await self._read(event["id"])
                 if event["status"] == "cancelled":
                     raise await self._taken(await self._look())
-                if not is_claim(event):
+                if not is_hold(event):
                     return event  # another worker, which took this job over, was faster
-            raise Unavailable(f"the time was fought over for {MAX_LOOKS} rounds")
+            raise Unavailable(f"gave up after {MAX_LOOKS} rounds of conflicting holds")
         except Conflict:
             raise
         except ConnectorError:
@@ -160,17 +160,17 @@ class _Booking:
     async def _read(self, event_id: str) -> Event:
         return await self.api.send(events().get(calendarId=self.params.calendar_id, eventId=event_id))
 
-    async def _confirm(self, claim: Event) -> Event | None:
-        """Make the claim the appointment; None where it is not that claim any more."""
+    async def _confirm(self, hold: Event) -> Event | None:
+        """Create the hold the appointment; None where it is not that hold any more."""
         request = events().patch(
             calendarId=self.params.calendar_id,
-            eventId=claim["id"],
-            body=confirm_body(self.params, claim["id"]),
+            eventId=hold["id"],
+            body=confirm_body(self.params, hold["id"]),
             sendUpdates=SEND_UPDATES[self.params.notify],
             conferenceDataVersion=int(self.params.meet),
         )
         try:
-            return await self.api.send(request, etag=claim.get("etag"))
+            return await self.api.send(request, etag=hold.get("etag"))
         except (Conflict, NotFound):
             return None
         except PermissionDenied as denied:
@@ -178,27 +178,27 @@ class _Booking:
                 return None  # Google's answer to a change of a cancelled event
             raise
 
-    async def _remove_all(self, claims: Sequence[Event]) -> bool:
-        return all([await self._remove(claim) for claim in claims])
+    async def _remove_all(self, holds: Sequence[Event]) -> bool:
+        return all([await self._remove(hold) for hold in holds])
 
-    async def _remove(self, claim: Event) -> bool:
-        """Delete a claim, another's or our own; False where it is not that claim any more."""
+    async def _remove(self, hold: Event) -> bool:
+        """Delete a hold, another's or our own; False where it is not that hold any more."""
         try:
-            await delete_event(self.api, self.params.calendar_id, claim["id"], etag=claim.get("etag"))
+            await delete_event(self.api, self.params.calendar_id, hold["id"], etag=hold.get("etag"))
         except Conflict:
             return False
         return True
 
-    async def _withdraw(self, claim: Event) -> None:
+    async def _withdraw(self, hold: Event) -> None:
         """Try to leave nothing behind after a failure.
 
-        Where that fails, too, the job finds its claim when it comes again.
+        Where that fails, too, the job finds its hold when it comes again.
         """
         try:
             async with asyncio.timeout(WITHDRAW_TIMEOUT_S):
-                await self._remove(claim)
+                await self._remove(hold)
         except (ConnectorError, TimeoutError):
-            self.ctx.log.info("claim left behind", event_id=claim["id"])
+            self.ctx.log.info("hold left behind", event_id=hold["id"])
 
     async def _taken(self, found: InTheWay) -> Conflict:
         others = tuple(each for each in found.events if not is_ours(each, self.ctx))
@@ -206,37 +206,37 @@ class _Booking:
 
 
 async def _latest(ctx: Ctx, api: CalendarApi, calendar_id: str) -> tuple[int, Event | None]:
-    """Find this job's event behind the claims that were given up, and its serial; or the first unused one."""
-    for serial in range(MAX_CLAIMS):
+    """Find this job's event behind the holds that were given up, and its serial; or the first unused one."""
+    for serial in range(MAX_HOLDS):
         try:
             event = await api.send(
                 events().get(calendarId=calendar_id, eventId=event_id_of(ctx, calendar_id, serial))
             )
         except NotFound:
             return serial, None
-        if event["status"] != "cancelled" or not is_claim(event):
+        if event["status"] != "cancelled" or not is_hold(event):
             return serial, event
-    return MAX_CLAIMS, None
+    return MAX_HOLDS, None
 
 
 def _is_ahead(rival: Event, ours: Event) -> bool:
-    """Whether we have to give way: to what is no claim, and to a claim of a better rank."""
-    if not is_claim(rival):
+    """Return whether we have to give way: to what is no hold, and to a hold of a better rank."""
+    if not is_hold(rival):
         return True
     return not _is_stale(rival) and _rank(rival) < _rank(ours)
 
 
-def _rank(claim: Event) -> tuple[str, str]:
+def _rank(hold: Event) -> tuple[str, str]:
     # Google writes `created` itself, always in the same form.
-    return str(claim.get("created")), claim["id"]
+    return str(hold.get("created")), hold["id"]
 
 
 def _is_stale(event: Event) -> bool:
-    """Whether it is a claim whose job must have ended long ago."""
-    if not is_claim(event):
+    """Return whether it is a hold whose job must have ended long ago."""
+    if not is_hold(event):
         return False
     try:
         created = datetime.fromisoformat(event["created"])
     except (KeyError, ValueError, TypeError):
         return False
-    return created.tzinfo is not None and datetime.now(UTC) - created > CLAIM_LIFETIME
+    return created.tzinfo is not None and datetime.now(UTC) - created > HOLD_LIFETIME

@@ -1,7 +1,7 @@
 """Calls of the Calendar API: built and read by google-api-python-client, sent by the shared HTTP layer.
 
-Its own transport is never used: it blocks, and it sends a POST again by itself when the connection is
-cut (measured: two events, one answer).
+Its own transport is never used: it blocks, and it resends a POST by itself if the connection is cut
+(measured: two events, one answer).
 """
 
 from functools import cache
@@ -48,19 +48,19 @@ def _base_url() -> str:
 
 @cache
 def events() -> Any:
-    """Give the builder of requests about events."""
+    """Return the builder of requests about events."""
     return _service().events()
 
 
 @cache
 def freebusy() -> Any:
-    """Give the builder of requests about free and busy times."""
+    """Return the builder of requests about free and busy times."""
     return _service().freebusy()
 
 
 @cache
 def calendar_list() -> Any:
-    """Give the builder of requests about the account's calendars."""
+    """Return the builder of requests about the account's calendars."""
     return _service().calendarList()
 
 
@@ -121,4 +121,4 @@ def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:
         if request.method == "DELETE":
             return {}  # it has nothing to say
     # What was asked for may have been done; only its answer is of no use.
-    raise Unavailable("Google Calendar answered with what is no JSON object", sent=Sent.UNCERTAIN)
+    raise Unavailable("Google Calendar did not return a JSON object", sent=Sent.UNCERTAIN)

@@ -11,7 +11,7 @@ LOOKS_S: Final = (0.2, 0.4, 0.8, 1.6)
 
 
 async def with_conference(api: CalendarApi, calendar_id: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Look again while the conference is pending; afterwards the event is answered without its link."""
+    """Return the event, polled a few times while its conference is pending."""
     for pause_s in LOOKS_S:
         if not meet_is_pending(event):
             break

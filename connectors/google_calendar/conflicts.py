@@ -44,7 +44,7 @@ async def pages(api: CalendarApi, **query: Any) -> AsyncIterator[dict[str, Any]]
         token = page.get("nextPageToken")
         if not token:
             return
-    raise Unavailable(f"Google Calendar's listing goes on after {MAX_PAGES} pages")
+    raise Unavailable(f"Google Calendar's listing did not end after {MAX_PAGES} pages")
 
 
 async def find_in_the_way(api: CalendarApi, calendar_id: str, span: Span) -> InTheWay:
@@ -83,7 +83,7 @@ def _bounds(span: Span) -> tuple[str, str]:
 
 
 def _takes_time(event: Mapping[str, Any]) -> bool:
-    """Whether an event takes up the calendar's owner: what freeBusy would have left out does not."""
+    """Return whether an event takes up the calendar's owner: what freeBusy would have left out does not."""
     has_declined = any(
         guest.get("self") and guest.get("responseStatus") == "declined"
         for guest in event.get("attendees") or ()
@@ -99,7 +99,7 @@ def _takes_time(event: Mapping[str, Any]) -> bool:
 async def taken(
     api: CalendarApi, calendar_id: str, span: Span, found: InTheWay, *, now: datetime | None = None
 ) -> Conflict:
-    """Make the error of a time that is taken, with the nearest times that are free."""
+    """Create the error of a time that is taken, with the nearest times that are free."""
     zone = span.zone or found.zone
     busy = merge_periods(event_span(event).period(found.zone) for event in found.events)
     try:

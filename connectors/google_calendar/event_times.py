@@ -44,11 +44,11 @@ class Span:
 
     @property
     def is_all_day(self) -> bool:
-        """Whether it lasts whole days."""
+        """Return whether it lasts whole days."""
         return not isinstance(self.start, datetime)
 
     def body(self, *, replacing: bool = False) -> dict[str, Any]:
-        """Write `start` and `end` for Google.
+        """Return `start` and `end` for Google.
 
         Args:
             replacing: in a patch, which merges: take back the other form.
@@ -65,17 +65,17 @@ class Span:
         return written | ({"date": None} if replacing else {})
 
     def is_like(self, other: "Span") -> bool:
-        """Whether it is the same time; a zone that is not named may be any."""
+        """Return whether it is the same time; a zone that is not named may be any."""
         times = (self.start, self.end) == (other.start, other.end) and self.is_all_day == other.is_all_day
         return times and self.zone in {None, other.zone}
 
     def period(self, zone: ZoneInfo) -> Period:
-        """Give it as seconds; days are days of the zone."""
+        """Return it as seconds; days are days of the zone."""
         return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
 
 
 async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
-    """Ask for a calendar's own time zone.
+    """Return a calendar's own time zone.
 
     A listing tells it to everybody who may see the calendar, within the scope for events.
     """
@@ -84,7 +84,7 @@ async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
 
 
 def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
-    """Give the time zone that a listing of events names.
+    """Return the time zone that a listing of events names.
 
     Args:
         otherwise: where the tzdata package does not know that one.
@@ -100,7 +100,7 @@ def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
 
 
 async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zone: bool = False) -> Span:
-    """Work out a new event's times; the calendar's zone is asked for only where it decides.
+    """Return a new event's times; the calendar's zone is fetched only if it decides.
 
     Args:
         needs_zone: a recurring event says in which zone it recurs.
@@ -114,7 +114,7 @@ async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zon
 
 
 async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span) -> Span:
-    """Work out new times for an event that is there; what is not said stays as it is.
+    """Return the new times of an existing event; fields not given keep their values.
 
     Raises:
         InvalidParams: the new times make no sense beside the old ones.
@@ -191,4 +191,4 @@ def event_span(event: Mapping[str, Any]) -> Span:
             zone_named(name) if name in zone_names() else None,
         )
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Unavailable("Google Calendar gave an event without readable times") from None
+        raise Unavailable("Google Calendar returned an event without valid times") from None

@@ -116,7 +116,7 @@ async def undo_create(ctx: Ctx, params: CreateEvent | None, result: dict[str, An
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
 async def get_event(params: EventRef, ctx: Ctx) -> EventDetails:
-    """Look up one event; a cancelled one has the status `cancelled`."""
+    """Return one event; a cancelled one has the status `cancelled`."""
     event = await CalendarApi(ctx).send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
     return full_answer(event, params.calendar_id)
 
@@ -241,7 +241,7 @@ async def list_calendars(ctx: Ctx) -> Calendars:
 
 @google_calendar.check
 async def ask_for_one_calendar(ctx: Ctx) -> None:
-    """Ask for one entry of the account's own list."""
+    """Fetch one entry of the account's own list."""
     await CalendarApi(ctx).send(calendar_list().list(maxResults=1))
 
 
@@ -257,7 +257,7 @@ async def delete_event(
 
 
 def calendar_of(params: Any, result: Mapping[str, Any] | None) -> str:
-    """Say which calendar an undo is about: the default one where nothing else is known."""
+    """Return which calendar an undo is about: the default one where nothing else is known."""
     if result is not None:
         return str(result["calendar_id"])
     return "primary" if params is None else str(params.calendar_id)

@@ -80,7 +80,7 @@ def _check_properties(properties: dict[str, str]) -> dict[str, str]:
         if not _PROPERTY.fullmatch(name):
             raise ValueError("a name is 1 to 44 letters, digits, and _ . : -")
         if name.startswith(OWN_PREFIX):
-            raise ValueError(f"names that begin with {OWN_PREFIX} are the connector's own")
+            raise ValueError(f"names that begin with {OWN_PREFIX} are reserved for the connector")
         if len(value) > 1024:
             raise ValueError("a value has 1024 characters at most")
     return properties
@@ -183,7 +183,7 @@ Reminders = Annotated[list[Reminder], Field(max_length=5, description="An empty 
 
 
 def is_day(time: date | datetime) -> bool:
-    """Whether a time means whole days."""
+    """Return whether a time means whole days."""
     return not isinstance(time, datetime)
 
 

@@ -19,7 +19,7 @@ MAX_AT_ONCE: Final = 4
 
 
 async def fetch_busy(api: CalendarApi, calendars: Sequence[str], period: Period) -> dict[str, list[Period]]:
-    """Ask when calendars are busy, in one call or as many as it takes.
+    """Return when calendars are busy, in as many calls as needed.
 
     Raises:
         ConnectorError: one of them cannot be read; then nothing is said of any.
@@ -73,7 +73,7 @@ def _period(told: Any) -> Period:
             seconds_up(datetime.fromisoformat(told["end"])),
         )
     except (ValueError, LookupError, TypeError):
-        raise Unavailable("Google Calendar gave a busy period without readable times") from None
+        raise Unavailable("Google Calendar returned a busy period without valid times") from None
 
 
 def _parts(period: Period) -> Iterable[Period]:

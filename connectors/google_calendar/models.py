@@ -55,19 +55,19 @@ class EventDetails(EventAnswer):
 
 
 def short_answer(event: Mapping[str, Any], calendar_id: str, *, created: bool) -> EventAnswer:
-    """Answer with an event in short.
+    """Return an event in short.
 
     Raises:
-        Unavailable: Google's answer is no event.
+        Unavailable: Google did not return an event.
     """
     return EventAnswer(**_short(event, calendar_id, created=created))
 
 
 def full_answer(event: Mapping[str, Any], calendar_id: str) -> EventDetails:
-    """Answer with an event in full.
+    """Return an event in full.
 
     Raises:
-        Unavailable: Google's answer is no event.
+        Unavailable: Google did not return an event.
     """
     start = event.get("start") or {}
     reminders = event.get("reminders") or {"useDefault": True}
@@ -103,7 +103,7 @@ def _short(event: Mapping[str, Any], calendar_id: str, *, created: bool) -> dict
         "tentative",
         "cancelled",
     }:
-        raise Unavailable("Google Calendar answered with what is no event")
+        raise Unavailable("Google Calendar did not return an event")
     return {
         "event_id": event["id"],
         "calendar_id": calendar_id,
@@ -127,7 +127,7 @@ def _time(time: Mapping[str, str] | None, *, last_day: bool) -> str | None:
 
 
 def meet_link(event: Mapping[str, Any]) -> str | None:
-    """Give the link of an event's conference, where it is there."""
+    """Return the link of an event's conference, where it is there."""
     if isinstance(event.get("hangoutLink"), str):
         return str(event["hangoutLink"])
     for entry in (event.get("conferenceData") or {}).get("entryPoints") or ():
@@ -137,6 +137,6 @@ def meet_link(event: Mapping[str, Any]) -> str | None:
 
 
 def meet_is_pending(event: Mapping[str, Any]) -> bool:
-    """Whether Google is still making the conference."""
+    """Return whether Google is still making the conference."""
     request = (event.get("conferenceData") or {}).get("createRequest") or {}
     return (request.get("status") or {}).get("statusCode") == "pending"

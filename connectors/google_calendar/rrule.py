@@ -78,7 +78,7 @@ def _check_rule(value: str) -> None:
 
 
 def write_lines(lines: Sequence[str], zone: ZoneInfo | None) -> list[str]:
-    """Write UNTIL as the event's start demands: in UTC for a timed one, as a date for an all-day one.
+    """Return UNTIL as the event's start demands: in UTC for a timed one, as a date for an all-day one.
 
     Args:
         zone: of a timed event; None for one that lasts whole days.

@@ -56,7 +56,7 @@ class Hours:
     closed: frozenset[date] = frozenset()
 
     def of(self, day: date) -> Sequence[Window]:
-        """Give the windows that open on a day."""
+        """Return the windows that open on a day."""
         if day in self.closed:
             return ()
         if (windows := self.overrides.get(day)) is not None:
@@ -194,7 +194,7 @@ def _wall(day: date, minutes: int, zone: ZoneInfo) -> int:
 
 
 def _on_grid(start: int, opening: int, step: int) -> int:
-    """Give the first line of the grid at or after an instant."""
+    """Return the first line of the grid at or after an instant."""
     return opening + -(-(start - opening) // step) * step
 
 
@@ -252,15 +252,15 @@ def _is_met(period: Period, merged: Sequence[Period]) -> bool:
 
 
 def seconds_down(time: datetime) -> int:
-    """Give an instant as the whole second before it."""
+    """Return an instant as the whole second before it."""
     return int(time.timestamp() // 1)
 
 
 def seconds_up(time: datetime) -> int:
-    """Give an instant as the whole second after it."""
+    """Return an instant as the whole second after it."""
     return -int(-time.timestamp() // 1)
 
 
 def from_seconds(instant_s: int) -> datetime:
-    """Give whole seconds as an instant."""
+    """Return whole seconds as an instant."""
     return datetime.fromtimestamp(instant_s, UTC)

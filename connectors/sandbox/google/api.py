@@ -175,7 +175,7 @@ def _fits(event: Event, query: Mapping[str, Any]) -> bool:
 
 
 def _page(store: Store, found: list[Any], query: Mapping[str, Any]) -> tuple[list[Any], str | None]:
-    """Cut one page; its token knows the query, and serves no other."""
+    """Return one page; its token is bound to the query."""
     asked = json.dumps({name: query[name] for name in sorted(query) if name != "pageToken"})
     offset, size = 0, min(query.get("maxResults", 250), 2500, store.page_limit)
     if "pageToken" in query:

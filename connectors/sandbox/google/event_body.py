@@ -30,7 +30,7 @@ _READ_ONLY = {
 
 
 def new_event(store: Store, calendar: Calendar, body: Mapping[str, Any], actor: Actor) -> Event:
-    """Make the event that an insert asks for.
+    """Create the event that an insert asks for.
 
     Raises:
         Refusal: a field makes no sense, or the id is taken.
@@ -158,7 +158,7 @@ def merge(event: Event, body: Mapping[str, Any]) -> Event:
 def ask_for_conference(
     store: Store, calendar: Calendar, event: Event, body: Mapping[str, Any], version: int
 ) -> None:
-    """Do what a body says about the conference; without version 1 it is not even looked at."""
+    """Apply the conference part of a body; ignored unless conferenceDataVersion is 1."""
     if version != 1 or "conferenceData" not in body:
         return
     asked = body["conferenceData"]

@@ -36,7 +36,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """Write the error as the Calendar API does."""
+        """Return the error as the Calendar API does."""
         detail = {
             "domain": _DOMAINS.get(self.reason, "global"),
             "reason": self.reason,
@@ -84,15 +84,15 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Ask for one."""
+        """Add a fault."""
         self._faults.append(fault)
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         self._faults.clear()
 
     def take(self, operation: str) -> Fault | None:
-        """Give the fault that this call meets, and use it up."""
+        """Return the fault that this call meets, and use it up."""
         for fault in self._faults:
             if fault.operation not in {"*", operation}:
                 continue
@@ -136,7 +136,7 @@ class Journal:
     def write(
         self, at: datetime, kind: str, calendar_id: str = "", event_id: str = "", **detail: Any
     ) -> None:
-        """Write an effect down."""
+        """Append an effect."""
         effect = Effect(at.isoformat(), kind, calendar_id, event_id, detail)
         self.effects.append(effect)
         if self._file is not None:

@@ -89,7 +89,7 @@ class GoogleSandbox:
         return {"GOOGLE_CALENDAR_API_URL": self.url}
 
     def credential(self) -> dict[str, Any]:
-        """Make an account to develop with, and give its credential's document."""
+        """Create an account to develop with, and give its credential's document."""
         if DEVELOPER not in self.store.accounts:
             self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
         return self.authority.authorized_user(DEVELOPER)
@@ -189,7 +189,7 @@ def _refuse(refusal: Refusal) -> web.Response:
 async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
     request: web.BaseRequest, fault: Fault, work: Callable[[], web.Response]
 ) -> web.StreamResponse:
-    """Let a call go wrong in the way that was asked for."""
+    """Fail a call in the requested way."""
     done = work() if fault.does_work else None
     fault.met.set()
     if fault.delay_s:
@@ -225,7 +225,7 @@ def _cut(request: web.BaseRequest) -> web.Response:
 async def _write(
     request: web.BaseRequest, response: web.Response, pieces: list[bytes], size_bytes: int, pause_s: float
 ) -> web.StreamResponse:
-    """Write an answer in pieces; where they are fewer than announced, close the connection."""
+    """Send an answer in pieces; close the connection if they are fewer than announced."""
     stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
     stream.content_length = size_bytes
     await stream.prepare(request)

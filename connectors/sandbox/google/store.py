@@ -117,7 +117,7 @@ class Store:
         )
 
     def render(self, calendar: Calendar, event: Event, zone: ZoneInfo | None = None) -> Event:
-        """Show an event as the API does; a pending conference comes a step nearer."""
+        """Return an event as the API does; each read brings a pending conference one step nearer."""
         shown = deepcopy(event)
         for name in ("start", "end", "originalStartTime"):
             if "dateTime" in shown.get(name, {}):
@@ -132,7 +132,7 @@ class Store:
 
 
 def complete_conference(event: Event) -> None:
-    """Let the conference that was asked for be there."""
+    """Complete the conference that was requested."""
     request = event["conferenceData"]["createRequest"]
     request["status"] = {"statusCode": "success"}
     code = "-".join((event["id"] * 3)[at : at + 3] for at in (0, 3, 6))
@@ -146,12 +146,12 @@ def complete_conference(event: Event) -> None:
 
 
 def write_time(instant: datetime, zone: ZoneInfo) -> str:
-    """Write an instant as the API does, `Z` where the zone is at UTC."""
+    """Return an instant as the API does, `Z` where the zone is at UTC."""
     return instant.astimezone(zone).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def moment(time: Mapping[str, Any], zone: ZoneInfo) -> datetime:
-    """Give an event's start or end as an instant; days are days of the calendar's zone."""
+    """Return an event's start or end as an instant; days are days of the calendar's zone."""
     if "date" in time:
         return midnight(date.fromisoformat(time["date"]), zone)
     return datetime.fromisoformat(time["dateTime"]).astimezone(UTC)
@@ -186,7 +186,7 @@ def occurrences(
 
 
 def instance(calendar: Calendar, occurrence: Occurrence) -> Event:
-    """Show one occurrence of a recurring event as an event of its own."""
+    """Return one occurrence of a recurring event as an event of its own."""
     event = deepcopy(occurrence.event)
     if occurrence.instance_id is None:
         return event
@@ -218,7 +218,7 @@ def find_event(calendar: Calendar, event_id: str) -> Event:
 
 
 def is_busy(calendar: Calendar, event: Event) -> bool:
-    """Whether an event takes up its calendar's owner."""
+    """Return whether an event takes up its calendar's owner."""
     declined = any(
         guest.get("email") == calendar.owner and guest.get("responseStatus") == "declined"
         for guest in event.get("attendees", ())

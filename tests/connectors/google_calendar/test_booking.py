@@ -110,7 +110,7 @@ async def test_whole_days_are_booked_and_conflict_too(desk: Desk) -> None:
     assert not {f"{DAY}", f"{DAY + timedelta(days=1)}"} & set(offered)
 
 
-async def test_a_calendar_in_an_unknown_zone_is_booked_in_the_zone_that_the_job_names(desk: Desk) -> None:
+async def test_calendar_in_an_unknown_zone_is_booked_in_the_jobs_zone(desk: Desk) -> None:
     for _ in range(3):
         desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Mars/Phobos", "items": []}'))
 
@@ -174,8 +174,8 @@ async def test_a_cut_call_is_repeated_with_one_event(desk: Desk, operation: str,
     assert "confirmed" == desk.events[0]["status"]
 
 
-async def killed_after_claiming(desk: Desk, key: str) -> None:
-    """Let a job's worker die when its claim is there, and before it looks again."""
+async def killed_after_hold(desk: Desk, key: str) -> None:
+    """Let a job's worker die when its hold is there, and before it looks again."""
     desk.google.faults.add(Fault("events.list", skip=1, until=asyncio.Event()))
     working = asyncio.create_task(desk("book_appointment", key=key, **VISIT))
     while not desk.events:
@@ -186,8 +186,8 @@ async def killed_after_claiming(desk: Desk, key: str) -> None:
     await asyncio.gather(working, return_exceptions=True)
 
 
-async def test_a_claim_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk) -> None:
-    await killed_after_claiming(desk, "k")
+async def test_a_hold_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk) -> None:
+    await killed_after_hold(desk, "k")
 
     with pytest.raises(Conflict):
         await desk("book_appointment", key="other", **VISIT)
@@ -197,8 +197,8 @@ async def test_a_claim_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_claim_left_behind_for_long_is_removed_by_who_books_the_time(desk: Desk) -> None:
-    await killed_after_claiming(desk, "k")
+async def test_a_hold_left_behind_for_long_is_removed_by_who_books_the_time(desk: Desk) -> None:
+    await killed_after_hold(desk, "k")
     (left,) = desk.events
     left["created"] = "2026-01-01T00:00:00.000Z"
 
@@ -209,14 +209,14 @@ async def test_a_claim_left_behind_for_long_is_removed_by_who_books_the_time(des
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_claim_of_a_better_rank_that_is_seen_late_wins_or_loses_for_all_alike(desk: Desk) -> None:
+async def test_a_better_ranked_hold_seen_late_leaves_one_winner(desk: Desk) -> None:
     """Two have both created, and each has looked before the other decides; only one is confirmed."""
     together = asyncio.Event()
     desk.google.faults.add(Fault("events.patch", until=together, times=2))
     first = asyncio.create_task(desk("book_appointment", key="a", **VISIT))
     while desk.calls("events.patch") == 0:
         await asyncio.sleep(0.005)
-    # The first stands right before its confirmation. The second claims the time behind its back.
+    # The first stands right before its confirmation. The second holds the time behind its back.
     rival = desk.events[0]["id"]
     desk.google.store.calendars[OWNER].events[rival]["created"] = "2999-01-01T00:00:00.000Z"
     desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Europe/Istanbul", "items": []}'))
@@ -263,7 +263,7 @@ async def test_a_booking_lost_before_may_be_tried_again_under_its_key(desk: Desk
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_failure_after_the_claim_leaves_nothing_behind(desk: Desk) -> None:
+async def test_a_failure_after_the_hold_leaves_nothing_behind(desk: Desk) -> None:
     desk.google.faults.add(Fault("events.list", skip=1, status=503))
 
     with pytest.raises(Unavailable):
@@ -352,10 +352,8 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
     assert all(one[1] <= other[0] for one, other in pairwise(times))
 
 
-async def test_more_claims_than_a_key_may_lay_are_refused(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(booking, "MAX_CLAIMS", 2)
+async def test_more_holds_than_a_key_may_lay_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(booking, "MAX_HOLDS", 2)
     for _ in range(2):
         desk.google.faults.add(Fault("events.list", skip=1, status=503))
         with pytest.raises(Unavailable):

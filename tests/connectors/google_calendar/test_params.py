@@ -26,7 +26,7 @@ def refused(action: str, params: dict[str, Any]) -> list[str]:
     return [detail.field for detail in caught.value.details]
 
 
-def test_what_is_said_of_people_is_marked_personal_and_ids_and_times_are_not() -> None:
+def test_parameters_about_people_are_personal_and_ids_and_times_are_not() -> None:
     marked = {
         name
         for action in google_calendar.actions.values()
@@ -41,10 +41,10 @@ def test_an_events_people_are_masked_and_its_place_in_the_calendar_is_not() -> N
     params = {**EVENT, "summary": "Check-up, Ada Lovelace", "attendees": ["ada@lovelace.example"]}
     personal = google_calendar.actions["create_event"].signature.personal(params)
 
-    line = personal.mask({"event": "claim left behind", "event_id": "visit00001", "minutes": 30})
+    line = personal.mask({"event": "hold left behind", "event_id": "visit00001", "minutes": 30})
     told = personal.mask("invited ada@lovelace.example to Check-up, Ada Lovelace")
 
-    assert {"event": "claim left behind", "event_id": "visit00001", "minutes": 30} == line
+    assert {"event": "hold left behind", "event_id": "visit00001", "minutes": 30} == line
     assert f"invited {MASK} to {MASK}" == told
 
 
@@ -69,7 +69,7 @@ def test_every_action_of_the_contract_is_there_with_its_effect() -> None:
 
 
 @pytest.mark.parametrize("action", list(google_calendar.actions))
-def test_every_action_has_a_schema_a_description_and_an_example_that_is_accepted(action: str) -> None:
+def test_every_action_has_a_schema_a_description_and_a_valid_example(action: str) -> None:
     declared = google_calendar.actions[action]
 
     assert declared.description.endswith(".")
