@@ -16,6 +16,7 @@ MODULES = [
     "connectors.sdk.auth",
     "connectors.sdk.errors",
     "connectors.sdk.paginate",
+    "connectors.sdk.phone",
     "connectors.sdk.testing",
 ]
 
