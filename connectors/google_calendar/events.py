@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,7 +33,7 @@ from connectors.google_calendar.params import (
     RescheduleEvent,
     UpdateEvent,
 )
-from connectors.google_calendar.rrule import write_lines
+from connectors.google_calendar.rrule import names_local_times, write_lines
 from connectors.google_calendar.zones import instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound
@@ -84,7 +85,7 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     if params.attendees:
         body["attendees"] = guests_of(params.attendees)
     if params.recurrence is not None:
-        body["recurrence"] = write_lines(params.recurrence, None if span.is_all_day else span.zone)
+        body["recurrence"] = write_lines(params.recurrence, span.start, span.zone)
     if params.meet:
         body["conferenceData"] = conference_request(event_id)
     request = events().insert(
@@ -134,8 +135,8 @@ async def update_event(params: UpdateEvent, ctx: Ctx) -> EventDetails:
             if not span.is_like(old):
                 body |= span.body(replacing=True)
         if params.recurrence is not None:
-            zone = None if span.is_all_day else span.zone or await calendar_zone(api, params.calendar_id)
-            body["recurrence"] = write_lines(params.recurrence, zone)
+            zone = await _recurrence_zone(params, api, span)
+            body["recurrence"] = write_lines(params.recurrence, span.start, zone)
         return body
 
     event = await _patch(api, params, change, notify=params.notify, conference=params.meet is not None)
@@ -313,3 +314,11 @@ async def _refuse_taken(
     others = tuple(event for event in found.events if not is_itself(event))
     if others:
         raise await taken(api, calendar_id, span, InTheWay(others, found.zone))
+
+
+async def _recurrence_zone(params: UpdateEvent, api: CalendarApi, span: Span) -> ZoneInfo | None:
+    if span.is_all_day or span.zone is not None:
+        return span.zone
+    if params.recurrence is not None and names_local_times(params.recurrence):
+        return await calendar_zone(api, params.calendar_id)
+    return ZoneInfo("UTC")

@@ -20,7 +20,7 @@ LAST_YEAR: Final = 2199
 
 _TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+    r"(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
 
 
@@ -76,7 +76,7 @@ def _start_of(day: date, hour: int, minute: int, second: int, offset: str | None
     start += timedelta(hours=hour, minutes=minute, seconds=second)
     if offset is None or offset in "Zz":
         return start
-    hours, minutes = int(offset[1:3]), int(offset[4:6])
+    hours, minutes = int(offset[1:3]), int(offset[-2:])
     if hours > 23 or minutes > 59:
         raise ValueError
     shift = timedelta(hours=hours, minutes=minutes)

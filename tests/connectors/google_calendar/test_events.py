@@ -341,6 +341,25 @@ async def test_a_timed_event_becomes_all_day_and_timed_again(desk: Desk) -> None
     assert (False, "2026-03-10T10:00:00+03:00") == (timed["all_day"], timed["end"])
 
 
+async def test_moved_event_keeps_the_zone_of_its_end(desk: Desk) -> None:
+    event_id = (await desk("create_event", **VISIT))["event_id"]
+    stored(desk, event_id)["end"]["timeZone"] = "America/New_York"
+
+    await desk("reschedule_event", event_id=event_id, start="2026-03-10T15:00")
+
+    event = stored(desk, event_id)
+    assert ("Europe/Istanbul", "America/New_York") == (event["start"]["timeZone"], event["end"]["timeZone"])
+
+
+@pytest.mark.parametrize("line", ["EXDATE:20260310", "EXDATE;VALUE=DATE:20260310"])
+async def test_a_bare_day_excludes_its_occurrence_of_a_timed_series(desk: Desk, line: str) -> None:
+    await desk("create_event", **VISIT, recurrence=["RRULE:FREQ=DAILY;COUNT=3", line])
+
+    listed = await desk("list_events", range_start="2026-03-01T00:00Z")
+
+    assert ["2026-03-09", "2026-03-11"] == [each["start"][:10] for each in listed["events"]]
+
+
 async def test_an_event_is_not_in_its_own_way_and_others_are(desk: Desk) -> None:
     event_id = (await desk("create_event", **VISIT))["event_id"]
     await desk("create_event", **VISIT | {"start": "2026-03-09T11:00"})
