@@ -20,10 +20,17 @@ from connectors.sdk.http.status import is_error
 if TYPE_CHECKING:
     import httpx
 
+    from connectors.sdk.http.client import HttpClient
+
 #: Seconds for one call. Google mostly answers in a fifth of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 10.0
 
 Ctx = Context[GoogleCredential]
+
+
+def is_repeat(ctx: Ctx) -> bool:
+    """Return whether an earlier attempt under this key may have had its effect."""
+    return ctx.is_repeat or ctx.attempt > 1
 
 
 class _NoTransport:
@@ -71,9 +78,14 @@ class CalendarApi:
     event = await api.send(events().get(calendarId="primary", eventId=event_id))
     """
 
-    def __init__(self, ctx: Ctx) -> None:
-        self._http = ctx.http.at(api_url())
+    def __init__(self, ctx: Ctx, http: "HttpClient | None" = None) -> None:
+        self._ctx = ctx
+        self._http = (http or ctx.http).at(api_url())
         self._auth = ctx.credential.auth(ctx.http)
+
+    def compensating(self) -> "CalendarApi":
+        """Return the API for calls that take back what this job did; they pass pauses and the deadline."""
+        return CalendarApi(self._ctx, self._ctx.http.compensation())
 
     async def send(self, request: Any, *, etag: str | None = None) -> dict[str, Any]:
         """Send a request that the client has built, and give its answer.

@@ -90,17 +90,22 @@ async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
     return zone_of(answer, None)
 
 
+def known_zone(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo | None:
+    """Return the time zone that a listing of events names, or another if that one is not known."""
+    name = str(listing.get("timeZone"))
+    return zone_named(name) if name in zone_names() else otherwise
+
+
 def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
     """Return the time zone that a listing of events names.
 
     Args:
-        otherwise: where the tzdata package does not know that one.
+        otherwise: if the tzdata package does not know that one.
 
     Raises:
         InvalidParams: neither is known; the job has to name one.
     """
-    name = str(listing.get("timeZone"))
-    zone = zone_named(name) if name in zone_names() else otherwise
+    zone = known_zone(listing, otherwise)
     if zone is None:
         raise invalid("time_zone", "is required: the calendar's own zone is not a known one")
     return zone

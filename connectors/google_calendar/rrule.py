@@ -109,6 +109,30 @@ def names_days(lines: Sequence[str]) -> bool:
     return any(";BY" in line for line in lines)
 
 
+def with_count(line: str, count: int) -> str:
+    """Return a rule that ends after so many occurrences; another line as it is."""
+    return _map_part(line, "COUNT", lambda _: str(max(count, 1)))
+
+
+def with_until(line: str, start: date | datetime) -> str:
+    """Return a rule that ends right before an occurrence; another line as it is."""
+    if not line.startswith("RRULE:"):
+        return line
+    kept = [part for part in line.split(";") if not part.startswith(("UNTIL=", "COUNT="))]
+    if isinstance(start, datetime):
+        last = f"{start.astimezone(UTC) - timedelta(seconds=1):%Y%m%dT%H%M%SZ}"
+    else:
+        last = f"{start - timedelta(days=1):%Y%m%d}"
+    return ";".join([*kept, f"UNTIL={last}"])
+
+
+def count_before(lines: Sequence[str], start: date | datetime) -> int:
+    """Return how many excluded occurrences lie before a start; a COUNT counts them, too."""
+    texts = [text for line in lines if line.startswith("EXDATE") for text in _moments_of(line)]
+    first = f"{start.astimezone(UTC) if isinstance(start, datetime) else start:%Y%m%dT%H%M%SZ}"
+    return sum(text < first[: len(text)] for text in texts)
+
+
 def _moments_of(line: str) -> list[str]:
     if (found := _DATES.fullmatch(line)) is not None:
         return found[3].split(",")
@@ -117,7 +141,7 @@ def _moments_of(line: str) -> list[str]:
 
 def _write_line(line: str, start: date | datetime, zone: ZoneInfo | None) -> str:
     if line.startswith("RRULE:"):
-        return _map_until(line, lambda text: _write_until(text, zone))
+        return _map_part(line, "UNTIL", lambda text: _write_until(text, zone))
     found = _DATES.fullmatch(line)
     assert found is not None
     named = _zone_of(found[2]) or zone
@@ -125,10 +149,13 @@ def _write_line(line: str, start: date | datetime, zone: ZoneInfo | None) -> str
     return f"{found[1]}{';VALUE=DATE' if zone is None else ''}:{','.join(texts)}"
 
 
-def _map_until(line: str, change: Callable[[str], str]) -> str:
+def _map_part(line: str, name: str, change: Callable[[str], str]) -> str:
+    if not line.startswith("RRULE:"):
+        return line
     parts = line.removeprefix("RRULE:").split(";")
+    prefix = f"{name}="
     return "RRULE:" + ";".join(
-        "UNTIL=" + change(part[6:]) if part.startswith("UNTIL=") else part for part in parts
+        prefix + change(part.removeprefix(prefix)) if part.startswith(prefix) else part for part in parts
     )
 
 
@@ -156,7 +183,7 @@ def _write_occurrence(
 
 def _shift_line(line: str, shift: timedelta, zone: ZoneInfo | None) -> str:
     if line.startswith("RRULE:"):
-        return _map_until(line, lambda text: _shift_moment(text, shift, zone))
+        return _map_part(line, "UNTIL", lambda text: _shift_moment(text, shift, zone))
     found = _DATES.fullmatch(line)
     if found is None:
         return line
