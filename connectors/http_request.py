@@ -28,9 +28,10 @@ from pydantic_core import from_json
 from connectors.sdk.connector import Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
+from connectors.sdk.errors import InvalidParams
 from connectors.sdk.http.address import read_host, read_url
 from connectors.sdk.http.charset import charset_of
-from connectors.sdk.http.request import TRANSPORT_HEADERS, encode_query, header_fault, invalid
+from connectors.sdk.http.request import TRANSPORT_HEADERS, encode_query, header_fault
 from connectors.sdk.http.status import is_error, status_error
 from connectors.sdk.personal import Personal
 from schemas.error import Code
@@ -286,11 +287,11 @@ async def request(params: RequestParams, ctx: Context[HttpCredential]) -> HttpRe
     admission = credential.headers()
     headers = dict(params.headers)
     if credential.header is not None and credential.header.lower() in {name.lower() for name in headers}:
-        raise invalid("headers", f"{credential.header} is the credential's")
+        raise InvalidParams.field("headers", f"{credential.header} is the credential's")
     if params.method in {"POST", "PATCH"}:
         name = credential.idempotency_header or "Idempotency-Key"
         if name.lower() in {given.lower() for given in headers}:
-            raise invalid("headers", f"{name} is made of the job's idempotency_key")
+            raise InvalidParams.field("headers", f"{name} is made of the job's idempotency_key")
         headers[name] = _header_of(ctx.idempotency_key)
     if params.has_json and "content-type" not in {given.lower() for given in headers}:
         headers["Content-Type"] = "application/json"

@@ -1,4 +1,4 @@
-"""The wire as AsyncAPI 3.1: what a publisher sends and gets, with the actions of a worker's connectors.
+"""The wire as AsyncAPI 3.1: what a publisher sends and receives, with the actions of a worker's connectors.
 
 AsyncAPI's schemas are JSON Schema draft 7 and a bit: `$defs` move to the components, `prefixItems` is
 `items`, and pydantic's `discriminator` object, which would be invalid there, is left out (the `oneOf`
@@ -20,10 +20,10 @@ _REFS: Final = "#/components/schemas/"
 #: The AMQP properties that matter, as AsyncAPI shows them: headers.
 _JOB_PROPERTIES: Final = {
     "replyTo": {"type": "string", "description": "The property reply_to: your queue; absent, no reply."},
-    "correlationId": {"type": "string", "description": "The property correlation_id, given back."},
+    "correlationId": {"type": "string", "description": "The property correlation_id, returned in the reply."},
     "messageId": {
         "type": "string",
-        "description": "The property message_id: the id, where the body has none.",
+        "description": "The property message_id: the id, if the body has none.",
     },
     "traceparent": {"type": "string", "description": "W3C trace context."},
 }
@@ -31,7 +31,7 @@ _JOB_PROPERTIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ActionFacts:
-    """What the document says of one action."""
+    """What the document says about one action."""
 
     connector: str
     action: str
@@ -42,7 +42,7 @@ class ActionFacts:
 
 
 def asyncapi(actions: Iterable[ActionFacts] = (), *, prefix: str = "connectors") -> dict[str, Any]:
-    """Describe the wire; with actions, a message for each job and each answer of theirs, too."""
+    """Return the document; with actions, it has a message for each of their jobs and replies, too."""
     schemas: dict[str, Any] = {}
     for name, model, mode in (("Job", Job, "validation"), ("Result", Result, "serialization")):
         _add(schemas, name, _schema_of(model, mode))
@@ -51,8 +51,8 @@ def asyncapi(actions: Iterable[ActionFacts] = (), *, prefix: str = "connectors")
     schemas["Job"]["required"].remove("id")
     jobs: dict[str, Any] = {"job": _message("A job", "Job", headers=_JOB_PROPERTIES)}
     replies: dict[str, Any] = {
-        "result": _message("What became of it", "Result", type_name=RESULT_TYPE),
-        "progress": _message("How far it is; best effort", "Progress", type_name=PROGRESS_TYPE),
+        "result": _message("The result of a job", "Result", type_name=RESULT_TYPE),
+        "progress": _message("How far a job has come; best effort", "Progress", type_name=PROGRESS_TYPE),
     }
     for facts in actions:
         _add_action(schemas, jobs, replies, facts)
@@ -62,8 +62,8 @@ def asyncapi(actions: Iterable[ActionFacts] = (), *, prefix: str = "connectors")
         "info": {
             "title": "connectors-service",
             "version": "1",
-            "description": "Connector-action jobs, and their answers. The document is written from the worker's "
-            "side: it receives jobs, and sends replies.",
+            "description": "Connector-action jobs and their replies. The document is written from the worker's "
+            "side: it receives jobs and sends replies.",
         },
         "defaultContentType": "application/json",
         "channels": {
@@ -77,7 +77,7 @@ def asyncapi(actions: Iterable[ActionFacts] = (), *, prefix: str = "connectors")
         "operations": {
             "runJob": {
                 "action": "receive",
-                "summary": "Run a job, and answer it.",
+                "summary": "Run a job and send its reply.",
                 "channel": {"$ref": "#/channels/jobs"},
                 "messages": [{"$ref": f"#/channels/jobs/messages/{name}"} for name in jobs],
                 "bindings": {"amqp": {"ack": True, "bindingVersion": "0.3.0"}},
@@ -98,7 +98,7 @@ def asyncapi(actions: Iterable[ActionFacts] = (), *, prefix: str = "connectors")
 def _jobs_channel(messages: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {
         "address": "{connector}.{action}",
-        "description": "The routing key; append `.bulk` for work that nobody waits for.",
+        "description": "The routing key; append `.bulk` for work that no caller waits for.",
         "parameters": {
             "connector": {"description": "As the job names it."},
             "action": {"description": "As the job names it."},
@@ -134,7 +134,7 @@ def _add_action(
     summary = (facts.description.strip().splitlines() or [name])[0]
     jobs[f"{name}.job"] = _message(summary, f"{name}.job", headers=_JOB_PROPERTIES, name=name)
     replies[f"{name}.result"] = _message(
-        f"The answer to {name}", f"{name}.result", type_name=RESULT_TYPE, name=name
+        f"The reply of {name}", f"{name}.result", type_name=RESULT_TYPE, name=name
     )
 
 
@@ -168,7 +168,7 @@ def _schema_of(model: type[BaseModel], mode: Any) -> dict[str, Any]:
 
 
 def _add(schemas: dict[str, Any], name: str, schema: Mapping[str, Any]) -> None:
-    """Put a schema and its definitions among the components, each under a name of its own."""
+    """Add a schema and its definitions to the components, each under a name of its own."""
     parts = dict(schema)
     for part, definition in parts.pop("$defs", {}).items():
         schemas[f"{name}.{_plain(part)}"] = _draft7(definition, name)
@@ -196,5 +196,5 @@ def _draft7(part: Any, owner: str) -> Any:
 
 
 def _plain(name: str) -> str:
-    """Keep to the letters that a component's name may have."""
+    """Return a name with only the letters that a component may have."""
     return "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in name)

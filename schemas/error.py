@@ -1,4 +1,4 @@
-"""The closed list of error codes: what each means, who mends it, what an agent may say."""
+"""The closed list of error codes: what each means, how to fix it, what an agent may say."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Code(StrEnum):
 
     @property
     def facts(self) -> "CodeFacts":
-        """Look up this code's row of the table."""
+        """Return this code's row of the table."""
         return CODES[self]
 
 
@@ -60,26 +60,26 @@ class CodeFacts:
     category: Category
     #: What the code means, for the developer who meets it.
     meaning: str
-    #: Who can mend it, and how: the sentence an operator's listing prints.
-    mender: str
+    #: Who can fix it, and how: the sentence an operator's listing prints.
+    resolution: str
     #: What an agent may read out, by language.
     say: Mapping[str, str]
-    #: Can sending the same job again help? The worker itself tries these again, too.
+    #: Whether sending the same job again can help. The worker itself retries these, too.
     retryable: bool = False
-    #: Is the job kept as a dead letter even where a live caller was told?
-    parked: bool = False
+    #: Whether the job is dead-lettered even if a live caller got the reply.
+    dead_lettered: bool = False
 
 
 def _facts(
     category: Category,
     meaning: str,
-    mender: str,
+    resolution: str,
     say: dict[str, str],
     *,
     retryable: bool = False,
-    parked: bool = False,
+    dead_lettered: bool = False,
 ) -> CodeFacts:
-    return CodeFacts(category, meaning, mender, MappingProxyType(say), retryable, parked)
+    return CodeFacts(category, meaning, resolution, MappingProxyType(say), retryable, dead_lettered)
 
 
 _CALLER, _CREDENTIAL, _PROVIDER, _WORKER = (
@@ -107,7 +107,7 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         Code.INVALID_MESSAGE: _facts(
             _CALLER,
             "The message is not a job: its syntax, a field or a property is wrong.",
-            "The publisher: mend the message; `message` and `details` say where.",
+            "The publisher: fix the message; `message` and `details` say where.",
             _NOT_UNDERSTOOD,
         ),
         Code.MESSAGE_TOO_LARGE: _facts(
@@ -128,25 +128,25 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         Code.CONNECTOR_NOT_FOUND: _facts(
             _CALLER,
             "No worker runs a connector of this name.",
-            "The publisher: mend the name, or the operator: enable the connector.",
+            "The publisher: fix the name, or the operator: enable the connector.",
             {"en": "I'm not able to do that here.", "tr": "Bunu buradan yapamıyorum."},
         ),
         Code.ACTION_NOT_FOUND: _facts(
             _CALLER,
             "The connector has no action of this name.",
-            "The publisher: mend the name; `connectors list` shows what there is.",
+            "The publisher: fix the name; `connectors list` shows the actions.",
             {"en": "I'm not able to do that here.", "tr": "Bunu buradan yapamıyorum."},
         ),
         Code.INVALID_PARAMS: _facts(
             _CALLER,
             "The parameters do not fit the action.",
-            "The publisher: mend what `details` names; `connectors describe` shows the schema.",
+            "The publisher: fix what `details` names; `connectors describe` shows the schema.",
             {"en": "Some of the details don't look right.", "tr": "Bazı bilgiler doğru görünmüyor."},
         ),
         Code.TENANT_FORBIDDEN: _facts(
             _CALLER,
             "The broker user that published the job may not act for its tenant.",
-            "The operator: CONNECTORS_PUBLISHERS says which user speaks for whom.",
+            "The operator: CONNECTORS_PUBLISHERS says which user acts for which tenants.",
             {"en": "I'm not allowed to do that.", "tr": "Bunu yapma yetkim yok."},
         ),
         Code.IDEMPOTENCY_CONFLICT: _facts(
@@ -160,7 +160,7 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.DEADLINE_EXCEEDED: _facts(
             _CALLER,
-            "The job's deadline came before its answer; `data.outcome` says what is known.",
+            "The job's deadline passed before its result; `data.outcome` says what is known.",
             "The publisher: send it again with a later deadline and the same key.",
             {"en": "That took too long.", "tr": "Bu işlem çok uzun sürdü."},
         ),
@@ -172,8 +172,8 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.CREDENTIAL_INVALID: _facts(
             _CREDENTIAL,
-            "The credential is malformed, or the provider refuses it.",
-            "The operator: `connectors credentials check`, then put a good one.",
+            "The credential is malformed, or the provider rejected it.",
+            "The operator: `connectors credentials check`, then put a valid one.",
             _NO_ACCESS,
         ),
         Code.CREDENTIAL_DENIED: _facts(
@@ -184,20 +184,20 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.PERMISSION_DENIED: _facts(
             _PROVIDER,
-            "The provider knows the account and does not let it do this.",
+            "The provider knows the account, and the account may not do this.",
             "The account's administrator at the provider.",
             {"en": "I don't have permission to do that.", "tr": "Bunu yapmak için iznim yok."},
         ),
         Code.NOT_FOUND: _facts(
             _PROVIDER,
-            "The provider does not know what the job names.",
-            "The publisher: mend the id or name.",
+            "The provider has nothing with the id or name that the job gives.",
+            "The publisher: fix the id or name.",
             {"en": "I couldn't find that.", "tr": "Bunu bulamadım."},
         ),
         Code.CONFLICT: _facts(
             _PROVIDER,
-            "It collides with what is there already, or was taken back.",
-            "The publisher: choose otherwise; `data` may hold alternatives.",
+            "It conflicts with something that exists, or was undone.",
+            "The publisher: choose another one; `data` may hold alternatives.",
             {
                 "en": "That isn't possible because something else is already there.",
                 "tr": "Orada zaten başka bir şey olduğu için bu mümkün değil.",
@@ -205,14 +205,14 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.REJECTED: _facts(
             _PROVIDER,
-            "The provider's own validation refuses it.",
-            "The publisher: mend what `details` names.",
+            "The provider's own validation rejected it.",
+            "The publisher: fix what `details` names.",
             {"en": "The other system didn't accept that.", "tr": "Diğer sistem bunu kabul etmedi."},
         ),
         Code.RATE_LIMITED: _facts(
             _PROVIDER,
-            "The provider asks to slow down.",
-            "Time; or the account's administrator: a larger quota.",
+            "The provider's rate limit or quota is reached.",
+            "Wait; or the account's administrator: a larger quota.",
             {
                 "en": "The system is very busy right now. Please try again a little later.",
                 "tr": "Sistem şu anda çok yoğun. Lütfen biraz sonra tekrar deneyin.",
@@ -222,7 +222,7 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         Code.UNAVAILABLE: _facts(
             _PROVIDER,
             "The provider cannot be reached or is failing.",
-            "Time; the worker tried again by itself.",
+            "Wait; the worker retried already.",
             {
                 "en": "The system isn't responding right now. Please try again a little later.",
                 "tr": "Sistem şu anda yanıt vermiyor. Lütfen biraz sonra tekrar deneyin.",
@@ -231,8 +231,8 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.TIMEOUT: _facts(
             _PROVIDER,
-            "The action did not end in its time.",
-            "Time; the worker tried again by itself.",
+            "The action did not end within its timeout.",
+            "Wait; the worker retried already.",
             {
                 "en": "The system is taking too long to respond. Please try again a little later.",
                 "tr": "Sistemin yanıtı çok uzun sürüyor. Lütfen biraz sonra tekrar deneyin.",
@@ -241,13 +241,13 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.OUTCOME_UNKNOWN: _facts(
             Category.UNKNOWN,
-            "A write may or may not have happened, and cannot be found out.",
+            "A write may or may not have happened, and the worker cannot find out.",
             "The operator: look at the provider, then `connectors dead resolve`.",
             {
                 "en": "I can't tell yet whether that went through, so please let me have someone check.",
                 "tr": "İşlemin gerçekleşip gerçekleşmediğini henüz bilemiyorum, bir arkadaşım kontrol etsin.",
             },
-            parked=True,
+            dead_lettered=True,
         ),
         Code.RESULT_TOO_LARGE: _facts(
             _WORKER,
@@ -260,31 +260,31 @@ CODES: Mapping[Code, CodeFacts] = MappingProxyType(
         ),
         Code.CONNECTOR_ERROR: _facts(
             _WORKER,
-            "The connector has a bug: it raised what it does not declare, or returned rubbish.",
+            "The connector has a bug: it raised an undeclared error, or returned an invalid result.",
             "The connector's author: the worker's log has the traceback under the job's id.",
             _OUR_FAULT,
-            parked=True,
+            dead_lettered=True,
         ),
         Code.DELIVERY_LIMIT: _facts(
             _WORKER,
             "Workers died on this job too often.",
-            "The operator: find out why, then `connectors dead replay`.",
+            "The operator: find the cause, then `connectors dead replay`.",
             _OUR_FAULT,
-            parked=True,
+            dead_lettered=True,
         ),
         Code.INTERNAL_ERROR: _facts(
             _WORKER,
             "The worker has a bug.",
-            "Us: the worker's log has the traceback under the job's id.",
+            "The worker's developers: its log has the traceback under the job's id.",
             _OUR_FAULT,
-            parked=True,
+            dead_lettered=True,
         ),
     }
 )
 
 
 def say(code: Code, locale: str) -> str:
-    """Choose the sentence an agent may read out, in the locale's language or else in English."""
+    """Return the sentence an agent may read out, in the locale's language or else in English."""
     sentences = code.facts.say
     return sentences.get(locale.split("-", maxsplit=1)[0].lower(), sentences["en"])
 

@@ -1,4 +1,4 @@
-"""A job as it comes over the wire, and the strict reading of its bytes."""
+"""A job as it comes over the wire, and the strict parser of its bytes."""
 
 import json
 import re
@@ -22,13 +22,13 @@ from schemas.error import Code, Detail
 
 #: The version of the contract that this code speaks.
 VERSION: Final = 1
-#: The largest body a worker takes unless told otherwise.
+#: The largest body a worker takes by default.
 MAX_BODY_BYTES: Final = 1024 * 1024
 #: Objects and arrays inside one another, the body itself counted.
 MAX_DEPTH: Final = 64
 #: Entries of `metadata`.
 MAX_METADATA: Final = 16
-#: How many faults one answer names; a hostile body could hold a million.
+#: How many faults one reply names; a hostile body could hold a million.
 MAX_DETAILS: Final = 10
 
 ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -50,13 +50,13 @@ _RFC3339 = re.compile(
 
 
 def parse_instant(text: object) -> datetime:
-    """Read an RFC 3339 date-time with offset, as UTC.
+    """Return an RFC 3339 date-time with offset as UTC.
 
     A leap second (`:60`) is the start of the next minute. Stricter than pydantic, which takes
     `"1700000000"` for a time, too.
 
     Raises:
-        ValueError: it is anything else, or lies outside the years 1 to 9999.
+        ValueError: the text is anything else, or lies outside the years 1 to 9999.
     """
     if not isinstance(text, str) or not _RFC3339.fullmatch(text):
         raise ValueError("must be an RFC 3339 date-time with offset, such as 2026-03-08T15:00:00+01:00")
@@ -107,26 +107,30 @@ class Job(BaseModel):
         frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, title="connectors job"
     )
 
-    version: Literal[1] = Field(default=1, description="Of this contract.")
-    id: JobId = Field(description="The job. May come as the property message_id instead; the body's wins.")
+    version: Literal[1] = Field(default=1, description="The version of this contract.")
+    id: JobId = Field(
+        description="The job's id. May come as the property message_id instead; the body's wins."
+    )
     connector: Name = Field(description="What to run; the body decides, not the routing key.")
     action: Name
     params: dict[str, Any] = Field(default_factory=dict, description="The action's parameters.")
-    tenant: Scope = Field(default="default", description="On whose behalf.")
-    credential: Scope = Field(default="default", description="A name; never a secret, never a path.")
+    tenant: Scope = Field(default="default", description="The tenant that the job acts for.")
+    credential: Scope = Field(
+        default="default", description="The name of a secret; never a secret, never a path."
+    )
     idempotency_key: IdempotencyKey | None = Field(
         default=None,
         description="Same tenant, connector, action and key: the same effect, once. Default: the id.",
     )
     mode: Mode = Field(
         default="run",
-        description="undo: take back the effect of the job with this key; validate: every check, no call.",
+        description="undo: undo the effect of the job with this key; validate: every check, no call.",
     )
     progress: bool = Field(default=False, description="Also send connectors.progress messages.")
     deadline: Instant | None = Field(default=None, description="After this no call is started.")
     locale: Locale = Field(default="en", description="BCP 47; the language of error.say.")
     metadata: Annotated[dict[str, str], BeforeValidator(_few), Field(max_length=MAX_METADATA)] = Field(
-        default_factory=dict, description="Given back untouched in the reply."
+        default_factory=dict, description="Returned unchanged in the reply."
     )
 
     @property
@@ -142,11 +146,11 @@ _FIELDS: Final = frozenset(Job.model_fields)
 class JobRefused(Exception):
     """The bytes are not a job.
 
-    Holds what could be read of it all the same, so that the caller's answer finds its way.
+    Holds what could be read of it all the same, so that the reply names the job.
 
     Args:
         message: for the developer who sent it; says where, never repeats the body.
-        is_object: False when it is not even a JSON object; then it is parked, too.
+        is_object: False if it is not even a JSON object; then it is dead-lettered, too.
     """
 
     def __init__(
@@ -170,10 +174,10 @@ class JobRefused(Exception):
 
 
 def parse_job(body: bytes, *, message_id: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Job:
-    """Read a job from the bytes of a message, strictly.
+    """Parse a job from the bytes of a message, strictly.
 
     Args:
-        message_id: the AMQP property, the job's id where the body has none.
+        message_id: the AMQP property, the job's id if the body has none.
 
     Raises:
         JobRefused: MESSAGE_TOO_LARGE, UNSUPPORTED_VERSION or INVALID_MESSAGE, saying where.
@@ -198,13 +202,13 @@ def parse_job(body: bytes, *, message_id: str | None = None, max_body_bytes: int
 
 
 def refuse(message: str, *, body: bytes, message_id: str | None) -> JobRefused:
-    """Refuse a message for what is around its body, keeping of the body what names the job."""
+    """Create the refusal of a message whose properties are wrong; it keeps what names the job."""
     refusal = JobRefused(Code.INVALID_MESSAGE, message)
     return _with_remains(refusal, _salvage(body[:MAX_BODY_BYTES]), message_id)
 
 
 def describe(error: ValidationError) -> tuple[Detail, ...]:
-    """Say which fields are wrong, and how, without repeating any value; ten at most."""
+    """Return which fields are wrong, and how, without repeating any value; ten at most."""
     count = error.error_count()
     if count > 1000:  # the list itself would be huge (measured: 200,000 faults, 42 MB)
         return (Detail(field="", issue=f"{count} faults"),)
@@ -223,7 +227,7 @@ def _issue(kind: str, text: str) -> str:
 
 
 def _read_object(body: bytes, max_body_bytes: int) -> dict[str, Any]:
-    """Read one JSON object, refusing what parsers disagree about: duplicates, NaN, depth, encodings."""
+    """Parse one JSON object; refuse what parsers disagree about: duplicates, NaN, depth, encodings."""
     if len(body) > max_body_bytes:
         raise JobRefused(
             Code.MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; this worker takes {max_body_bytes}"
@@ -315,7 +319,7 @@ def _json_type(value: object) -> str:
 
 
 def _name_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give fields of the older service their names of today; two names for one field are refused."""
+    """Return the fields under their names of today; two names for one field are refused."""
     named: dict[str, Any] = {}
     unknown: list[str] = []
     came_as: dict[str, str] = {}
@@ -348,7 +352,7 @@ def _check_version(version: object) -> None:
 
 
 def _salvage(body: bytes) -> dict[str, Any]:
-    """Read leniently what was refused strictly, only to name the job in its answer."""
+    """Parse leniently what was refused strictly, only to name the job in its reply."""
     try:
         tree = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -357,7 +361,7 @@ def _salvage(body: bytes) -> dict[str, Any]:
 
 
 def _with_remains(refusal: JobRefused, fields: Mapping[str, Any], message_id: str | None) -> JobRefused:
-    """Keep what is well-formed of a refused job, so that its answer names it."""
+    """Keep what is well-formed of a refused job, so that its reply names it."""
 
     def kept(field: str, pattern: str) -> str | None:
         value = fields.get(field)
@@ -381,7 +385,7 @@ def _with_remains(refusal: JobRefused, fields: Mapping[str, Any], message_id: st
 
 
 def _can_be_written(text: str) -> bool:
-    """Say whether a text has no lone surrogate."""
+    """Return whether a text has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

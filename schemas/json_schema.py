@@ -16,14 +16,14 @@ from schemas.job import Job
 from schemas.result import Progress, Result
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-#: Where the files lie.
+#: The folder of the generated files.
 FOLDER: Final = Path(__file__).parent / "json"
 
 _MODELS: Final[dict[str, type[BaseModel]]] = {"job": Job, "result": Result, "progress": Progress}
 
 
 def documents() -> Iterator[tuple[Path, str]]:
-    """Give each file's path and what it should hold."""
+    """Yield each file's path and content."""
     for name, model in _MODELS.items():
         schema: dict[str, Any] = {"$schema": DIALECT, **model.model_json_schema(mode=_mode(model))}
         if model is Job:

@@ -1,4 +1,4 @@
-"""The answer to a job, and the progress messages that may come before it."""
+"""The reply to a job, and the progress messages that may come before it."""
 
 from datetime import datetime
 from typing import Any, Final, Literal, Self
@@ -17,12 +17,12 @@ Stage = Literal["accepted", "started", "waiting", "retrying", "note"]
 
 
 class Result(BaseModel):
-    """What became of a job: its data, or the error that says why not."""
+    """The result of a job: its data, or the error that says why it failed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null", title="connectors result")
 
     version: Literal[1] = 1
-    id: str | None = Field(description="The job's; null where nothing could be read.")
+    id: str | None = Field(description="The job's; null if nothing could be read.")
     connector: str | None
     action: str | None
     status: Literal["succeeded", "failed"]
@@ -32,7 +32,7 @@ class Result(BaseModel):
         default=0, ge=0, description="How often the action was started for this job, crashes included."
     )
     replayed: bool = Field(
-        default=False, description="The effect had happened before; data is what was stored."
+        default=False, description="Whether the effect had happened before; data is the stored result."
     )
     started_at: datetime
     finished_at: datetime
@@ -47,7 +47,7 @@ class Result(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a job has come; best effort, never to be counted on."""
+    """How far a job has come; best effort, never guaranteed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="connectors progress")
 
@@ -67,7 +67,7 @@ def error_of(
     details: tuple[Detail, ...] = (),
     data: dict[str, Any] | None = None,
 ) -> Error:
-    """Fill in what the table of codes knows."""
+    """Create an error, filled in from the table of codes."""
     facts = code.facts
     return Error(
         code=code,

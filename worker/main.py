@@ -8,6 +8,8 @@ import threading
 from loguru import logger
 
 from connectors.registry import installed_names, load
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.credentials.vault_client import VaultAuthError
 from worker.logs.masking import Redactor
 from worker.logs.setup import configure_logging
@@ -18,7 +20,7 @@ from worker.settings import EXIT_CONFIG, SettingError, Settings, load_settings, 
 EXIT_INTERCEPTED = 77
 
 
-def run_worker() -> int:
+def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPolicy | None = None) -> int:
     """Run a worker to its end, and give the exit code: 0, 77 or 78."""
     try:
         settings = load_settings()
@@ -32,7 +34,14 @@ def run_worker() -> int:
     try:
         for name in unknown_names():
             logger.warning("unknown setting", name=name, next="`connectors config` lists what there is")
-        asyncio.run(Worker(settings, load(settings.enabled), redactor).run())
+        worker = Worker(
+            settings,
+            load(settings.enabled),
+            redactor,
+            lease_policy=lease_policy,
+            hold_policy=hold_policy,
+        )
+        asyncio.run(worker.run())
     except (SettingError, VaultAuthError) as error:
         code = EXIT_CONFIG if isinstance(error, SettingError) else EXIT_INTERCEPTED
         logger.error("worker cannot run", reason=str(error))

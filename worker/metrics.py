@@ -1,8 +1,8 @@
-"""What the worker counts and measures, for Prometheus.
+"""The worker's Prometheus metrics.
 
 Names and labels are those of the wire contract, section 8. A label's values come from closed sets: this
-worker's connectors, actions and lanes, the codes, a few words of ours. Never an id, never a tenant: what a
-stranger can choose must not make series. So callers pass `unknown` for a connector that is not registered.
+worker's connectors, actions and queues, the codes, a few words of ours. Never an id, never a tenant, because
+a publisher could create series without end. For a connector that is not registered, pass `unknown`.
 """
 
 import platform
@@ -27,9 +27,9 @@ from prometheus_client.registry import Collector
 
 from schemas.error import Category, Code
 
-#: What `render` writes.
+#: The content type of `render`.
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-#: The outcome of a job that went well; otherwise it is a code.
+#: The outcome of a successful job; otherwise it is a code.
 SUCCEEDED: Final = "succeeded"
 
 #: Seconds. From what `dummy` takes to the longest call that a caller waits for.
@@ -37,12 +37,12 @@ _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 #: Seconds. A job may wait far longer than it runs.
 _WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 
-#: Seconds for which what a provider said of a quota counts.
+#: Seconds that a provider's quota figure stays valid.
 _QUOTA_FOR_S: Final = 3600.0
-#: Accounts whose quota is remembered; the one unheard of for longest is forgotten first.
+#: Accounts whose quota is kept; the least recently updated is evicted first.
 _MAX_ACCOUNTS: Final = 10_000
 
-# Series that exist at zero from the start: rate() cannot see the step from nothing to one.
+# Series that exist at zero from the start, because rate() misses the step from nothing to one.
 _RETRIED = [code for code in Code if code.facts.retryable]
 _ALERTED = [*_RETRIED, *(code for code in Code if code.facts.category in {Category.WORKER, Category.UNKNOWN})]
 _REPLY_OUTCOMES = ("delivered", "returned", "refused", "uncertain")
@@ -51,7 +51,7 @@ _FETCH_OUTCOMES = ("fetched", "cached", "stale", "not_found", "denied", "invalid
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The counters since the start, summed up for people."""
+    """The counters since the start, summed up for the status page."""
 
     #: By connector, then by outcome.
     jobs: Mapping[str, Mapping[str, int]]
@@ -70,8 +70,8 @@ class Metrics:
     """The metrics of one worker, in a registry of its own.
 
     Counting happens on the worker's event loop, reading (`render`, `totals`) in any thread. All updates
-    of one job together take 11 µs: the labelled children are kept here, since finding one through
-    prometheus-client costs more than counting, and a lane's gauges are plain numbers until somebody asks.
+    of one job together take 11 µs: the labelled children are kept here, because finding one through
+    prometheus-client costs more than counting, and a queue's gauges are plain numbers until they are read.
     """
 
     def __init__(self, *, version: str) -> None:
@@ -86,26 +86,26 @@ class Metrics:
         )
         self._durations = _Histograms(
             "connectors_job_duration_seconds",
-            "From taking a job to its outcome.",
+            "Seconds from receiving a job to its outcome.",
             ("connector", "action"),
             _DURATION_BUCKETS,
             registry,
         )
         self._waits = _Histograms(
             "connectors_job_queue_wait_seconds",
-            "From publishing a job to taking it.",
-            ("lane",),
+            "Seconds from publishing a job to receiving it.",
+            ("queue",),
             _WAIT_BUCKETS,
             registry,
         )
         self._retries = _Counters(
             "connectors_retries",
-            "Jobs sent to wait for another try, by the code of the failed one.",
+            "Jobs sent to a retry queue, by the code of the failed attempt.",
             ("connector", "code"),
             registry,
         )
         self._dead_letters = _Counters(
-            "connectors_dead_letters", "Jobs parked as dead letters, by error code.", ("reason",), registry
+            "connectors_dead_letters", "Jobs dead-lettered, by error code.", ("reason",), registry
         )
         self._replies = _Counters(
             "connectors_replies",
@@ -114,7 +114,7 @@ class Metrics:
             registry,
         )
         self._fetches = _Counters(
-            "connectors_credential_fetches", "Credentials asked for, by outcome.", ("outcome",), registry
+            "connectors_credential_fetches", "Credentials requested, by outcome.", ("outcome",), registry
         )
         self._calls = _Histograms(
             "connectors_http_call_duration_seconds",
@@ -124,8 +124,8 @@ class Metrics:
             _DURATION_BUCKETS,
             registry,
         )
-        self._lanes = _LaneGauges()
-        registry.register(self._lanes)
+        self._queues = _QueueGauges()
+        registry.register(self._queues)
         self._quotas = _QuotaGauges()
         registry.register(self._quotas)
         self._broker = Gauge(
@@ -133,11 +133,11 @@ class Metrics:
         )
         self._loop_lag = Gauge(
             "connectors_loop_lag_seconds",
-            "How late the event loop turned, at worst within the last minute.",
+            "Worst lag of the event loop within the last minute.",
             registry=registry,
         )
         self._loop_blocks = Counter(
-            "connectors_loop_blocks", "Times that the event loop hung for seconds.", registry=registry
+            "connectors_loop_blocks", "Times that the event loop was blocked for seconds.", registry=registry
         )
         self._log_drops = Counter(
             "connectors_log_lines_dropped",
@@ -146,7 +146,7 @@ class Metrics:
         )
         self._connectors = Gauge(
             "connectors_connector_info",
-            "1 for each connector that runs, with the distribution that it comes from.",
+            "1 for each connector that runs, with its distribution and version.",
             ("connector", "distribution", "version"),
             registry=registry,
         )
@@ -158,7 +158,7 @@ class Metrics:
     def add_connector(
         self, connector: str, actions: Iterable[str], *, distribution: str = "", version: str = ""
     ) -> None:
-        """Let a connector's series begin at zero, and say where it comes from."""
+        """Start a connector's series at zero, and record its distribution and version."""
         self._connectors.labels(connector, distribution, version).set(1)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
@@ -166,39 +166,39 @@ class Metrics:
         for code in _RETRIED:
             self._retries[connector, code].inc(0)
 
-    def add_lane(self, lane: str, slots: int) -> None:
-        """Let a lane's series begin at zero, with all its slots free."""
-        self._lanes.running.setdefault(lane, 0)
-        self._lanes.slots.setdefault(lane, (0, slots))
+    def add_queue(self, queue: str, slots: int) -> None:
+        """Start a queue's series at zero, with all its slots free."""
+        self._queues.running.setdefault(queue, 0)
+        self._queues.slots.setdefault(queue, (0, slots))
 
-    def job_waited(self, lane: str, wait_s: float) -> None:
-        """Record how long a job lay in its queue."""
-        self._waits[lane,].observe(wait_s)
+    def job_waited(self, queue: str, wait_s: float) -> None:
+        """Record how long a job waited in its queue."""
+        self._waits[queue,].observe(wait_s)
 
-    def job_started(self, lane: str) -> None:
+    def job_started(self, queue: str) -> None:
         """Count a job as in progress."""
-        running = self._lanes.running
-        running[lane] = running.get(lane, 0) + 1
+        running = self._queues.running
+        running[queue] = running.get(queue, 0) + 1
 
-    def job_ended(self, lane: str) -> None:
-        """Count it as in progress no more."""
-        self._lanes.running[lane] -= 1
+    def job_ended(self, queue: str) -> None:
+        """Count a job as no longer in progress."""
+        self._queues.running[queue] -= 1
 
     def job_finished(self, connector: str, action: str, outcome: str, duration_s: float) -> None:
-        """Count a job's end; `outcome` is `succeeded` or a code."""
+        """Count a finished job; `outcome` is `succeeded` or a code."""
         self._jobs[connector, action, outcome].inc()
         self._durations[connector, action].observe(duration_s)
 
-    def slots(self, lane: str, used: int, free: int) -> None:
-        """Record a lane's slots."""
-        self._lanes.slots[lane] = (used, free)
+    def slots(self, queue: str, used: int, free: int) -> None:
+        """Record a queue's slots."""
+        self._queues.slots[queue] = (used, free)
 
     def retried(self, connector: str, code: str) -> None:
-        """Count a job that was sent to wait for another try."""
+        """Count a job that was sent to a retry queue."""
         self._retries[connector, code].inc()
 
     def dead_lettered(self, reason: str) -> None:
-        """Count a parked job."""
+        """Count a dead-lettered job."""
         self._dead_letters[reason,].inc()
 
     def replied(self, outcome: str) -> None:
@@ -206,11 +206,11 @@ class Metrics:
         self._replies[outcome,].inc()
 
     def credential_fetched(self, outcome: str) -> None:
-        """Count a credential asked for: fetched, cached, stale, or why there was none."""
+        """Count a requested credential: fetched, cached, stale, or why there was none."""
         self._fetches[outcome,].inc()
 
     def called_out(self, reach: str, outcome: str, duration_s: float) -> None:
-        """Record an outbound HTTP request; both words come from closed sets of the HTTP layer."""
+        """Record an outbound HTTP request; both labels come from closed sets of the HTTP layer."""
         self._calls[reach, outcome].observe(duration_s)
 
     def quota_seen(self, account: tuple[str, str, str], used: int, total: int) -> None:
@@ -222,7 +222,7 @@ class Metrics:
         self._broker.set(1 if connected else 0)
 
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
-        """Ask this function for the loop's lag whenever somebody reads the metrics."""
+        """Read the loop's lag from this function whenever the metrics are read."""
         self._loop_lag.set_function(read_lag_s)
 
     def loop_blocked(self) -> None:
@@ -234,11 +234,11 @@ class Metrics:
         self._log_drops.inc(lines)
 
     def render(self) -> bytes:
-        """Write all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+        """Return all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
 
     def totals(self) -> Totals:
-        """Sum up the counters."""
+        """Return the sums of the counters."""
         return Totals(
             jobs={name: self._jobs.sums("outcome", connector=name) for name in self._jobs.sums("connector")},
             retries=self._retries.sums("code"),
@@ -269,7 +269,7 @@ class _Counters(dict[tuple[str, ...], Counter]):
         return child
 
     def sums(self, by: str, **only: str) -> dict[str, int]:
-        """Sum up by one label, over the children that have these others."""
+        """Return the sums by one label, over the children that have the labels `only`."""
         sums: dict[str, int] = {}
         for metric in self._parent.collect():
             for sample in metric.samples:
@@ -298,8 +298,8 @@ class _Histograms(dict[tuple[str, ...], Histogram]):
         return child
 
 
-class _LaneGauges(Collector):
-    """What a lane is doing now: plain numbers, made into metrics when somebody reads them."""
+class _QueueGauges(Collector):
+    """A queue's jobs and slots now: plain numbers, made into metrics when they are read."""
 
     def __init__(self) -> None:
         self.running: dict[str, int] = {}
@@ -307,28 +307,28 @@ class _LaneGauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         running = GaugeMetricFamily(
-            "connectors_jobs_in_progress", "Jobs taken and not settled yet.", labels=("lane",)
+            "connectors_jobs_in_progress", "Jobs received and not settled yet.", labels=("queue",)
         )
-        for lane, jobs in self.running.copy().items():
-            running.add_metric((lane,), jobs)
+        for queue, jobs in self.running.copy().items():
+            running.add_metric((queue,), jobs)
         yield running
         slots = GaugeMetricFamily(
-            "connectors_slots", "A lane's slots, used and free.", labels=("lane", "state")
+            "connectors_slots", "A queue's slots, used and free.", labels=("queue", "state")
         )
-        for lane, (used, free) in self.slots.copy().items():
-            slots.add_metric((lane, "used"), used)
-            slots.add_metric((lane, "free"), free)
+        for queue, (used, free) in self.slots.copy().items():
+            slots.add_metric((queue, "used"), used)
+            slots.add_metric((queue, "free"), free)
         yield slots
 
 
 class _QuotaGauges(Collector):
-    """How near the fullest account of each connector is to its quota: one series, however many accounts."""
+    """The used share of quota of each connector's fullest account: one series, however many accounts."""
 
     def __init__(self) -> None:
         self._used: OrderedDict[tuple[str, str, str], tuple[float, float]] = OrderedDict()
 
     def seen(self, account: tuple[str, str, str], ratio: float) -> None:
-        """Remember the newest word of an account."""
+        """Record the newest figure of an account."""
         self._used[account] = ratio, time.monotonic()
         self._used.move_to_end(account)
         if len(self._used) > _MAX_ACCOUNTS:
@@ -337,7 +337,7 @@ class _QuotaGauges(Collector):
     def collect(self) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(
             "connectors_provider_quota_used_ratio",
-            "Share of a provider's quota that the fullest account has used, as last heard within an hour.",
+            "Share of a provider's quota that the fullest account has used, by figures of the last hour.",
             labels=("connector",),
         )
         since = time.monotonic() - _QUOTA_FOR_S

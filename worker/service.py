@@ -12,23 +12,25 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
-from worker.broker.confirmed_publisher import Outbox
-from worker.broker.queue_consumer import Lane
-from worker.broker.topology import Queue, Topology
+from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import CredentialSource, NoVault
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_source import VaultCredentials
-from worker.job.concurrency import Slots
-from worker.job.executor import Executor
-from worker.job.processor import Consumer
-from worker.job.publisher import Publisher
+from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.processor import JobProcessor
+from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Ledger
+from worker.ledger.store import SqlLedger
 from worker.logs.masking import Redactor
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
-from worker.monitoring.server import Sidecar
+from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls, database_tls
@@ -42,11 +44,19 @@ CLOSE_TIMEOUT_S: Final = 5.0
 class Worker:
     """One worker process.
 
-    Start: sidecar, vault, publishing links, lanes. Stop: lanes take nothing more, what is in hand
-    is finished and answered, then everything is closed in the other order.
+    Start: monitoring, vault, publishing connections, queue consumers. Stop: the consumers receive nothing
+    more, the jobs in flight end and are replied to, then everything is closed in reverse order.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        redactor: Redactor,
+        *,
+        lease_policy: LeasePolicy | None = None,
+        hold_policy: HoldPolicy | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         for name, connector in registry.connectors.items():
@@ -75,37 +85,45 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
-        self.outbox = Outbox(
+        self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
             on_change=self.metrics.broker_connected,
             declare=partial(self._declare, list(self.topology.queues())),
         )
-        self._direct = Outbox(partial(self._connect, "direct"), name="direct")
-        self.ledger = ledger_of(settings)
+        self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
+        self.ledger = ledger_of(settings, lease_policy)
         self._executor = Executor(
-            registry, self.credentials, self._http, self.ledger, publishers=settings.publishers
+            registry,
+            self.credentials,
+            self._http,
+            self.ledger,
+            publishers=settings.publishers,
+            lease_policy=lease_policy,
+            hold_policy=hold_policy,
         )
-        publisher = Publisher(
-            self.outbox,
+        publisher = JobPublisher(
+            self.confirmed_publisher,
             self._direct,
             self.topology,
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
-        self._consumer = Consumer(
+        self.limiters = dict(self._make_limiters())
+        self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
             self.metrics,
+            limiters=self.limiters,
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
         )
-        self.lanes = list(self._make_lanes())
+        self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
-        self._sidecar = Sidecar(
+        self._monitoring = MonitoringServer(
             settings.metrics_host,
             settings.metrics_port,
             metrics=self.metrics,
@@ -122,7 +140,7 @@ class Worker:
     @property
     def is_connected(self) -> bool:
         """Whether jobs can come in and answers go out."""
-        return self.outbox.is_open
+        return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
         """Drain and end; called a second time, end at once."""
@@ -141,21 +159,21 @@ class Worker:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
         try:
-            await self._sidecar.start()
+            await self._monitoring.start()
         except (PortTaken, CannotListen) as taken:
             raise SettingError(str(taken)) from None
         logger.info(
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            metrics=f"http://{self.settings.metrics_host}:{self._sidecar.port}/",
+            metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:
             await self._start_stores()
-            self.outbox.start()
-            consuming = [asyncio.create_task(lane.run(self._consumer.take)) for lane in self.lanes]
+            self.confirmed_publisher.start()
+            consuming = [asyncio.create_task(queue.run(self._processor.receive)) for queue in self.consumers]
             try:
                 await self._until_stopped(consuming)
                 await self._drain()
@@ -193,9 +211,9 @@ class Worker:
     async def _drain(self) -> None:
         """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
-        logger.info("worker draining", in_hand=self._consumer.in_hand, seconds=seconds)
-        await asyncio.gather(*(lane.stop() for lane in self.lanes))
-        draining = asyncio.create_task(self._consumer.drain(seconds))
+        logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
+        await asyncio.gather(*(queue.stop() for queue in self.consumers))
+        draining = asyncio.create_task(self._processor.drain(seconds))
         at_once = asyncio.create_task(self._stop_now.wait())
         await asyncio.wait({draining, at_once}, return_when=asyncio.FIRST_COMPLETED)
         at_once.cancel()
@@ -203,36 +221,36 @@ class Worker:
             left = draining.result()
         else:
             draining.cancel()
-            left = await self._consumer.abandon()
+            left = await self._processor.abandon()
         if left:
             logger.warning("jobs left unfinished", count=left, next="the broker delivers them again")
 
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                # Lanes last of the broker's links: their connections carried the acks.
-                await self.outbox.close()
+                # Queue consumers last of the broker's links: their connections carried the acks.
+                await self.confirmed_publisher.close()
                 await self._direct.close()
-                await asyncio.gather(*(lane.close() for lane in self.lanes))
+                await asyncio.gather(*(queue.close() for queue in self.consumers))
                 await self._executor.close()
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()
-        await self._sidecar.stop()
+        await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await Connection.open(
             self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
         )
 
-    def _make_lanes(self) -> Iterable[Lane]:
-        names = list(self.registry.connectors)
-        for name in names:
-            lane = self.topology.lane(name)
-            slots = Slots(
+    def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
+        """Create the slots of each queue; a connector's two queues share theirs."""
+        for name in self.registry.connectors:
+            queue, bulk = (self._job_queue(name, bulk=bulk) for bulk in (False, True))
+            limiter = ConcurrencyLimiter(
                 self.settings.concurrency,
                 tenant_total=self.settings.tenant_slots,
-                on_change=partial(self.metrics.slots, lane),
+                on_change=partial(self.metrics.slots, queue.name),
             )
             installed = self.registry.installed[name]
             self.metrics.add_connector(
@@ -241,28 +259,26 @@ class Worker:
                 distribution=installed.distribution,
                 version=installed.version,
             )
-            self.metrics.add_lane(lane, self.settings.concurrency)
-            self.metrics.add_lane(self.topology.lane(name, bulk=True), slots.bulk_total)
-            for bulk in (False, True):
-                yield Lane(
-                    self.topology.lane(name, bulk=bulk),
-                    connector=name,
-                    slots=slots,
-                    prefetch=slots.bulk_total if bulk else slots.total,
-                    connect=partial(self._connect, self.topology.lane(name, bulk=bulk)),
-                    declare=partial(self._declare_lane, self.topology.lane_queue(name, bulk=bulk)),
-                    flowing=self.outbox.flowing,
-                    bulk=bulk,
-                )
-        yield Lane(
-            self.topology.unrouted,
-            connector=None,
-            slots=Slots(UNROUTED_SLOTS),
-            prefetch=UNROUTED_SLOTS,
-            connect=partial(self._connect, self.topology.unrouted),
-            declare=self._declare_shared,
-            flowing=self.outbox.flowing,
-        )
+            self.metrics.add_queue(queue.name, limiter.total)
+            self.metrics.add_queue(bulk.name, limiter.bulk_total)
+            yield queue, limiter
+            yield bulk, limiter
+        yield JobQueue(self.topology.unrouted, None), ConcurrencyLimiter(UNROUTED_SLOTS)
+
+    def _job_queue(self, connector: str, *, bulk: bool) -> JobQueue:
+        return JobQueue(self.topology.job_queue_name(connector, bulk=bulk), connector, bulk)
+
+    def _make_consumers(self) -> Iterable[QueueConsumer]:
+        for queue, limiter in self.limiters.items():
+            yield QueueConsumer(
+                queue,
+                prefetch=limiter.bulk_total if queue.bulk else limiter.total,
+                connect=partial(self._connect, queue.name),
+                declare=self._declare_shared
+                if queue.connector is None
+                else partial(self._declare_queue, self.topology.job_queue(queue.connector, bulk=queue.bulk)),
+                flowing=self.confirmed_publisher.flowing,
+            )
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)
@@ -270,7 +286,7 @@ class Worker:
             await mark_ledger(connection, self.topology.ledger, self.ledger.id)
         self._alone.set()
 
-    async def _declare_lane(self, queue: Queue, connection: Connection) -> None:
+    async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
         # No job is taken before it is known that no other ledger claims the same keys.
         await self._alone.wait()
         await self._declare([queue], connection)
@@ -280,14 +296,19 @@ class Worker:
         await declare(connection, exchanges, queues, reply_exchange=self.settings.reply_exchange)
 
 
-def ledger_of(settings: Settings) -> Ledger:
+def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedger:
     """Make the ledger that the settings name.
 
     Raises:
         SettingError: its directory cannot be made.
     """
     try:
-        return Ledger(settings.ledger_url, ttl_hours=settings.ledger_ttl_hours, tls=database_tls(settings))
+        return SqlLedger(
+            settings.ledger_url,
+            ttl_hours=settings.ledger_ttl_hours,
+            tls=database_tls(settings),
+            policy=policy,
+        )
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
 

@@ -1,4 +1,4 @@
-"""The settings: the only reader of the environment."""
+"""The settings: the only module that reads the environment."""
 
 import ipaddress
 import os
@@ -26,7 +26,7 @@ from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
 PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
-#: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
+#: Our own connectors, which run unless CONNECTORS_ENABLED is set.
 OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar", "salesforce")
 
 
@@ -44,7 +44,7 @@ def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
     parts = urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname:
         raise ValueError(f"must be {' or '.join(f'{scheme}://host' for scheme in schemes)}")
-    _ = parts.port  # raises where it is none
+    _ = parts.port  # raises if it is not a number
     return url
 
 
@@ -54,7 +54,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseSettings):
-    """What an operator can set, by its name in the environment less the prefix CONNECTORS_."""
+    """The settings by their names in the environment, without the prefix CONNECTORS_."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -130,14 +130,14 @@ class Settings(BaseSettings):
         if url and not re.match(r"(sqlite:///|postgresql://).", url):
             raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
         if url.startswith("postgresql:"):
-            _ = urlsplit(url).port  # raises where it is none
+            _ = urlsplit(url).port  # raises if it is not a number
         return value
 
     @field_validator("enabled")
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("names no connector")
+            raise ValueError("names no connector; unset it to run our own, or name some, comma-separated")
         return tuple(dict.fromkeys(value))
 
     @field_validator("reply_to_pattern")
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not os.access(value, os.R_OK):
-            raise ValueError(f"{value} cannot be read")
+            raise ValueError(f"{value} cannot be read; check the path and its permissions")
         return value
 
     @field_validator("ca_file")
@@ -217,17 +217,17 @@ class Settings(BaseSettings):
 
     @property
     def vault_login(self) -> Literal["approle", "kubernetes", "token"]:
-        """The way to log in: as set, else what the other settings allow."""
+        """The login method: as set, else the one that the other settings allow."""
         return self.vault_auth or ("approle" if self.vault_role_id else "token")
 
     @property
     def tenant_slots(self) -> int:
-        """Slots that one tenant may hold in a lane."""
+        """Slots that one tenant may hold in a queue."""
         return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
 
     @property
     def ledger_url(self) -> str:
-        """The ledger's database, SQLite in the data directory by default."""
+        """The URL of the ledger's database; SQLite in the data directory by default."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir / 'ledger.db'}"
@@ -244,17 +244,17 @@ class Settings(BaseSettings):
         return {self.broker_user, *operators}
 
     def of_connector(self, name: str) -> dict[str, str]:
-        """Give what is set for one connector, as it finds it in its `settings`."""
+        """Return the settings of one connector, as it finds them in its `settings`."""
         ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
         return ours.get(name, {})
 
     def allows_plaintext(self, host: str) -> bool:
-        """Say whether an unencrypted connection to this host is accepted."""
+        """Return whether an unencrypted connection to this host is accepted."""
         return host in self.plaintext_hosts or is_loopback(host)
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host is this machine, by its name or its address."""
+    """Return whether a host is this machine, by its name or its address."""
     if host == "localhost":
         return True
     try:
@@ -264,7 +264,7 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings(**given: Any) -> Settings:
-    """Read the settings from the environment and `.env`; what is given goes before.
+    """Read the settings from the environment and `.env`; keyword arguments take precedence.
 
     Raises:
         SettingError: one line that names the setting.
@@ -285,7 +285,7 @@ def load_settings(**given: Any) -> Settings:
         raise SettingError(" ".join(str(error).split())[:300]) from None
 
 
-#: Names under which the surroundings may have set it.
+#: Settings that are also read from a second variable.
 _ALSO_NAMED: Final[Mapping[str, str]] = {
     "CONNECTORS_RABBITMQ_URL": "CONNECTORS_RABBITMQ_URL (or RABBITMQ_URL)",
     "CONNECTORS_VAULT_URL": "CONNECTORS_VAULT_URL (or VAULT_ADDR)",
@@ -293,7 +293,7 @@ _ALSO_NAMED: Final[Mapping[str, str]] = {
 
 
 def _shown(field: str) -> str:
-    """Repeat a wrong value where it is no secret."""
+    """Return a wrong value for the message, unless it is a secret."""
     name = field.lower().removeprefix(PREFIX.lower())
     model_field = Settings.model_fields.get(name)
     if model_field is None or "SecretStr" in str(model_field.annotation):
@@ -303,13 +303,13 @@ def _shown(field: str) -> str:
 
 
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """List variables that bear our prefix and are no settings: a slip of the pen, most likely."""
+    """Return the variables with our prefix that are not settings: a typo, most likely."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Show the settings in force with every secret masked, by their names in the environment."""
+    """Return the effective settings by their names in the environment, with every secret masked."""
     shown = settings.model_dump(mode="json")
     for name in shown:
         value = getattr(settings, name)

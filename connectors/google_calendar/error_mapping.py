@@ -1,7 +1,6 @@
 """What Google's refusals mean: by `error.errors[].reason` first, by status only where that says nothing."""
 
 import json
-import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -14,10 +13,9 @@ from connectors.sdk.errors import (
     PermissionDenied,
     RateLimited,
     Rejected,
-    Sent,
     Unavailable,
 )
-from connectors.sdk.http.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
+from connectors.sdk.http import sent_of, status_error, wait_asked_s
 
 if TYPE_CHECKING:
     import httpx
@@ -88,19 +86,19 @@ def refusal(response: "httpx.Response") -> ConnectorError:
     # A 5xx is a failure whatever its reason says; a 401 is about the credential.
     known = None if status >= 500 or status in {401, 429} else REASONS.get(reason)
     if known is None:
-        error = status_error(status, host=host, headers=response.headers, now=time.time())
+        error = status_error(status, host=host, headers=response.headers, method=response.request.method)
         data = {"status": status} | ({"reason": reason} if reason in REASONS else {})
         return type(error)(error.message, retry_after_s=error.retry_after_s, data=data, sent=error.sent)
     kind, meaning = known
     wait_s = None
     if kind is RateLimited:
-        wait_s = wait_asked_s(response.headers, now=time.time())
+        wait_s = wait_asked_s(response.headers)
         wait_s = UNNAMED_WAIT_S if wait_s is None else wait_s
     return kind(
         f"Google Calendar {meaning} ({reason})",
         retry_after_s=wait_s,
         data={"status": status, "reason": reason},
-        sent=Sent.UNCERTAIN if status in UNCERTAIN_STATUSES else Sent.ANSWERED,
+        sent=sent_of(status, response.request.method),
     )
 
 

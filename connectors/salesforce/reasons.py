@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +14,9 @@ from connectors.sdk.errors import (
     PermissionDenied,
     RateLimited,
     Rejected,
-    Sent,
     Unavailable,
 )
-from connectors.sdk.http.status import UNCERTAIN_STATUSES, status_error, wait_asked_s
+from connectors.sdk.http import sent_of, status_error, wait_asked_s
 from schemas.error import Detail
 
 if TYPE_CHECKING:
@@ -121,7 +119,7 @@ def refusal_of(
     known = REASONS.get(code)
     # A gateway's 5xx is a failure whatever its body says; a 401 is about the credential.
     if known is None or status == 401 or (status >= 500 and known[0] not in {Unavailable, RateLimited}):
-        error = status_error(status, host=host, headers=headers or {}, now=time.time())
+        error = status_error(status, host=host, headers=headers or {})
         data = {"status": status} | ({"reason": code} if code else {})
         return type(error)(
             error.message,
@@ -131,7 +129,7 @@ def refusal_of(
             sent=error.sent,
         )
     kind, meaning = known
-    wait_s = wait_asked_s(headers or {}, now=time.time()) if kind in {RateLimited, Unavailable} else None
+    wait_s = wait_asked_s(headers or {}) if kind in {RateLimited, Unavailable} else None
     if kind is RateLimited:
         if "concurrent" in str(fault.get("message")).lower():
             wait_s = CONCURRENT_WAIT_S if wait_s is None else wait_s
@@ -144,7 +142,7 @@ def refusal_of(
         retry_after_s=wait_s,
         details=details,
         data={"status": status, "reason": code} | _facts(code, fault),
-        sent=Sent.UNCERTAIN if status in UNCERTAIN_STATUSES else Sent.ANSWERED,
+        sent=sent_of(status),
     )
 
 

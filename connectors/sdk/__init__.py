@@ -4,6 +4,7 @@ What is needed less often is in modules of its own, public as well:
 
     connectors.sdk.auth       credentials ready to use: API key, basic, OAuth 2, and the base for your own
     connectors.sdk.errors     every error class, and `Sent`: how far a request had come
+    connectors.sdk.http       the HTTP client, and what reads a provider's answers
     connectors.sdk.paginate   answers that come in pages
     connectors.sdk.phone      phone numbers compared as numbers; needs the package phonenumbers
     connectors.sdk.testing    the test kit, and the contract that every connector passes

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from connectors.sdk.http.call import Auth
     from connectors.sdk.http.client import HttpClient
 
-__all__ = ["ApiCredential", "ApiKey", "Basic", "OAuth2", "Token", "TokenCredential"]
+__all__ = ["ApiCredential", "ApiKey", "Basic", "OAuth2", "Token", "TokenAuth", "TokenCredential"]
 
 #: Seconds for one request to a token endpoint.
 TOKEN_TIMEOUT_S: Final = 15.0

@@ -1,6 +1,7 @@
 """A connector and its actions: what an author declares, what the worker runs."""
 
 import inspect
+import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
@@ -50,12 +51,14 @@ class Action(Generic[P, R]):
         effect: Effect | EffectOf[Any],
         timeout_s: float,
         errors: Sequence[Failure],
+        lands_within_s: float | None = None,
     ) -> None:
         self.function = function
         self.connector = connector
         self.name = name
         self.effect = effect
         self.timeout_s = timeout_s
+        self._lands_within_s = lands_within_s
         self.errors = tuple(each if isinstance(each, Code) else each.code for each in errors)
         self.description = inspect.getdoc(function) or ""
         self.is_async = inspect.iscoroutinefunction(function)
@@ -73,6 +76,16 @@ class Action(Generic[P, R]):
     def effect_of(self, params: BaseModel | None, credential: Any) -> Effect:
         """Say what running this job does to the world."""
         return self.effect if isinstance(self.effect, Effect) else self.effect(params, credential)
+
+    def lands_within_s(self, effect: Effect) -> float:
+        """Return the seconds after its start within which a call may still have its effect, though its worker died.
+
+        A synchronous function cannot be stopped at its timeout, so a WRITE of one lands at any time, unless its
+        author declares a bound.
+        """
+        if self._lands_within_s is not None:
+            return self._lands_within_s
+        return self.timeout_s if self.is_async or effect is not Effect.WRITE else math.inf
 
     @overload
     def reconcile(
@@ -210,6 +223,7 @@ class Connector(Generic[CredentialT]):
         timeout_s: float = ...,
         name: str | None = ...,
         errors: Sequence[Failure] = ...,
+        lands_within_s: float | None = ...,
     ) -> Callable[[Callable[P, R]], Action[P, R]]: ...
 
     def action(
@@ -221,6 +235,7 @@ class Connector(Generic[CredentialT]):
         timeout_s: float = DEFAULT_TIMEOUT_S,
         name: str | None = None,
         errors: Sequence[Failure] = (),
+        lands_within_s: float | None = None,
     ) -> Action[P, R] | Callable[[Callable[P, R]], Action[P, R]]:
         """Register a function, asynchronous or not, as an action.
 
@@ -229,6 +244,8 @@ class Connector(Generic[CredentialT]):
             timeout_s: seconds until the call is given up.
             errors: how it may fail: the classes that it raises, or codes. The catalogue shows them, and
                 the contract test holds the action to them.
+            lands_within_s: seconds after which a call has certainly ended, whatever became of its worker; for a
+                synchronous WRITE, which cannot be stopped at `timeout_s`.
 
         Raises:
             TypeError: the function cannot be an action, or wants another connector's credential.
@@ -247,6 +264,7 @@ class Connector(Generic[CredentialT]):
                 effect=effect,
                 timeout_s=timeout_s,
                 errors=errors,
+                lands_within_s=lands_within_s,
             )
             self._check_credential(action)
             self._actions[action_name] = action

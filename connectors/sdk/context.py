@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin, get
 from typing_extensions import TypeVar
 
 from connectors.sdk.personal import PersonalData
+from connectors.sdk.steps import Step, Steps
 
 if TYPE_CHECKING:
     from connectors.sdk.http.client import HttpClient
@@ -72,7 +73,7 @@ def _utc_now() -> datetime:
 
 
 def _ignore(message: str) -> None:
-    """Drop a progress note: the job asked for none."""
+    """Report to no one: the job asked for no progress."""
 
 
 def _no_lease(name: str) -> AbstractAsyncContextManager[None]:
@@ -106,8 +107,9 @@ class Context(Generic[CredentialT]):
     #: BCP 47.
     locale: str = "en"
     log: JobLog = field(default_factory=lambda: JobLog(logging.getLogger("connectors"), {}))
-    _note: Callable[[str], None] = _ignore
+    _report: Callable[[str], None] = _ignore
     _lease: Callable[[str], AbstractAsyncContextManager[None]] = _no_lease
+    _steps: Steps = field(default_factory=Steps)
     _now: Callable[[], datetime] = _utc_now
 
     @property
@@ -127,9 +129,21 @@ class Context(Generic[CredentialT]):
         """
         return self._lease(name)
 
+    def step(self, name: str) -> AbstractAsyncContextManager[Step]:
+        """Enter one part of an action that writes more than once.
+
+            async with ctx.step("order") as order:
+                if not order.is_done:
+                    order.result = (await api.post("/orders", json=…)).json()["id"]
+
+        The result is recorded in the ledger when the block ends, so that the next run of the same key skips the part.
+        A failure of a later part is then no doubt about this one.
+        """
+        return self._steps.step(name)
+
     def progress(self, message: str) -> None:
         """Tell a caller who asked for progress how far the job is; best effort, never waits."""
-        self._note(message)
+        self._report(message)
 
     def remaining_s(self) -> float | None:
         """Count the seconds left until the deadline; None without one."""

@@ -1,25 +1,28 @@
 """What an action may raise, and what each class means for the job.
 
     ConnectorError
-    ├── InvalidParams         the job's parameters make no sense             told to the caller
+    ├── InvalidParams         the job's parameters make no sense               reported to the caller
     ├── CredentialNotFound    ┐
-    ├── CredentialInvalid     ├ the secret is missing, refused, forbidden    told to the caller
+    ├── CredentialInvalid     ├ the secret is missing, refused or forbidden    reported to the caller
     ├── CredentialDenied      ┘
     ├── PermissionDenied      ┐
-    ├── NotFound              ├ the provider said no                         told to the caller
+    ├── NotFound              ├ the provider refuses the request               reported to the caller
     ├── Conflict              │
     ├── Rejected              ┘
-    ├── RateLimited           ┐
-    ├── Unavailable           ├ the provider cannot now                      run again by the worker
-    ├── Timeout               ┘
-    └── OutcomeUnknown        nobody can tell whether it happened            parked, never repeated
+    ├── RateLimited             the provider did nothing, for now              retried
+    ├── Unavailable           ┐ the provider cannot answer now;                retried if the action is READ or
+    ├── Timeout               ┘ `sent` is UNCERTAIN unless it is given         KEYED, or if nothing was sent
+    └── OutcomeUnknown          a write may or may not have happened           dead-lettered, never retried
 
 Anything else that leaves an action is a bug of the connector: CONNECTOR_ERROR.
+
+What `sent` says is about one request. Whether a run may have had an effect is decided by all requests that
+it sent through `ctx.http`: an error that is raised after a successful write does not make it undone.
 """
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from schemas.error import Code, Detail
 
@@ -46,9 +49,9 @@ __all__ = [
 class Sent(StrEnum):
     """How far a request had come when it failed."""
 
-    #: It surely never left: safe to repeat, whatever it does.
+    #: It never left, or can change nothing: safe to repeat.
     NO = "no"
-    #: It surely was answered: the provider's word counts.
+    #: It was answered, and the answer says that nothing was done.
     ANSWERED = "answered"
     #: It may have been processed: a write must not be repeated blindly.
     UNCERTAIN = "uncertain"
@@ -82,7 +85,7 @@ class ConnectorError(Exception):
         super().__init__(message)
         self.message = message
         if code is not None:
-            self.code = code  # type: ignore[misc]  # one instance's word over its class's
+            self.code = code  # type: ignore[misc]  # an instance may differ from its class
         self.retry_after_s = retry_after_s
         self.details = tuple(details)
         self.data = None if data is None else dict(data)
@@ -90,9 +93,17 @@ class ConnectorError(Exception):
 
 
 class InvalidParams(ConnectorError):
-    """The job's parameters make no sense together, though each fits its type."""
+    """The job's parameters make no sense together, though each fits its type.
+
+    raise InvalidParams.field("range_end", "must come after range_start")
+    """
 
     code = Code.INVALID_PARAMS
+
+    @classmethod
+    def field(cls, name: str, issue: str) -> Self:
+        """Return the error of one wrong parameter, found before anything was sent."""
+        return cls(f"{name}: {issue}", details=[Detail(field=name, issue=issue)], sent=Sent.NO)
 
 
 class CredentialNotFound(ConnectorError):
@@ -138,19 +149,22 @@ class Rejected(ConnectorError):
 
 
 class RateLimited(ConnectorError):
-    """The provider asks to slow down (429); tried again, not before `retry_after_s`."""
+    """The provider asks to slow down (429) and did nothing; retried, not before `retry_after_s`."""
 
     code = Code.RATE_LIMITED
 
 
 class Unavailable(ConnectorError):
-    """The provider cannot be reached or is failing (408, 5xx); tried again."""
+    """The provider cannot be reached or is failing (408, 5xx); retried if that is safe."""
 
     code = Code.UNAVAILABLE
 
+    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
+        super().__init__(message, sent=sent, **facts)
+
 
 class Timeout(ConnectorError):
-    """No answer in time; tried again where that is safe."""
+    """No answer in time; retried if that is safe."""
 
     code = Code.TIMEOUT
 
@@ -159,7 +173,7 @@ class Timeout(ConnectorError):
 
 
 class OutcomeUnknown(ConnectorError):
-    """A write may or may not have happened; parked, never repeated."""
+    """A write may or may not have happened; dead-lettered, never retried."""
 
     code = Code.OUTCOME_UNKNOWN
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench import calendar_reads, salesforce_reads
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 JOBS = 5000
@@ -67,20 +67,20 @@ def running(name: str, url: str, folder: Path) -> Iterator[psutil.Process]:
 
 def measure(name: str, url: str, folder: Path) -> Measured:
     """Let a worker empty a full queue, then ask it one job at a time."""
-    with Stranger(url, reply_queue="bench.replies") as stranger:
-        stranger.channel.confirm_delivery()
-        sent = [stranger.send(job("dummy", "echo", {"message": "hello"})) for _ in range(JOBS)]
+    with ExternalClient(url, reply_queue="bench.replies") as client:
+        client.channel.confirm_delivery()
+        sent = [client.send(job("dummy", "echo", {"message": "hello"})) for _ in range(JOBS)]
         with running(name, url, folder) as process:
-            stranger.until(lambda: len(stranger.replies) > 200, 60, lambda: "the first replies")
-            cpu_before, done_before, began = _cpu_s(process), len(stranger.replies), time.monotonic()
-            stranger.wait(sent, 300)
+            client.until(lambda: len(client.replies) > 200, 60, lambda: "the first replies")
+            cpu_before, done_before, began = _cpu_s(process), len(client.replies), time.monotonic()
+            client.wait(sent, 300)
             took_s, cpu_s = time.monotonic() - began, _cpu_s(process) - cpu_before
             count = JOBS - done_before
             rss_mb = process.memory_info().rss / 1e6
             latencies = []
             for _ in range(IDLE_CALLS):
                 asked = time.perf_counter()
-                stranger.call(job("dummy", "echo", {"message": "hello"}))
+                client.call(job("dummy", "echo", {"message": "hello"}))
                 latencies.append((time.perf_counter() - asked) * 1000)
     quantiles = statistics.quantiles(latencies, n=100)
     return Measured(count / took_s, cpu_s / count * 1000, rss_mb, quantiles[49], quantiles[98])

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
@@ -69,18 +69,18 @@ def _bulk(url: str, count: int) -> float:
 
 def _publish(url: str, count: int, key: str, body: dict[str, Any]) -> None:
     """Publish jobs that want no reply."""
-    with Stranger(url, reply_queue=None) as stranger:
+    with ExternalClient(url, reply_queue=None) as client:
         for number in range(count):
-            stranger.send({**body, "id": f"{key}-{number}"}, key=key)
+            client.send({**body, "id": f"{key}-{number}"}, key=key)
 
 
 def _p95_ms(url: str) -> float:
     """Call and wait, again and again."""
     took = []
-    with Stranger(url) as stranger:
+    with ExternalClient(url) as client:
         for _ in range(CALLS):
             asked = time.perf_counter()
-            stranger.call(job("dummy", "ping", tenant="quick"), timeout_s=120)
+            client.call(job("dummy", "ping", tenant="quick"), timeout_s=120)
             took.append((time.perf_counter() - asked) * 1000)
     return statistics.quantiles(took, n=20)[18]
 

@@ -7,8 +7,7 @@ import pytest
 
 from connectors.dummy import dummy
 from connectors.http_request import http
-from connectors.sdk.testing import Answer, Asked, ConnectorContract, FakeProvider
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import Answer, Asked, ConnectorContract, FakeProvider, Via
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 
 REPLIES = "callers.replies"
 
@@ -12,10 +12,10 @@ async def publish(url: str, count: int, action: str = "echo", seconds: float = 1
     """Publish jobs of `dummy` whose replies wait in a durable queue; the caller hangs up."""
 
     def send() -> list[str]:
-        with Stranger(url, reply_queue=REPLIES, collects=False) as stranger:
-            stranger.channel.confirm_delivery()
+        with ExternalClient(url, reply_queue=REPLIES, collects=False) as client:
+            client.channel.confirm_delivery()
             params: dict[str, Any] = {"message": "x" * 100} if action == "echo" else {"seconds": seconds}
-            return [stranger.send(job("dummy", action, params)) for _ in range(count)]
+            return [client.send(job("dummy", action, params)) for _ in range(count)]
 
     return await asyncio.to_thread(send)
 
@@ -24,10 +24,10 @@ async def answers(url: str, sent: list[str], timeout_s: float = 60) -> dict[str,
     """Collect the replies, all of them successes and nothing parked, and count them by correlation id."""
 
     def collect() -> dict[str, int]:
-        with Stranger(url, reply_queue=REPLIES) as stranger:
-            replies = stranger.wait(sent, timeout_s)
+        with ExternalClient(url, reply_queue=REPLIES) as client:
+            replies = client.wait(sent, timeout_s)
             assert {"succeeded"} == {each["status"] for copies in replies.values() for each in copies}
-            assert 0 == stranger.depth("connectors.dead")
+            assert 0 == client.depth("connectors.dead")
             return {each: len(copies) for each, copies in replies.items()}
 
     return await asyncio.to_thread(collect)

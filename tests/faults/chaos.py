@@ -1,7 +1,7 @@
 """Kill at random, then count: `make chaos JOBS=10000 KILLS=50`, or a short run among the tests.
 
 Jobs of each effect go through several workers on PostgreSQL while workers, broker, vault and ledger are killed
-with -9 at random and started again. The provider's journal is the judge.
+with -9 at random and started again. The provider's journal is the oracle.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import pika.exceptions
 from rich.progress import Progress
 
 from tests.support.provider import Provider
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.postgres import PrivatePostgres
@@ -173,8 +173,8 @@ def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: 
     waiting = list(tally.sent)
     while waiting:
         try:
-            with Stranger(url, reply_queue=REPLIES, collects=False) as stranger:
-                stranger.channel.confirm_delivery()
+            with ExternalClient(url, reply_queue=REPLIES, collects=False) as client:
+                client.channel.confirm_delivery()
                 while waiting:
                     action, key = tally.sent[waiting[-1]]
                     body = (
@@ -183,9 +183,9 @@ def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: 
                         else job("effects", action, id=key)
                     )
                     for _ in range(2 if chance.random() < 0.1 else 1):  # some come twice
-                        stranger.send(body, correlation_id=waiting[-1])
+                        client.send(body, correlation_id=waiting[-1])
                     waiting.pop()
-                    stranger.process(pause_s)
+                    client.process(pause_s)
         except (pika.exceptions.AMQPError, OSError):
             time.sleep(0.3)
 
@@ -195,12 +195,12 @@ def _collect(url: str, jobs: int, tally: Tally) -> None:
     last_at, last_count = time.monotonic(), 0
     while len(tally.replies) < jobs and time.monotonic() - last_at < PATIENCE_S:
         try:
-            with Stranger(url, reply_queue=REPLIES) as stranger:
-                stranger.replies = tally.replies
+            with ExternalClient(url, reply_queue=REPLIES) as client:
+                client.replies = tally.replies
                 while len(tally.replies) < jobs and time.monotonic() - last_at < PATIENCE_S:
                     if len(tally.replies) > last_count:
                         last_at, last_count = time.monotonic(), len(tally.replies)
-                    stranger.process(0.2)
+                    client.process(0.2)
         except (pika.exceptions.AMQPError, OSError):
             time.sleep(0.3)
 

@@ -12,7 +12,7 @@ from tests.conftest import StartWorker
 from tests.faults.answered import REPLIES, answers, publish
 from tests.support.frames import BAD_FRAMES, FramePublisher
 from tests.support.provider import Provider
-from tests.support.rpc import DIRECT, Stranger, job
+from tests.support.rpc import DIRECT, ExternalClient, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
 # One process runs them all, on one broker that they kill in turn.
@@ -44,7 +44,7 @@ async def test_f01_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
     await worker.until_logged("job finished", count=100)
 
     await victim.kill()
-    await worker.until_logged("lane lost its connection")
+    await worker.until_logged("queue consumer lost its connection")
     assert (await worker.get("readyz")).status_code == 503
     await victim.restart()
     back_at = time.monotonic()
@@ -62,7 +62,7 @@ async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_r
     await worker.until(lambda: "connectors.jobs.dummy" in worker.log_path.read_text())
 
     await victim.ctl("close_all_connections", "--global", "test")
-    await worker.until_logged("lane lost its connection", count=3)
+    await worker.until_logged("queue consumer lost its connection", count=3)
 
     assert set(sent) == set(await answers(victim_url, sent))
     await worker.until_logged("job finished", count=5)
@@ -74,15 +74,15 @@ async def test_f02_a_clean_stop_and_start_is_told_once_and_loses_nothing(
 ) -> None:
     worker = await start_worker(victim_url)
     sent = await publish(victim_url, 20, "sleep")
-    await worker.until_logged("lane consuming")
+    await worker.until_logged("queue consumer started")
 
     await victim.ctl("stop_app")
-    await worker.until_logged("lane lost its connection", count=3)
+    await worker.until_logged("queue consumer lost its connection", count=3)
     await victim.ctl("start_app")
     await worker.ready(40)
 
     assert set(sent) == set(await answers(victim_url, sent))
-    lost = [line["lane"] for line in worker.logged("lane lost its connection")]
+    lost = [line["queue"] for line in worker.logged("queue consumer lost its connection")]
     assert sorted(set(lost)) == sorted(lost)
 
 
@@ -95,7 +95,7 @@ async def test_f03_f04_a_hung_broker_is_noticed_and_nothing_is_lost(
 
     victim.pause()  # the jobs end in the hang, and their answers are published into it
     try:
-        await worker.until_logged("lane lost its connection", 60)
+        await worker.until_logged("queue consumer lost its connection", 60)
         ready = (await worker.get("readyz")).status_code
     finally:
         victim.resume()
@@ -114,35 +114,37 @@ async def test_f10_a_channel_closed_for_a_double_ack_is_built_again_and_hurts_no
     sent = await publish(broker_url, 1)
     slow = await publish(broker_url, 20, "sleep")
 
-    await worker.until_logged("lane cannot consume")
+    await worker.until_logged("queue consumer cannot consume")
     await worker.ready()
 
     assert set(sent + slow) == set(await answers(broker_url, sent + slow))
-    assert not worker.logged("lane lost its connection")
+    assert not worker.logged("queue consumer lost its connection")
 
 
 async def test_f11_a_reply_exchange_that_is_gone_hurts_no_consumer(
     broker_url: str, start_worker: StartWorker
 ) -> None:
-    with Stranger(broker_url) as stranger:
-        channel = stranger.channel
+    with ExternalClient(broker_url) as client:
+        channel = client.channel
         channel.exchange_declare("callers", "direct")
-        channel.queue_bind(stranger.reply_to or "", "callers")
+        channel.queue_bind(client.reply_to or "", "callers")
         worker = await start_worker(broker_url, reply_exchange="callers")
-        first = stranger.call(job("dummy", "ping"))
+        first = client.call(job("dummy", "ping"))
 
         channel.exchange_delete("callers")
         for _ in range(10):
-            stranger.send(job("dummy", "ping"))
-        stranger.send(job("dummy", "fail", {"code": "REJECTED"}))
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 30, lambda: "the failure")
+            client.send(job("dummy", "ping"))
+        client.send(job("dummy", "fail", {"code": "REJECTED"}))
+        client.until(lambda: client.depth("connectors.dead") == 1, 30, lambda: "the failure")
         await worker.until_logged("job finished", count=12)
         channel.exchange_declare("callers", "direct")
-        channel.queue_bind(stranger.reply_to or "", "callers")
-        again = stranger.call(job("dummy", "ping"))
+        channel.queue_bind(client.reply_to or "", "callers")
+        again = client.call(job("dummy", "ping"))
 
     assert ["pong"] * 2 == [first["data"], again["data"]]
-    assert not worker.logged("lane lost its connection") + worker.logged("lane cannot consume")
+    assert not worker.logged("queue consumer lost its connection") + worker.logged(
+        "queue consumer cannot consume"
+    )
 
 
 async def test_f14_a_full_queue_of_ours_holds_the_job_until_it_has_room(
@@ -162,22 +164,22 @@ async def test_f14_a_full_queue_of_ours_holds_the_job_until_it_has_room(
     )
     await victim.ctl(*policy)
 
-    def take(stranger: Stranger) -> None:
+    def take(client: ExternalClient) -> None:
         taken: set[bytes] = set()
 
         def all_ten() -> bool:
-            method, _, body = stranger.channel.basic_get("connectors.dead", auto_ack=True)
+            method, _, body = client.channel.basic_get("connectors.dead", auto_ack=True)
             if method is not None:
                 taken.add(body)
             return len(taken) == 10
 
-        stranger.until(all_ten, 60, lambda: f"{10 - len(taken)} letters")
+        client.until(all_ten, 60, lambda: f"{10 - len(taken)} dead letters")
 
-    with Stranger(victim_url, reply_queue=None) as stranger:
+    with ExternalClient(victim_url, reply_queue=None) as client:
         for _ in range(10):
-            stranger.send(job("dummy", "fail", {"code": "REJECTED"}))
-        await asyncio.to_thread(take, stranger)
-        assert 0 == stranger.depth("connectors.jobs.dummy")
+            client.send(job("dummy", "fail", {"code": "REJECTED"}))
+        await asyncio.to_thread(take, client)
+        assert 0 == client.depth("connectors.jobs.dummy")
 
 
 async def test_f23_a_reply_queue_that_is_full_is_tried_a_few_times_and_no_more(
@@ -186,10 +188,10 @@ async def test_f23_a_reply_queue_that_is_full_is_tried_a_few_times_and_no_more(
     worker = await start_worker(broker_url)
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
 
-    with Stranger(broker_url, reply_queue=None) as stranger:
-        stranger.channel.queue_declare("narrow", arguments=full)
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.channel.queue_declare("narrow", arguments=full)
         for _ in range(5):
-            stranger.send(job("dummy", "ping"), reply_to="narrow")
+            client.send(job("dummy", "ping"), reply_to="narrow")
         await worker.until_logged("job finished", count=5)
 
     said = sorted(line["reply"] for line in worker.logged("job finished"))
@@ -205,11 +207,11 @@ async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answ
     await provider.start()
     try:
         worker = await start_worker(victim_url, enabled="effects", EFFECTS_URL=provider.url)
-        stranger = await asyncio.to_thread(Stranger, victim_url)
-        sent = stranger.send(job("effects", "linger", {"seconds": 6}, idempotency_key="k"))
-        replies = await asyncio.to_thread(stranger.wait, [sent])
-        stranger.close()
-        assert worker.logged("lane cannot consume"), "the broker closed the channel meanwhile"
+        client = await asyncio.to_thread(ExternalClient, victim_url)
+        sent = client.send(job("effects", "linger", {"seconds": 6}, idempotency_key="k"))
+        replies = await asyncio.to_thread(client.wait, [sent])
+        client.close()
+        assert worker.logged("queue consumer cannot consume"), "the broker closed the channel meanwhile"
     finally:
         await victim.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
         await victim.eval("application:set_env(rabbit, channel_tick_interval, 60000)")
@@ -226,7 +228,7 @@ async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_con
     vhost = victim_url.rpartition("/")[2]
     await victim.ctl("set_permissions", "-p", vhost, "connectors", "^$", "^$", "^$")
     await victim.ctl("close_all_connections", "--vhost", vhost, "test")
-    await worker.until_logged("lane cannot consume", 40, count=3)
+    await worker.until_logged("queue consumer cannot consume", 40, count=3)
     ready = (await worker.get("readyz")).status_code
     await asyncio.sleep(3)  # of tries
     listed = await victim.ctl("list_connections", "vhost", "state")
@@ -237,7 +239,7 @@ async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_con
 
     assert 503 == ready
     assert count <= 5, listed
-    assert 3 == len(worker.logged("lane cannot consume")), "said once for each lane"
+    assert 3 == len(worker.logged("queue consumer cannot consume")), "said once for each queue"
     assert set(sent) == set(await answers(victim_url, sent))
 
 
@@ -251,12 +253,12 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
     )
     for number, (alarm, clear) in enumerate(alarms, 1):
         sent = await publish(victim_url, 20, "sleep", seconds=4)
-        direct = await asyncio.to_thread(Stranger, victim_url, reply_queue=DIRECT)
+        direct = await asyncio.to_thread(ExternalClient, victim_url, reply_queue=DIRECT)
         waiting = direct.send(job("dummy", "sleep", {"seconds": 4}))
         direct.process(0.5)
 
         await victim.ctl(*alarm)
-        await worker.until_logged("lane paused", count=3 * number)
+        await worker.until_logged("queue consumer paused", count=3 * number)
         ready = (await worker.get("readyz")).status_code
         await victim.ctl(*clear)
         await worker.ready(40)
@@ -267,29 +269,29 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f12_a_deleted_rung_and_dead_letter_queue_are_declared_again(
+async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, max_attempts="2")
 
-    with Stranger(broker_url) as stranger:
+    with ExternalClient(broker_url) as client:
         for kind in ("retry.1s", "dead"):
-            stranger.channel.queue_delete(f"connectors.{kind}")
-        stranger.channel.exchange_delete("connectors.retry.5s")
-        reply = stranger.call(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+            client.channel.queue_delete(f"connectors.{kind}")
+        client.channel.exchange_delete("connectors.retry.5s")
+        reply = client.call(job("dummy", "fail", {"code": "UNAVAILABLE"}))
 
         assert "UNAVAILABLE" == reply["error"]["code"]
-        assert 1 == stranger.depth("connectors.dead")
+        assert 1 == client.depth("connectors.dead")
 
 
-async def test_f12_a_deleted_lane_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
+async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        stranger.channel.queue_delete("connectors.jobs.dummy")
-        await worker.until_logged("lane cannot consume")
+    with ExternalClient(broker_url) as client:
+        client.channel.queue_delete("connectors.jobs.dummy")
+        await worker.until_logged("queue consumer cannot consume")
         await worker.ready()
-        reply = stranger.call(job("dummy", "ping"))
+        reply = client.call(job("dummy", "ping"))
 
     assert "pong" == reply["data"]
 
@@ -297,7 +299,7 @@ async def test_f12_a_deleted_lane_is_declared_again(broker_url: str, start_worke
 async def test_f13_a_queue_with_other_arguments_is_named_with_the_difference_and_ends_in_78(
     broker_url: str, start_worker: StartWorker
 ) -> None:
-    with Stranger(broker_url, reply_queue=None) as stranger:
+    with ExternalClient(broker_url, reply_queue=None) as client:
         arguments = {
             "x-queue-type": "quorum",
             "x-delivery-limit": 3,
@@ -305,7 +307,7 @@ async def test_f13_a_queue_with_other_arguments_is_named_with_the_difference_and
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-        stranger.channel.queue_declare("connectors.jobs.dummy", durable=True, arguments=arguments)
+        client.channel.queue_declare("connectors.jobs.dummy", durable=True, arguments=arguments)
 
     worker = await start_worker(broker_url, ready=False)
 
@@ -357,14 +359,14 @@ async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison
 
     def publish_all() -> list[str]:
         with (
-            Stranger(broker_url, reply_queue=REPLIES, collects=False) as stranger,
+            ExternalClient(broker_url, reply_queue=REPLIES, collects=False) as client,
             FramePublisher(broker_url) as frames,
         ):
-            stranger.channel.confirm_delivery()  # what is missing later was there
+            client.channel.confirm_delivery()  # what is missing later was there
             sent = []
             bad = list(BAD_FRAMES.values())
             for number in range(1000):
-                sent.append(stranger.send(job("dummy", "echo", {"message": uuid4().hex})))
+                sent.append(client.send(job("dummy", "echo", {"message": uuid4().hex})))
                 if number % 100 == 50 and bad:
                     frames.publish("connectors.jobs", "dummy.echo", b"{}", *bad.pop())
             return sent
@@ -378,11 +380,11 @@ async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison
         raise AssertionError(f"{late}; the queues hold\n{held}") from late
 
     def poisoned() -> int:
-        with Stranger(broker_url, reply_queue=None) as stranger:
-            stranger.until(
-                lambda: stranger.depth("connectors.poison") == len(BAD_FRAMES), 90, lambda: "the poison"
+        with ExternalClient(broker_url, reply_queue=None) as client:
+            client.until(
+                lambda: client.depth("connectors.poison") == len(BAD_FRAMES), 90, lambda: "the poison"
             )
-            return stranger.depth("connectors.poison")
+            return client.depth("connectors.poison")
 
     assert set(sent) == set(answered)
     assert len(BAD_FRAMES) == await asyncio.to_thread(poisoned)

@@ -12,7 +12,7 @@ from tests.conftest import StartWorker
 from tests.faults import kill_table
 from tests.support.failing_worker import POINTS
 from tests.support.provider import Provider
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.dev.postgres import PrivatePostgres
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
@@ -133,22 +133,22 @@ async def _run(
     workers = [await start_worker(url, failing=True, **settings)]
     if together:
         workers.append(await start_worker(url, failing=True, **settings))
-    stranger = await asyncio.to_thread(Stranger, url)
+    client = await asyncio.to_thread(ExternalClient, url)
     try:
-        correlation_id = stranger.send(job("effects", case.action, idempotency_key=case.key))
+        correlation_id = client.send(job("effects", case.action, idempotency_key=case.key))
         async with asyncio.timeout(40):
             while all(worker.is_running for worker in workers):
                 await asyncio.sleep(0.02)
         if not together:
             workers.append(await start_worker(url, failing=True, **settings))
-        replies = await asyncio.to_thread(stranger.wait, [correlation_id])
+        replies = await asyncio.to_thread(client.wait, [correlation_id])
         alive = next(worker for worker in workers if worker.is_running)
         # Nothing is left over, and a copy that came twice said the same.
-        await alive.until(lambda: stranger.depth("connectors.jobs.effects") == 0)
+        await alive.until(lambda: client.depth("connectors.jobs.effects") == 0)
         for reply in replies[correlation_id]:
             assert reply["data"] == replies[correlation_id][0]["data"]
         return replies[correlation_id][-1]
     finally:
-        stranger.close()
+        client.close()
         for worker in workers:
             worker.close()

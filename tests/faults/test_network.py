@@ -11,7 +11,7 @@ from tests.conftest import StartWorker
 from tests.faults.answered import answers, publish
 from tests.support.http_servers import make_authority
 from tests.support.proxy import Proxy, proxy
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.broker import BrokerError, Connection
 from worker.dev.rabbitmq import PrivateRabbitMQ
 from worker.tls import verifying_context
@@ -39,9 +39,9 @@ async def test_f07_connections_cut_after_any_number_of_bytes_lose_nothing(
     wire.cuts = iter(STAIRWAY)
     worker = await start_worker(_through(wire, broker_url), ready=False)
 
-    while wire.accepted < 4:  # its lanes and its link
+    while wire.accepted < 4:  # its queues and its link
         await asyncio.sleep(0.05)
-    await worker.until_logged("lane consuming")
+    await worker.until_logged("queue consumer started")
     sent = await publish(broker_url, 100)
     while wire.accepted <= len(STAIRWAY):
         await asyncio.sleep(0.5)
@@ -63,7 +63,7 @@ async def test_f08_f09_silence_is_noticed_and_slowness_borne(
     sent = await publish(broker_url, 20, "sleep")
     await asyncio.sleep(0.3)
     wire.half_open()  # the jobs end, and neither answers nor acks arrive
-    await worker.until_logged("lane lost its connection", 60)
+    await worker.until_logged("queue consumer lost its connection", 60)
     wire.pass_all()
     await worker.ready(40)
 
@@ -115,14 +115,14 @@ async def test_f24_a_direct_reply_outlives_a_hang_of_its_link(
     worker = await start_worker(_through(wire, broker_url), failing=True, HEARTBEAT_S="2")
 
     def call() -> list[dict[str, object]]:
-        with Stranger(broker_url, reply_queue="amq.rabbitmq.reply-to") as stranger:
-            first = stranger.call(job("dummy", "ping"))
-            sent = stranger.send(job("dummy", "sleep", {"seconds": 1}))
-            stranger.process(0.5)
+        with ExternalClient(broker_url, reply_queue="amq.rabbitmq.reply-to") as client:
+            first = client.call(job("dummy", "ping"))
+            sent = client.send(job("dummy", "sleep", {"seconds": 1}))
+            client.process(0.5)
             loop.call_soon_threadsafe(wire.blackhole)
-            stranger.process(5)
+            client.process(5)
             loop.call_soon_threadsafe(wire.pass_all)
-            return [first, stranger.wait([sent], 60)[sent][0]]
+            return [first, client.wait([sent], 60)[sent][0]]
 
     loop = asyncio.get_running_loop()
     replies = await asyncio.to_thread(call)

@@ -16,7 +16,7 @@ from aiohttp import web
 from tests.conftest import StartWorker
 from tests.support.http_servers import Served, serve
 from tests.support.provider import Provider
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.postgres import PrivatePostgres
@@ -36,9 +36,9 @@ async def _gather(url: str, jobs: list[dict[str, Any]], timeout_s: float = 60) -
     """Send jobs at once and give the replies to each."""
 
     def call() -> list[list[dict[str, Any]]]:
-        with Stranger(url) as stranger:
-            sent = [stranger.send(each) for each in jobs]
-            replies = stranger.wait(sent, timeout_s)
+        with ExternalClient(url) as client:
+            sent = [client.send(each) for each in jobs]
+            replies = client.wait(sent, timeout_s)
             return [replies[each] for each in sent]
 
     return await asyncio.to_thread(call)
@@ -57,10 +57,10 @@ async def test_f36_a_worker_that_slept_through_its_lease_has_nothing_to_say(
     first = await start_worker(broker_url, failing=True, **settings)
     provider.delay_s = 3
     actions = ("book", "jot", "linger")
-    stranger = await asyncio.to_thread(Stranger, broker_url)
+    client = await asyncio.to_thread(ExternalClient, broker_url)
     fields = {"linger": {"seconds": 0}}
     sent = {
-        action: stranger.send(job("effects", action, fields.get(action), idempotency_key="k"))
+        action: client.send(job("effects", action, fields.get(action), idempotency_key="k"))
         for action in actions
     }
     while provider.requests < len(actions):
@@ -69,13 +69,13 @@ async def test_f36_a_worker_that_slept_through_its_lease_has_nothing_to_say(
     first.signal(signal.SIGSTOP)  # its calls have had their effects, and it sleeps
     provider.delay_s = 0
     second = await start_worker(broker_url, failing=True, **settings)
-    replies = await asyncio.to_thread(stranger.wait, list(sent.values()), 60)
+    replies = await asyncio.to_thread(client.wait, list(sent.values()), 60)
     first.signal(signal.SIGCONT)
-    await first.until_logged("lane lost its connection", 40)
+    await first.until_logged("queue consumer lost its connection", 40)
     again = await _gather(
         broker_url, [job("effects", action, fields.get(action), idempotency_key="k") for action in actions]
     )
-    stranger.close()
+    client.close()
 
     told = {action: replies[each] for action, each in sent.items()}
     for action in ("book", "jot"):
@@ -137,13 +137,13 @@ async def test_f39_f40_an_outage_beyond_every_hold_kills_no_job_and_uses_up_no_a
         worker = await _with_vault(start_worker, broker_url, openbao, shop, tmp_path)
         await openbao.seal()
         jobs = [job("http", "request", {"method": "GET", "path": "/x"}) for _ in range(20)]
-        stranger = await asyncio.to_thread(Stranger, broker_url)
-        sent = [stranger.send(each) for each in jobs]
+        client = await asyncio.to_thread(ExternalClient, broker_url)
+        sent = [client.send(each) for each in jobs]
         await worker.until_logged("job postponed", 60, count=100)
         await openbao.unseal()
-        replies = await asyncio.to_thread(stranger.wait, sent, 60)
-        dead = stranger.depth("connectors.dead")
-        stranger.close()
+        replies = await asyncio.to_thread(client.wait, sent, 60)
+        dead = client.depth("connectors.dead")
+        client.close()
 
     assert 0 == dead
     assert {("succeeded", 1)} == {(replies[each][0]["status"], replies[each][0]["attempts"]) for each in sent}
@@ -157,14 +157,14 @@ async def test_f69_a_worker_out_of_file_descriptors_fails_its_calls_by_the_book_
     )
     usual = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (_used(worker), usual[1]))
-    stranger = await asyncio.to_thread(Stranger, broker_url)
-    sent = [stranger.send(job("effects", "book", idempotency_key=f"k{number}")) for number in range(20)]
+    client = await asyncio.to_thread(ExternalClient, broker_url)
+    sent = [client.send(job("effects", "book", idempotency_key=f"k{number}")) for number in range(20)]
 
-    assert "pong" == (await asyncio.to_thread(stranger.call, job("dummy", "ping")))["data"]
+    assert "pong" == (await asyncio.to_thread(client.call, job("dummy", "ping")))["data"]
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, usual)
-    replies = await asyncio.to_thread(stranger.wait, sent)
-    after = await asyncio.to_thread(stranger.call, job("effects", "book", idempotency_key="after"))
-    stranger.close()
+    replies = await asyncio.to_thread(client.wait, sent)
+    after = await asyncio.to_thread(client.call, job("effects", "book", idempotency_key="after"))
+    client.close()
 
     # A connector that opens its own sockets raises what it likes; that is its own job's end.
     errors = {(replies[each][0]["error"] or {}).get("code") for each in sent}
@@ -185,19 +185,19 @@ async def test_f72_bodies_over_the_cap_are_answered_and_fill_no_memory(
 
     def send() -> set[str]:
         nonlocal peak
-        with Stranger(broker_url) as stranger:
-            sent = [stranger.send(large) for _ in range(32)]
+        with ExternalClient(broker_url) as client:
+            sent = [client.send(large) for _ in range(32)]
 
             def all_told() -> bool:
                 nonlocal peak
                 peak = max(peak, psutil.Process(worker.pid).memory_info().rss)
-                return stranger.replies.keys() >= set(sent)
+                return client.replies.keys() >= set(sent)
 
-            stranger.until(all_told, 60, lambda: "the refusals")
-            return {stranger.replies[each][0]["error"]["code"] for each in sent}
+            client.until(all_told, 60, lambda: "the refusals")
+            return {client.replies[each][0]["error"]["code"] for each in sent}
 
     assert {"MESSAGE_TOO_LARGE"} == await asyncio.to_thread(send)
-    assert peak < 300_000_000, "prefetch is in messages, so a lane of large bodies is one of few slots"
+    assert peak < 300_000_000, "prefetch is in messages, so a queue of large bodies is one of few slots"
 
 
 async def test_f73_a_ledger_that_hangs_or_is_locked_makes_writes_wait_and_nothing_else(
@@ -209,15 +209,15 @@ async def test_f73_a_ledger_that_hangs_or_is_locked_makes_writes_wait_and_nothin
     )
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    stranger = await asyncio.to_thread(Stranger, broker_url)
-    waiting = stranger.send(job("effects", "scribble", idempotency_key="k"))
-    read = await asyncio.to_thread(stranger.call, job("dummy", "ping"))
-    await asyncio.to_thread(stranger.process, 6)  # longer than a statement may take
-    held = (waiting in stranger.replies, list(provider.journal))
+    client = await asyncio.to_thread(ExternalClient, broker_url)
+    waiting = client.send(job("effects", "scribble", idempotency_key="k"))
+    read = await asyncio.to_thread(client.call, job("dummy", "ping"))
+    await asyncio.to_thread(client.process, 6)  # longer than a statement may take
+    held = (waiting in client.replies, list(provider.journal))
     other.execute("ROLLBACK")
     other.close()
-    replies = await asyncio.to_thread(stranger.wait, [waiting])
-    stranger.close()
+    replies = await asyncio.to_thread(client.wait, [waiting])
+    client.close()
 
     assert "pong" == read["data"]
     assert (False, []) == held

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.sandbox.google.server import DEVELOPER, Fault, GoogleSandbox
 from tests.conftest import StartWorker
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.postgres import PrivatePostgres
@@ -58,9 +58,9 @@ async def call_at_once(url: str, jobs: list[dict[str, Any]]) -> list[dict[str, A
     """Publish jobs together and wait for their replies, off the loop, which the sandbox needs."""
 
     def call() -> list[dict[str, Any]]:
-        with Stranger(url) as stranger:
-            sent = [stranger.send(each) for each in jobs]
-            replies = stranger.wait(sent, 60)
+        with ExternalClient(url) as client:
+            sent = [client.send(each) for each in jobs]
+            replies = client.wait(sent, 60)
             assert {1} == {len(replies[each]) for each in sent}
             return [replies[each][0] for each in sent]
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.conftest import Run, StartWorker
 from tests.support.http_servers import serve
 from tests.support.provider import Provider
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.dev.openbao import PrivateOpenBao
 
 pytestmark = pytest.mark.integration
@@ -80,20 +80,20 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     await start_worker(broker_url)
-    with Stranger(broker_url) as stranger:
-        stranger.send(job("dummy", "fail", {"code": "NOT_FOUND"}, id="a", tenant="acme"), reply_to="")
-        stranger.send(b"not json", key="dummy.ping", reply_to="", message_id="b")
-        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "letters")
+    with ExternalClient(broker_url) as client:
+        client.send(job("dummy", "fail", {"code": "NOT_FOUND"}, id="a", tenant="acme"), reply_to="")
+        client.send(b"not json", key="dummy.ping", reply_to="", message_id="b")
+        client.until(lambda: client.depth("connectors.dead") == 2, 10, lambda: "letters")
 
         listed = json.loads(connectors("dead", "list", "--json").stdout)
         again = json.loads(connectors("dead", "list", "--json").stdout)
         shown = json.loads(connectors("dead", "show", "b", "--json").stdout)
         replayed = connectors("dead", "replay", "a")
         absent = connectors("dead", "replay", "nobody")
-        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "the letter's return")
+        client.until(lambda: client.depth("connectors.dead") == 2, 10, lambda: "the letter's return")
         unasked = connectors("dead", "purge")
         purged = connectors("dead", "purge", "--yes")
-        left = stranger.depth("connectors.dead")
+        left = client.depth("connectors.dead")
 
     by_id = {letter["id"]: letter for letter in listed}
     assert {"a", "b"} == by_id.keys()
@@ -101,7 +101,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(
     assert {
         "reason": "NOT_FOUND",
         "attempts": 1,
-        "lane": "connectors.jobs.dummy",
+        "queue": "connectors.jobs.dummy",
         "error": "as asked",
         "connector": "dummy",
         "action": "fail",
@@ -118,11 +118,11 @@ async def test_a_letter_cannot_drive_the_terminal_and_an_absent_id_is_named(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     await start_worker(broker_url)
-    with Stranger(broker_url, reply_queue=None) as stranger:
-        stranger.send(
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.send(
             '{"id":"a","connector":"\\u001b[2J\\u202e\x9b31m","action":"x"}'.encode(), key="dummy.ping"
         )
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the letter")
+        client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the letter")
 
         said = [
             connectors("dead", *words).stdout
@@ -141,10 +141,10 @@ async def test_personal_data_is_in_no_log_line_and_no_listing_of_dead_letters(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     worker = await start_worker(broker_url, enabled="effects")
-    with Stranger(broker_url) as stranger:
-        stranger.send(job("effects", "find_caller", {"phone": "+905321112233"}, id="p"), reply_to="")
-        stranger.send(job("uninstalled", "do", {"phone": "+905321112233"}, id="q"), reply_to="")
-        stranger.until(lambda: stranger.depth("connectors.dead") == 2, 10, lambda: "letters")
+    with ExternalClient(broker_url) as client:
+        client.send(job("effects", "find_caller", {"phone": "+905321112233"}, id="p"), reply_to="")
+        client.send(job("uninstalled", "do", {"phone": "+905321112233"}, id="q"), reply_to="")
+        client.until(lambda: client.depth("connectors.dead") == 2, 10, lambda: "letters")
 
         listed = connectors("dead", "list", "--json").stdout
         shown = [connectors("dead", "show", each, "--json").stdout for each in ("p", "q")]
@@ -163,9 +163,9 @@ async def test_a_replayed_job_runs_although_its_deadline_has_passed(
 ) -> None:
     worker = await start_worker(broker_url)
     passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
-    with Stranger(broker_url, reply_queue="callers.replies") as stranger:
-        stranger.send(job("dummy", "ping", id="late", deadline=passed), reply_to="amq.gen-gone")
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the letter")
+    with ExternalClient(broker_url, reply_queue="callers.replies") as client:
+        client.send(job("dummy", "ping", id="late", deadline=passed), reply_to="amq.gen-gone")
+        client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the letter")
 
         assert 0 == connectors("dead", "replay", "late").returncode
         await worker.until_logged("job finished", count=2)
@@ -182,15 +182,15 @@ async def test_an_unknown_outcome_is_resolved_and_its_replay_answered(
     await start_worker(broker_url, enabled="effects", EFFECTS_URL=provider.url)
 
     def story() -> tuple[str, int, dict[str, object]]:
-        with Stranger(broker_url, reply_queue="callers.replies") as stranger:
-            first = stranger.call(job("effects", "scribble", id="u"))
+        with ExternalClient(broker_url, reply_queue="callers.replies") as client:
+            first = client.call(job("effects", "scribble", id="u"))
             resolved = connectors("dead", "resolve", "u", "--happened")
-            seen = sum(map(len, stranger.replies.values()))
+            seen = sum(map(len, client.replies.values()))
             connectors("dead", "replay", "u")
-            stranger.until(
-                lambda: sum(map(len, stranger.replies.values())) > seen, 20, lambda: "the second answer"
+            client.until(
+                lambda: sum(map(len, client.replies.values())) > seen, 20, lambda: "the second answer"
             )
-            replies = [reply for copies in stranger.replies.values() for reply in copies]
+            replies = [reply for copies in client.replies.values() for reply in copies]
             return first["error"]["code"], resolved.returncode, replies[-1]
 
     code, resolved, last = await asyncio.to_thread(story)
@@ -201,20 +201,20 @@ async def test_an_unknown_outcome_is_resolved_and_its_replay_answered(
     assert 1 == len(provider.journal)
 
 
-async def test_lanes_are_listed_and_one_is_retired(
+async def test_queues_are_listed_and_one_is_retired(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     worker = await start_worker(broker_url, enabled="dummy,effects")
-    busy = connectors("lanes", "retire", "effects", "--yes")
+    busy = connectors("queues", "retire", "effects", "--yes")
     worker.close()
     await start_worker(broker_url)
-    with Stranger(broker_url) as stranger:
-        correlation_id = stranger.send(job("effects", "book"))
-        stranger.until(lambda: stranger.depth("connectors.jobs.effects") == 1, 10, lambda: "the job")
-        rows = {row["lane"]: row for row in json.loads(connectors("lanes", "list", "--json").stdout)}
+    with ExternalClient(broker_url) as client:
+        correlation_id = client.send(job("effects", "book"))
+        client.until(lambda: client.depth("connectors.jobs.effects") == 1, 10, lambda: "the job")
+        rows = {row["queue"]: row for row in json.loads(connectors("queues", "list", "--json").stdout)}
 
-        retired = connectors("lanes", "retire", "effects", "--yes")
-        reply = stranger.wait([correlation_id])[correlation_id][0]
+        retired = connectors("queues", "retire", "effects", "--yes")
+        reply = client.wait([correlation_id])[correlation_id][0]
 
     assert 1 == busy.returncode
     assert (1, 0, True) == tuple(

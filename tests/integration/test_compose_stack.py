@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import StartWorker
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.dev.openbao import find_program
 from worker.dev.ports import LOOPBACK, free_ports
 from worker.dev.process import ChildProcess, base_environment
@@ -225,8 +225,8 @@ def _connected(broker: PrivateRabbitMQ, secrets: Path, user: str) -> pika.Blocki
     return pika.BlockingConnection(pika.URLParameters(_url(broker, secrets, user)))
 
 
-def _publisher(broker: PrivateRabbitMQ, secrets: Path) -> Stranger:
-    agent = Stranger(_url(broker, secrets, "agent"))
+def _publisher(broker: PrivateRabbitMQ, secrets: Path) -> ExternalClient:
+    agent = ExternalClient(_url(broker, secrets, "agent"))
     agent.channel.queue_bind(str(agent.reply_to), REPLIES, routing_key=str(agent.reply_to))
     return agent
 

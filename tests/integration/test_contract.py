@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import PLUGIN, Run, StartWorker
 from tests.support.http_servers import make_authority
-from tests.support.rpc import DIRECT, Stranger, job
+from tests.support.rpc import DIRECT, ExternalClient, job
 
 pytestmark = pytest.mark.integration
 
@@ -33,12 +33,12 @@ async def test_a_job_is_answered_on_each_kind_of_reply_queue(
 ) -> None:
     await start_worker(broker_url)
 
-    with Stranger(broker_url, reply_queue=reply_queue) as stranger:
-        reply = stranger.call(
+    with ExternalClient(broker_url, reply_queue=reply_queue) as client:
+        reply = client.call(
             job("dummy", "echo", {"message": "hi"}, id="job-1", metadata={"call": "c1"}), correlation_id="c-1"
         )
 
-    properties = stranger.properties["c-1"]
+    properties = client.properties["c-1"]
     assert {"received_message": "hi"} == reply["data"]
     assert ("succeeded", None, "job-1", "dummy", "echo") == (
         reply["status"],
@@ -62,9 +62,9 @@ async def test_a_thousand_jobs_in_flight_are_each_answered_once(
 ) -> None:
     await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        sent = [stranger.send(job("dummy", "echo", {"message": str(n)})) for n in range(1000)]
-        replies = stranger.wait(sent, 60)
+    with ExternalClient(broker_url) as client:
+        sent = [client.send(job("dummy", "echo", {"message": str(n)})) for n in range(1000)]
+        replies = client.wait(sent, 60)
 
     assert [str(n) for n in range(1000)] == [replies[each][0]["data"]["received_message"] for each in sent]
     assert {1} == {len(replies[each]) for each in sent}
@@ -97,18 +97,18 @@ async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend
 ) -> None:
     await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
+    with ExternalClient(broker_url) as client:
         for body, code, parked in _BAD_JOBS:
-            reply = stranger.call(body)
-            letters = stranger.depth("connectors.dead")
-            stranger.channel.queue_purge("connectors.dead")
+            reply = client.call(body)
+            letters = client.depth("connectors.dead")
+            client.channel.queue_purge("connectors.dead")
 
             assert ("failed", code, None) == (reply["status"], reply["error"]["code"], reply["data"]), body[
                 :80
             ]
             assert reply["error"]["say"] and reply["error"]["message"]
             assert int(parked) == letters, body[:80]
-        assert "succeeded" == stranger.call(job("dummy", "ping"))["status"]
+        assert "succeeded" == client.call(job("dummy", "ping"))["status"]
 
 
 async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
@@ -117,13 +117,11 @@ async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
     await start_worker(broker_url)
     sent = job("dummy", "ping", id="j-1", metadata={"call": "c1"})
 
-    with Stranger(broker_url) as stranger:
-        typed = stranger.call(sent, content_type="text/xml")
-        packed = stranger.call(b"\x1f\x8b", content_encoding="gzip", message_id="m-1")
-        plain = stranger.call(
-            sent, content_type='Application/JSON; charset="UTF-8"', content_encoding="UTF-8"
-        )
-        forged = stranger.call(sent, headers={"x-delivery-count": 500})
+    with ExternalClient(broker_url) as client:
+        typed = client.call(sent, content_type="text/xml")
+        packed = client.call(b"\x1f\x8b", content_encoding="gzip", message_id="m-1")
+        plain = client.call(sent, content_type='Application/JSON; charset="UTF-8"', content_encoding="UTF-8")
+        forged = client.call(sent, headers={"x-delivery-count": 500})
 
     assert ("INVALID_MESSAGE", "INVALID_MESSAGE") == (typed["error"]["code"], packed["error"]["code"])
     assert ("j-1", "dummy", {"call": "c1"}) == (typed["id"], typed["connector"], typed["metadata"])
@@ -137,12 +135,12 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
     worker = await start_worker(broker_url)
     body = b'{"id": "a",  "connector":"dummy","action":"fail","params":{"code":"NOT_FOUND"}}'
 
-    with Stranger(broker_url, reply_queue=None) as stranger:
-        stranger.send(
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.send(
             body, key="dummy.fail", message_id="m-1", headers={"CC": ["callers.x"], "traceparent": TRACE}
         )
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
-        _, properties, parked = stranger.channel.basic_get("connectors.dead")
+        client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        _, properties, parked = client.channel.basic_get("connectors.dead")
 
     assert body == parked
     assert ["a"] == [line["job_id"] for line in worker.logged("job parked")]
@@ -151,7 +149,7 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
     assert {
         "connectors-reason": "NOT_FOUND",
         "connectors-attempts": 1,
-        "connectors-lane": "connectors.jobs.dummy",
+        "connectors-queue": "connectors.jobs.dummy",
         "connectors-error": "as asked",
     }.items() <= properties.headers.items()
     assert "connectors-first-seen" in properties.headers
@@ -165,12 +163,10 @@ async def test_a_failing_provider_is_tried_again_and_the_job_parked_when_tries_a
 ) -> None:
     worker = await start_worker(broker_url, max_attempts="2")
 
-    with Stranger(broker_url) as stranger:
-        reply = stranger.call(
-            job("dummy", "fail", {"code": "UNAVAILABLE"}, progress=True), correlation_id="c"
-        )
-        letters = stranger.depth("connectors.dead")
-        stages = [each["stage"] for each in stranger.progress["c"]]
+    with ExternalClient(broker_url) as client:
+        reply = client.call(job("dummy", "fail", {"code": "UNAVAILABLE"}, progress=True), correlation_id="c")
+        letters = client.depth("connectors.dead")
+        stages = [each["stage"] for each in client.progress["c"]]
 
     assert ("UNAVAILABLE", True, 2) == (
         reply["error"]["code"],
@@ -188,21 +184,21 @@ async def test_the_deadline_ends_a_running_job_and_its_caller_hears_it_in_time(
     await start_worker(broker_url)
     deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
 
-    with Stranger(broker_url) as stranger:
+    with ExternalClient(broker_url) as client:
         begun = time.monotonic()
-        reply = stranger.call(job("dummy", "sleep", {"seconds": 20}, deadline=deadline))
+        reply = client.call(job("dummy", "sleep", {"seconds": 20}, deadline=deadline))
 
     assert ("DEADLINE_EXCEEDED", {"outcome": "unknown"}) == (reply["error"]["code"], reply["error"]["data"])
     assert time.monotonic() - begun < 3
 
 
-async def test_a_job_in_the_wrong_lane_is_run_in_its_own(broker_url: str, start_worker: StartWorker) -> None:
+async def test_a_job_in_the_wrong_queue_is_run_in_its_own(broker_url: str, start_worker: StartWorker) -> None:
     await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        reply = stranger.call(job("dummy", "ping"), key="dummy.echo")
-        other = stranger.call(job("dummy", "ping"), key="http.request")
-        stray = stranger.call(job("dummy", "ping"), key="no.such.lane.at.all")
+    with ExternalClient(broker_url) as client:
+        reply = client.call(job("dummy", "ping"), key="dummy.echo")
+        other = client.call(job("dummy", "ping"), key="http.request")
+        stray = client.call(job("dummy", "ping"), key="no.such.queue.at.all")
 
     assert ["pong", "pong", "pong"] == [reply["data"], other["data"], stray["data"]]
 
@@ -216,10 +212,10 @@ async def test_a_reply_to_that_is_ours_or_reserved_is_parked_and_not_run(
 ) -> None:
     worker = await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        stranger.send(job("dummy", "ping"), reply_to=reply_to)
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
-        _, properties, _ = stranger.channel.basic_get("connectors.dead")
+    with ExternalClient(broker_url) as client:
+        client.send(job("dummy", "ping"), reply_to=reply_to)
+        client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        _, properties, _ = client.channel.basic_get("connectors.dead")
 
     assert "INVALID_MESSAGE" == properties.headers["connectors-reason"]
     assert [] == worker.logged("job finished")
@@ -229,14 +225,14 @@ async def test_a_forged_direct_reply_to_hurts_nobody_else(broker_url: str, start
     worker = await start_worker(broker_url)
     forged = "amq.rabbitmq.reply-to.g1hkABByYWJiaXRAbG9jYWxob3N0AAAEmwAAAABnAAAA.bm9ib2R5LWlzLWhlcmU="
 
-    with Stranger(broker_url, reply_queue=DIRECT) as stranger:
+    with ExternalClient(broker_url, reply_queue=DIRECT) as client:
         jobs = [job("dummy", "sleep", {"seconds": 0.5}) for _ in range(20)]
-        sent = [stranger.send(each) for each in jobs]
-        stranger.send(job("dummy", "ping"), reply_to=forged)
-        replies = stranger.wait(sent)
+        sent = [client.send(each) for each in jobs]
+        client.send(job("dummy", "ping"), reply_to=forged)
+        replies = client.wait(sent)
 
     assert {"succeeded"} == {replies[each][0]["status"] for each in sent}
-    assert [] == worker.logged("lane lost its connection")
+    assert [] == worker.logged("queue consumer lost its connection")
 
 
 async def test_a_vanished_caller_leaves_a_success_acked_and_a_failure_parked(
@@ -244,12 +240,12 @@ async def test_a_vanished_caller_leaves_a_success_acked_and_a_failure_parked(
 ) -> None:
     worker = await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        stranger.send(job("dummy", "ping"), reply_to="amq.gen-gone")
-        stranger.send(job("dummy", "fail", {"code": "NOT_FOUND"}), reply_to="amq.gen-gone")
+    with ExternalClient(broker_url) as client:
+        client.send(job("dummy", "ping"), reply_to="amq.gen-gone")
+        client.send(job("dummy", "fail", {"code": "NOT_FOUND"}), reply_to="amq.gen-gone")
         await worker.until_logged("job finished", count=2)
-        stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
-        assert 0 == stranger.depth("connectors.jobs.dummy")
+        client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
+        assert 0 == client.depth("connectors.jobs.dummy")
 
     metrics = (await worker.get("metrics")).text
     assert 'connectors_replies_total{outcome="returned"} 2.0' in metrics
@@ -261,14 +257,14 @@ async def test_bulk_work_leaves_room_for_callers_on_the_line(
 ) -> None:
     await start_worker(broker_url, concurrency="8")
 
-    with Stranger(broker_url) as stranger:
+    with ExternalClient(broker_url) as client:
         bulk = [
-            stranger.send(job("dummy", "sleep", {"seconds": 0.5}), key="dummy.sleep.bulk") for _ in range(12)
+            client.send(job("dummy", "sleep", {"seconds": 0.5}), key="dummy.sleep.bulk") for _ in range(12)
         ]
         begun = time.monotonic()
-        stranger.call(job("dummy", "ping"))
+        client.call(job("dummy", "ping"))
         waited_s = time.monotonic() - begun
-        stranger.wait(bulk)
+        client.wait(bulk)
         all_s = time.monotonic() - begun
 
     assert waited_s < 0.5
@@ -281,10 +277,10 @@ async def test_a_publisher_may_speak_for_its_own_tenants_alone(
     user = broker_url.split("//")[1].split(":")[0]
     await start_worker(broker_url, publishers=json.dumps({user: ["acme"]}))
 
-    with Stranger(broker_url) as stranger:
-        unsigned = stranger.call(job("dummy", "ping", tenant="acme"))
-        signed = stranger.call(job("dummy", "ping", tenant="acme"), user_id=user)
-        foreign = stranger.call(job("dummy", "ping", tenant="beta"), user_id=user)
+    with ExternalClient(broker_url) as client:
+        unsigned = client.call(job("dummy", "ping", tenant="acme"))
+        signed = client.call(job("dummy", "ping", tenant="acme"), user_id=user)
+        foreign = client.call(job("dummy", "ping", tenant="beta"), user_id=user)
 
     assert ["TENANT_FORBIDDEN", None, "TENANT_FORBIDDEN"] == [
         each["error"] and each["error"]["code"] for each in (unsigned, signed, foreign)
@@ -296,9 +292,9 @@ async def test_validate_checks_everything_and_calls_nothing(
 ) -> None:
     await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        good = stranger.call(job("dummy", "sleep", {"seconds": 60}, mode="validate"))
-        bad = stranger.call(job("dummy", "sleep", {"seconds": "60"}, mode="validate"))
+    with ExternalClient(broker_url) as client:
+        good = client.call(job("dummy", "sleep", {"seconds": 60}, mode="validate"))
+        bad = client.call(job("dummy", "sleep", {"seconds": "60"}, mode="validate"))
 
     assert ({"valid": True}, 0) == (good["data"], good["attempts"])
     assert ("INVALID_PARAMS", "seconds") == (bad["error"]["code"], bad["error"]["details"][0]["field"])
@@ -336,7 +332,7 @@ async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
         trusting = {"rabbitmq_url": url, "ca_file": str(authority.ca_file)}
         worker = await start_worker(url, ca_file=str(authority.ca_file))
         good = await asyncio.to_thread(connectors, "call", "dummy", "ping", **trusting)
-        lanes = await asyncio.to_thread(connectors, "lanes", "list", **trusting)
+        queues = await asyncio.to_thread(connectors, "queues", "list", **trusting)
         letters = await asyncio.to_thread(connectors, "dead", "list", **trusting)
         refused = await asyncio.to_thread(connectors, "call", "dummy", "ping", rabbitmq_url=url)
         worker.signal(signal.SIGTERM)
@@ -344,7 +340,7 @@ async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
         distrusting = await start_worker(url, ready=False)
         code = await distrusting.wait()
 
-    assert [0, 0, 0] == [each.returncode for each in (good, lanes, letters)], good.stderr
+    assert [0, 0, 0] == [each.returncode for each in (good, queues, letters)], good.stderr
     assert (1, 1) == (refused.returncode, len(refused.stderr.splitlines()))
     assert "CONNECTORS_CA_FILE" in refused.stderr
     assert 78 == code
@@ -354,16 +350,16 @@ async def test_a_broker_over_tls_is_verified_by_worker_and_commands(
 async def test_sigterm_answers_what_runs_and_exits_with_0(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url, tenant_concurrency="100")
 
-    with Stranger(broker_url) as stranger:
-        sent = [stranger.send(job("dummy", "sleep", {"seconds": 4})) for _ in range(100)]
+    with ExternalClient(broker_url) as client:
+        sent = [client.send(job("dummy", "sleep", {"seconds": 4})) for _ in range(100)]
         metrics = ""
-        while 'connectors_slots{lane="connectors.jobs.dummy",state="used"} 100.0' not in metrics:
+        while 'connectors_slots{queue="connectors.jobs.dummy",state="used"} 100.0' not in metrics:
             metrics = (await worker.get("metrics")).text
             await asyncio.sleep(0.05)
         worker.signal(signal.SIGTERM)
         await worker.until_logged("worker draining")
         ready = (await worker.get("readyz")).status_code
-        replies = stranger.wait(sent, 20)
+        replies = client.wait(sent, 20)
         code = await worker.wait()
 
     assert 503 == ready
@@ -376,16 +372,16 @@ async def test_a_second_signal_stops_at_once_and_the_jobs_come_again(
 ) -> None:
     worker = await start_worker(broker_url)
 
-    with Stranger(broker_url) as stranger:
-        stranger.send(job("dummy", "sleep", {"seconds": 25}))
-        await worker.until(lambda: stranger.depth("connectors.jobs.dummy") == 0)
+    with ExternalClient(broker_url) as client:
+        client.send(job("dummy", "sleep", {"seconds": 25}))
+        await worker.until(lambda: client.depth("connectors.jobs.dummy") == 0)
         worker.signal(signal.SIGTERM)
         await worker.until_logged("worker draining")
         begun = time.monotonic()
         worker.signal(signal.SIGTERM)
         await worker.wait(10)
         took_s = time.monotonic() - begun
-        stranger.until(lambda: stranger.depth("connectors.jobs.dummy") == 1, 10, lambda: "the job's return")
+        client.until(lambda: client.depth("connectors.jobs.dummy") == 1, 10, lambda: "the job's return")
 
     assert took_s < 5
 
@@ -402,9 +398,9 @@ async def test_a_connector_that_fails_to_load_is_named_and_the_others_run(
     worker = await start_worker(
         broker_url, enabled="dummy,acme", PYTHONPATH=f"{tmp_path / 'plugin'}:{PLUGIN}"
     )
-    with Stranger(broker_url) as stranger:
-        reply = stranger.call(job("dummy", "ping"))
-        refused = stranger.call(job("acme", "ping"))
+    with ExternalClient(broker_url) as client:
+        reply = client.call(job("dummy", "ping"))
+        refused = client.call(job("acme", "ping"))
 
     assert "pong" == reply["data"]
     assert "CONNECTOR_NOT_FOUND" == refused["error"]["code"]

@@ -1,4 +1,4 @@
-"""`make demo`: the story it tells is true."""
+"""`make demo`: it shows what it claims."""
 
 import asyncio
 import os
@@ -11,12 +11,12 @@ import pytest
 pytestmark = pytest.mark.integration
 
 
-async def test_the_demo_shows_one_event_and_one_answer_for_a_worker_killed_in_the_middle(
+async def test_the_demo_shows_one_event_although_its_worker_is_killed(
     tmp_path: Path,
 ) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "COLUMNS": "200"}
 
-    told = await asyncio.to_thread(
+    done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "worker", "demo"],
         env=environment,
@@ -27,10 +27,10 @@ async def test_the_demo_shows_one_event_and_one_answer_for_a_worker_killed_in_th
         timeout=100,
     )
 
-    assert 0 == told.returncode, told.stdout + told.stderr
+    assert 0 == done.returncode, done.stdout + done.stderr
     for fact in (
         "killed with -9",
-        "succeeded after 2 tries",
+        "succeeded after 2 attempts",
         "calendar  1 event: Check-up, Ada Lovelace",
         "1 succeeded, 9 CONFLICT",
         "Ada Lovelace, ada@lovelace.example",
@@ -38,5 +38,5 @@ async def test_the_demo_shows_one_event_and_one_answer_for_a_worker_killed_in_th
         "'updated_fields': ['Status']",
         "no dead letters are left",
     ):
-        assert fact in told.stdout, told.stdout
-    assert "Traceback" not in told.stderr
+        assert fact in done.stdout, done.stdout
+    assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import StartWorker
 from tests.support.provider import Provider
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.postgres import PrivatePostgres
 
@@ -35,17 +35,17 @@ async def _call(url: str, *jobs: dict[str, object]) -> list[dict[str, object]]:
     """Send jobs one after the other, off the loop, which the provider needs."""
 
     def call() -> list[dict[str, object]]:
-        with Stranger(url) as stranger:
-            return [stranger.call(each, timeout_s=40) for each in jobs]
+        with ExternalClient(url) as client:
+            return [client.call(each, timeout_s=40) for each in jobs]
 
     return await asyncio.to_thread(call)
 
 
 async def _call_at_once(url: str, jobs: list[dict[str, object]]) -> list[dict[str, object]]:
     def call() -> list[dict[str, object]]:
-        with Stranger(url) as stranger:
-            sent = [stranger.send(each) for each in jobs]
-            replies = stranger.wait(sent, 40)
+        with ExternalClient(url) as client:
+            sent = [client.send(each) for each in jobs]
+            replies = client.wait(sent, 40)
             return [replies[each][0] for each in sent]
 
     return await asyncio.to_thread(call)
@@ -121,8 +121,8 @@ async def test_a_write_cut_after_the_work_is_unknown_parked_and_never_repeated(
     codes = [each["error"]["code"] for each in (first, second)]  # type: ignore[index]
     assert ["OUTCOME_UNKNOWN"] * 2 == codes
     assert 1 == len(provider.journal)
-    with Stranger(broker_url) as stranger:
-        assert 2 == stranger.depth("connectors.dead")
+    with ExternalClient(broker_url) as client:
+        assert 2 == client.depth("connectors.dead")
 
 
 async def test_a_write_cut_after_the_work_is_found_again_by_its_reconcile(
@@ -225,16 +225,16 @@ async def test_with_the_ledger_down_reads_go_on_and_writes_wait(
             broker_url, enabled="dummy,effects", EFFECTS_URL=provider.url, database_url=own.url
         )
         await own.kill()
-        stranger = await asyncio.to_thread(Stranger, broker_url)
-        waiting = stranger.send(job("effects", "scribble", idempotency_key="k"))
-        read = await asyncio.to_thread(stranger.call, job("dummy", "ping"))
+        client = await asyncio.to_thread(ExternalClient, broker_url)
+        waiting = client.send(job("effects", "scribble", idempotency_key="k"))
+        read = await asyncio.to_thread(client.call, job("dummy", "ping"))
         while (await worker.get("readyz")).status_code == 200:
             await asyncio.sleep(0.1)
         assert [] == provider.journal
 
         await own.restart()
-        replies = await asyncio.to_thread(stranger.wait, [waiting], 40)
-        stranger.close()
+        replies = await asyncio.to_thread(client.wait, [waiting], 40)
+        client.close()
         worker.close()
 
     assert "pong" == read["data"]
@@ -247,11 +247,11 @@ async def test_one_tenants_slow_jobs_do_not_hold_up_another(
     await start_worker(broker_url, concurrency="10", tenant_concurrency="5")
 
     def race() -> float:
-        with Stranger(broker_url) as stranger:
+        with ExternalClient(broker_url) as client:
             for _ in range(500):
-                stranger.send(job("dummy", "sleep", {"seconds": 2}, tenant="slow"), reply_to="")
+                client.send(job("dummy", "sleep", {"seconds": 2}, tenant="slow"), reply_to="")
             asked = time.monotonic()
-            stranger.call(job("dummy", "ping", tenant="quick"))
+            client.call(job("dummy", "ping", tenant="quick"))
             return time.monotonic() - asked
 
     assert await asyncio.to_thread(race) < 5

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from tests.conftest import StartWorker
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from worker.dev.openbao import PrivateOpenBao
 
 pytestmark = pytest.mark.integration
@@ -34,7 +34,7 @@ async def test_contact_lead_and_case_in_one_story(
         org.faults.add(Fault("upsert", cut="after"))
 
         def story() -> list[dict[str, Any]]:
-            with Stranger(broker_url) as caller:
+            with ExternalClient(broker_url) as caller:
                 found = caller.call(job("salesforce", "get_contact_details", {"phone": "0532 111 22 33"}))
                 lead = {"last_name": "Hopper", "company": "Navy"}
                 made = caller.call(job("salesforce", "create_lead", lead), timeout_s=30)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.conftest import StartWorker
 from tests.support.http_servers import Served, serve
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 
@@ -59,12 +59,12 @@ async def test_a_job_runs_with_its_credential_and_the_secret_shows_up_nowhere(
     worker = await _start(start_worker, broker_url, openbao, shop, tmp_path)
 
     def call() -> tuple[dict[str, object], dict[str, object], dict[str, object], bytes]:
-        with Stranger(broker_url) as stranger:
-            good = stranger.call(_request())
-            absent = stranger.call(_request(credential="other"))
-            stranger.send(_request(tenant="nobody"), reply_to="amq.gen-gone")
-            stranger.until(lambda: stranger.depth("connectors.dead") == 1, 10, lambda: "the letter")
-            _, properties, body = stranger.channel.basic_get("connectors.dead")
+        with ExternalClient(broker_url) as client:
+            good = client.call(_request())
+            absent = client.call(_request(credential="other"))
+            client.send(_request(tenant="nobody"), reply_to="amq.gen-gone")
+            client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the letter")
+            _, properties, body = client.channel.basic_get("connectors.dead")
             return good, absent, dict(properties.headers), body
 
     good, absent, headers, body = await asyncio.to_thread(call)
@@ -83,18 +83,18 @@ async def test_a_sealed_vault_makes_jobs_wait_and_uses_up_no_attempt(
     worker = await _start(start_worker, broker_url, openbao, shop, tmp_path)
     await openbao.seal()
     sealed_at = time.monotonic()
-    stranger = await asyncio.to_thread(Stranger, broker_url)
-    sent = [stranger.send(_request()) for _ in range(20)]
-    meanwhile = await asyncio.to_thread(stranger.call, job("dummy", "ping"))
+    client = await asyncio.to_thread(ExternalClient, broker_url)
+    sent = [client.send(_request()) for _ in range(20)]
+    meanwhile = await asyncio.to_thread(client.call, job("dummy", "ping"))
     while (await worker.get("readyz")).status_code == 200:
         assert time.monotonic() - sealed_at < 10
         await asyncio.sleep(0.1)
     named = (await worker.get("readyz")).json()
 
-    waiting = set(sent) - stranger.replies.keys()
+    waiting = set(sent) - client.replies.keys()
     await openbao.unseal()
-    replies = await asyncio.to_thread(stranger.wait, sent, 40)
-    stranger.close()
+    replies = await asyncio.to_thread(client.wait, sent, 40)
+    client.close()
     await worker.ready()
 
     assert "pong" == meanwhile["data"]
@@ -109,11 +109,11 @@ async def test_a_job_that_waits_for_the_vault_is_answered_at_its_deadline(
     await _start(start_worker, broker_url, openbao, shop, tmp_path)
     await openbao.kill()
     deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
-    stranger = await asyncio.to_thread(Stranger, broker_url)
+    client = await asyncio.to_thread(ExternalClient, broker_url)
 
     begun = time.monotonic()
-    reply = await asyncio.to_thread(stranger.call, _request(deadline=deadline))
-    stranger.close()
+    reply = await asyncio.to_thread(client.call, _request(deadline=deadline))
+    client.close()
 
     assert ("DEADLINE_EXCEEDED", {"outcome": "not_started"}) == (
         reply["error"]["code"],
@@ -130,12 +130,12 @@ async def test_a_rotated_secret_is_read_once_more_when_the_provider_refuses_the_
     await openbao.put_secret(
         path, {"base_url": shop.url, "auth": "bearer", "token": "an old and stale token"}
     )
-    stranger = await asyncio.to_thread(Stranger, broker_url)
-    refused = await asyncio.to_thread(stranger.call, _request(credential="rotated"))
+    client = await asyncio.to_thread(ExternalClient, broker_url)
+    refused = await asyncio.to_thread(client.call, _request(credential="rotated"))
     await openbao.put_secret(path, {"base_url": shop.url, "auth": "bearer", "token": CANARY})
 
-    reply = await asyncio.to_thread(stranger.call, _request(credential="rotated"))
-    stranger.close()
+    reply = await asyncio.to_thread(client.call, _request(credential="rotated"))
+    client.close()
 
     assert "CREDENTIAL_INVALID" == refused["error"]["code"]
     assert ("succeeded", 2) == (reply["status"], reply["attempts"])

@@ -11,10 +11,9 @@ import pytest
 from connectors.examples.acme_tickets import tickets
 from connectors.examples.help_desk import SECRET, HelpDesk
 from connectors.sdk.errors import Code
-from connectors.sdk.testing import ConnectorContract
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import ConnectorContract, Via
 from tests.packaging.conftest import EXAMPLE, build_wheel, run
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import WORKER_POLICY, PrivateOpenBao
 
@@ -95,14 +94,14 @@ async def test_it_runs_through_the_broker_from_its_wheel(
     caller = "+905321112233"
 
     def call() -> list[Any]:
-        with Stranger(broker_url) as stranger:
+        with ExternalClient(broker_url) as client:
             jobs = [
                 job("acme_tickets", "list_tickets", {"limit": 3}, tenant="acme"),
                 job("acme_tickets", "open_ticket", {"subject": "Ağ yok", "caller": caller}, tenant="acme"),
                 job("acme_tickets", "close_ticket", {"ticket_id": "4"}, tenant="acme"),
                 job("acme_tickets", "count_words", {"text": "iki kelime"}, tenant="acme"),
             ]
-            return [stranger.call(each) for each in jobs]
+            return [client.call(each) for each in jobs]
 
     listed, opened, closed, counted = await asyncio.to_thread(call)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from schemas.error import Code
+from schemas.error import Code, CodeFacts
 from schemas.job import Job, JobRefused, parse_job
 from schemas.json_schema import FOLDER, documents
 from schemas.result import Result, error_of
@@ -78,14 +78,23 @@ def test_the_readme_lists_every_code_with_its_category() -> None:
 
     for code in Code:
         facts = code.facts
-        again = "yes" if facts.retryable else "no"
-        row = f"| `{code}` | {facts.category} | {again} | {facts.meaning} | {facts.mender} |"
+        retryable = "yes" if facts.retryable else "no"
+        row = (
+            f"| `{code}` | {facts.category} | {retryable} | {_when_dead_lettered(facts)} "
+            f"| {facts.meaning} | {facts.resolution} |"
+        )
         assert row in text, f"schemas/README.md lacks the row {row}"
 
 
 @pytest.mark.parametrize("field", list(Job.model_fields))
 def test_the_readme_names_every_field(field: str) -> None:
     assert f"`{field}`" in README.read_text()
+
+
+def _when_dead_lettered(facts: CodeFacts) -> str:
+    if facts.dead_lettered:
+        return "always"
+    return "after the last retry" if facts.retryable else "if no caller gets it"
 
 
 def _schema(name: str) -> dict[str, Any]:

@@ -16,15 +16,14 @@ from typing import Any
 import httpx
 
 import worker.broker.connection
-import worker.job.action_runner
-import worker.job.idempotency
-import worker.ledger.store
+from connectors.sdk.runtime.action_runner import ActionRunner
+from connectors.sdk.runtime.idempotency import IdempotentRunner
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
 from worker.broker import Delivery, PublishChannel
-from worker.cli import main
-from worker.job.action_runner import Caller
-from worker.job.idempotency import Once
-from worker.job.processor import Consumer
-from worker.ledger.store import Ledger
+from worker.job.processor import JobProcessor
+from worker.ledger.store import SqlLedger
+from worker.main import run_worker
 
 POINTS = [f"K{number}" for number in range(11)]
 
@@ -104,14 +103,14 @@ def ack_twice() -> None:
 
 
 FAIL_AT: dict[str, Callable[[], None]] = {
-    "K0": lambda: before(Consumer, "take"),
-    "K1": lambda: before(Once, "run"),
-    "K2": lambda: after(Ledger, "claim"),
-    "K3": lambda: after(Caller, "fetch"),
-    "K4": lambda: after(Ledger, "begin"),
+    "K0": lambda: before(JobProcessor, "receive"),
+    "K1": lambda: before(IdempotentRunner, "run"),
+    "K2": lambda: after(SqlLedger, "claim"),
+    "K3": lambda: after(ActionRunner, "fetch"),
+    "K4": lambda: after(SqlLedger, "begin"),
     "K5": die_processed,
-    "K6": lambda: before(Ledger, "complete"),
-    "K7": lambda: after(Ledger, "complete"),
+    "K6": lambda: before(SqlLedger, "complete"),
+    "K7": lambda: after(SqlLedger, "complete"),
     "K8": die_unconfirmed,
     "K9": lambda: before(Delivery, "ack"),
     "K10": lambda: after(Delivery, "ack"),
@@ -119,12 +118,12 @@ FAIL_AT: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    worker.ledger.store.LEASE_S = 2.0  # type: ignore[misc]
-    worker.job.idempotency.RENEW_S = 0.5  # type: ignore[misc]
-    worker.job.idempotency.STALL_S = 2.0  # type: ignore[misc]
     worker.broker.connection.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
-    worker.job.action_runner.HOLD_S = float(os.environ.get("HOLD_S", "60"))  # type: ignore[misc]
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()
-    sys.argv = ["connectors", "worker"]
-    main()
+    sys.exit(
+        run_worker(
+            lease_policy=LeasePolicy(lease_s=2.0, renew_s=0.5, stall_s=2.0),
+            hold_policy=HoldPolicy(hold_s=float(os.environ.get("HOLD_S", "60"))),
+        )
+    )

@@ -1,4 +1,4 @@
-"""A provider that journals every effect: the judge of how often something happened."""
+"""A provider that journals every effect: the oracle of how often something happened."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A stranger's client: plain pika, and nothing of ours but the contract."""
+"""An external client: plain pika, and nothing of ours but the contract."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 DIRECT = "amq.rabbitmq.reply-to"
 
 
-class Stranger:
+class ExternalClient:
     """Publishes jobs and collects replies, by the contract alone."""
 
     def __init__(self, url: str, *, reply_queue: str | None = "", collects: bool = True) -> None:

@@ -74,7 +74,7 @@ class WorkerProcess:
                 await asyncio.sleep(0.05)
 
     async def get(self, path: str) -> httpx.Response:
-        """Ask the sidecar port."""
+        """Send a request to the monitoring port."""
         async with httpx.AsyncClient(trust_env=False, verify=False, timeout=5) as client:
             return await client.get(f"{self.metrics_url}{path.lstrip('/')}")
 

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.error import Category, Code
-from worker.broker.confirmed_publisher import Sending
+from worker.broker.confirmed_publisher import PublishOutcome
 from worker.credentials.source import FetchOutcome
 from worker.metrics import CONTENT_TYPE, Metrics
 
@@ -28,7 +28,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def work_a_bit(metrics: Metrics) -> None:
     metrics.add_connector("dummy", ["echo"])
-    metrics.add_lane("jobs.dummy", 100)
+    metrics.add_queue("jobs.dummy", 100)
     metrics.job_waited("jobs.dummy", 0.1)
     metrics.job_started("jobs.dummy")
     metrics.slots("jobs.dummy", 1, 99)
@@ -46,9 +46,9 @@ def work_a_bit(metrics: Metrics) -> None:
     [
         ("connectors_jobs_total", {"connector", "action", "outcome"}),
         ("connectors_job_duration_seconds_bucket", {"connector", "action", "le"}),
-        ("connectors_job_queue_wait_seconds_bucket", {"lane", "le"}),
-        ("connectors_jobs_in_progress", {"lane"}),
-        ("connectors_slots", {"lane", "state"}),
+        ("connectors_job_queue_wait_seconds_bucket", {"queue", "le"}),
+        ("connectors_jobs_in_progress", {"queue"}),
+        ("connectors_slots", {"queue", "state"}),
         ("connectors_retries_total", {"connector", "code"}),
         ("connectors_dead_letters_total", {"reason"}),
         ("connectors_replies_total", {"outcome"}),
@@ -79,19 +79,19 @@ def test_a_job_is_counted_once_with_its_outcome_and_duration(metrics: Metrics) -
     assert value(metrics, "connectors_jobs_total", **labels, outcome="succeeded") == 1
     assert value(metrics, "connectors_job_duration_seconds_count", **labels) == 1
     assert value(metrics, "connectors_job_duration_seconds_bucket", **labels, le="0.005") == 1
-    assert value(metrics, "connectors_job_queue_wait_seconds_sum", lane="jobs.dummy") == 0.1
+    assert value(metrics, "connectors_job_queue_wait_seconds_sum", queue="jobs.dummy") == 0.1
 
 
-def test_a_lane_shows_what_is_in_progress_and_its_slots(metrics: Metrics) -> None:
+def test_a_queue_shows_what_is_in_progress_and_its_slots(metrics: Metrics) -> None:
     work_a_bit(metrics)
-    during = value(metrics, "connectors_jobs_in_progress", lane="jobs.dummy")
+    during = value(metrics, "connectors_jobs_in_progress", queue="jobs.dummy")
 
     metrics.job_ended("jobs.dummy")
 
     assert during == 1
-    assert value(metrics, "connectors_jobs_in_progress", lane="jobs.dummy") == 0
-    assert value(metrics, "connectors_slots", lane="jobs.dummy", state="used") == 1
-    assert value(metrics, "connectors_slots", lane="jobs.dummy", state="free") == 99
+    assert value(metrics, "connectors_jobs_in_progress", queue="jobs.dummy") == 0
+    assert value(metrics, "connectors_slots", queue="jobs.dummy", state="used") == 1
+    assert value(metrics, "connectors_slots", queue="jobs.dummy", state="free") == 99
 
 
 def test_failures_somebody_is_paged_for_begin_at_zero(metrics: Metrics) -> None:
@@ -110,7 +110,7 @@ def test_outcomes_known_elsewhere_begin_at_zero(metrics: Metrics) -> None:
     fetches = {labels["outcome"] for labels, _ in samples(metrics, "connectors_credential_fetches_total")}
     reasons = {labels["reason"] for labels, _ in samples(metrics, "connectors_dead_letters_total")}
 
-    assert set(Sending) <= replies
+    assert set(PublishOutcome) <= replies
     assert set(FetchOutcome) == fetches
     assert set(Code) == reasons
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from connectors.sdk.retry import MAX_WAIT_S
 from schemas.error import Code
 from worker.broker import Delivery, Properties
-from worker.broker.topology import RUNGS, Topology, is_bulk, routing_key
-from worker.job.concurrency import RETURN_S, RETURNS_PER_S, Slots
-from worker.job.headers import History
-from worker.job.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide, rung_for
+from worker.broker.topology import RETRY_DELAYS_S, Topology, is_bulk, retry_delay_for, routing_key
+from worker.job.concurrency import RETURN_S, RETURNS_PER_S, ConcurrencyLimiter
+from worker.job.headers import JobHeaders
+from worker.job.retry import DELAYS_S, GiveUp, Retry, backoff_s, decide
 from worker.settings import SettingError, Settings, load_settings, masked, unknown_names
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -53,10 +53,10 @@ def test_retry_after_is_kept() -> None:
     assert Retry(NOW + timedelta(seconds=90)) == _decide(Code.RATE_LIMITED, retry_after_s=90.0)
 
 
-def test_a_wait_beyond_the_longest_rung_is_not_waited() -> None:
-    assert MAX_WAIT_S == max(RUNGS.values())
-    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values())), Retry)
-    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RUNGS.values()) + 1)
+def test_a_wait_beyond_the_longest_retry_delay_is_not_waited() -> None:
+    assert MAX_WAIT_S == max(RETRY_DELAYS_S.values())
+    assert isinstance(_decide(Code.RATE_LIMITED, retry_after_s=max(RETRY_DELAYS_S.values())), Retry)
+    assert GiveUp() == _decide(Code.RATE_LIMITED, retry_after_s=max(RETRY_DELAYS_S.values()) + 1)
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
@@ -67,26 +67,26 @@ def test_each_delay_is_drawn_between_half_and_whole_of_its_step(failures: int, c
 
 
 @given(st.floats(0, 100_000))
-def test_a_rung_never_overshoots_but_for_the_shortest(rest_s: float) -> None:
-    rung = rung_for(rest_s)
+def test_a_retry_delay_never_exceeds_the_wait_but_for_the_shortest(wait_s: float) -> None:
+    delay = retry_delay_for(wait_s)
 
-    assert RUNGS[rung] <= rest_s or rung == "1s"
-    assert not [seconds for seconds in RUNGS.values() if RUNGS[rung] < seconds <= rest_s]
+    assert RETRY_DELAYS_S[delay] <= wait_s or delay == "1s"
+    assert not [seconds for seconds in RETRY_DELAYS_S.values() if RETRY_DELAYS_S[delay] < seconds <= wait_s]
 
 
 def test_the_topology_is_the_contracts() -> None:
     topology = Topology()
     queues = {queue.name: queue for queue in topology.queues()}
-    lane, bulk = topology.lane_queue("dummy"), topology.lane_queue("dummy", bulk=True)
+    queue, bulk = topology.job_queue("dummy"), topology.job_queue("dummy", bulk=True)
 
     assert {
         "connectors.jobs": "topic",
         "connectors.dead": "topic",
         "connectors.unrouted": "fanout",
         "connectors.poison": "fanout",
-        **{f"connectors.retry.{rung}": "fanout" for rung in ("1s", "5s", "30s", "2m", "10m", "1h", "6h")},
+        **{f"connectors.retry.{delay}": "fanout" for delay in ("1s", "5s", "30s", "2m", "10m", "1h", "6h")},
     } == {exchange.name: exchange.kind for exchange in topology.exchanges()}
-    assert ("connectors.jobs.dummy", "dummy.*") == (lane.name, lane.binding_key)
+    assert ("connectors.jobs.dummy", "dummy.*") == (queue.name, queue.binding_key)
     assert ("connectors.jobs.dummy.bulk", "dummy.*.bulk") == (bulk.name, bulk.binding_key)
     assert {
         "x-queue-type": "quorum",
@@ -94,11 +94,11 @@ def test_the_topology_is_the_contracts() -> None:
         "x-dead-letter-exchange": "connectors.poison",
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
-    } == lane.arguments
+    } == queue.arguments
     assert 14 * 24 * 3600 * 1000 == queues["connectors.dead"].arguments["x-message-ttl"]
     assert 1_000_000_000 == queues["connectors.dead"].arguments["x-delivery-limit"]
     assert [1000, 5000, 30_000, 120_000, 600_000, 3_600_000, 21_600_000] == [
-        queues[topology.retry(rung)].arguments["x-message-ttl"] for rung in RUNGS
+        queues[topology.retry(delay)].arguments["x-message-ttl"] for delay in RETRY_DELAYS_S
     ]
     assert all("x-delivery-limit" in queue.arguments for queue in queues.values())
     assert all(queue.arguments["x-queue-type"] == "quorum" for queue in queues.values())
@@ -114,21 +114,21 @@ def _delivery(headers: dict[str, Any], user_id: str | None) -> Delivery:
 
 
 def test_what_is_written_is_read_again_from_a_trusted_user() -> None:
-    written = History(NOW, publisher="agent", starts=2, failures=1, hops=3, not_before=NOW, rerouted=True)
+    written = JobHeaders(NOW, publisher="agent", starts=2, failures=1, hops=3, not_before=NOW, rerouted=True)
 
-    read = History.read(_delivery(written.headers(), "worker"), trusted={"worker"}, now=NOW)
+    read = JobHeaders.read(_delivery(written.headers(), "worker"), trusted={"worker"}, now=NOW)
 
     assert written == read
 
 
 @pytest.mark.parametrize("user_id", [None, "agent"])
 def test_headers_of_ours_count_for_nothing_from_anybody_else(user_id: str | None) -> None:
-    forged = History(
+    forged = JobHeaders(
         NOW, publisher="boss", starts=10**9, failures=4, rerouted=True, deadline="none"
     ).headers()
     forged["x-death"] = [{"count": 99}]
 
-    read = History.read(_delivery(forged, user_id), trusted={"worker"}, now=NOW)
+    read = JobHeaders.read(_delivery(forged, user_id), trusted={"worker"}, now=NOW)
 
     assert (user_id, 0, 0, False, None) == (
         read.publisher, read.starts, read.failures, read.rerouted, read.deadline,
@@ -137,7 +137,7 @@ def test_headers_of_ours_count_for_nothing_from_anybody_else(user_id: str | None
 
 @pytest.mark.parametrize("value", ["x", 1, None, b"\xff", [], "00-" + "0" * 10_000])
 def test_a_traceparent_that_is_none_is_dropped(value: Any) -> None:
-    assert History.read(_delivery({"traceparent": value}, None), trusted=(), now=NOW).traceparent is None
+    assert JobHeaders.read(_delivery({"traceparent": value}, None), trusted=(), now=NOW).traceparent is None
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_slip_of_the_pen_is_found() -> None:
 
 
 async def test_bulk_work_holds_a_quarter_of_the_slots_at_most() -> None:
-    slots = Slots(8, tenant_total=4)
+    slots = ConcurrencyLimiter(8, tenant_total=4)
 
     async with slots.hold(bulk=True), slots.hold(bulk=True):
         waiting = asyncio.ensure_future(_hold(slots))
@@ -233,13 +233,13 @@ async def test_bulk_work_holds_a_quarter_of_the_slots_at_most() -> None:
     await waiting
 
 
-async def _hold(slots: Slots) -> None:
+async def _hold(slots: ConcurrencyLimiter) -> None:
     async with slots.hold(bulk=True):
         pass
 
 
 async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_back() -> None:
-    crowded, alone = Slots(4), Slots(4)
+    crowded, alone = ConcurrencyLimiter(4), ConcurrencyLimiter(4)
 
     few = [alone.send_round("a") for _ in range(5)]
     many = [crowded.send_round("a") for _ in range(10_000)]
@@ -250,11 +250,11 @@ async def test_the_more_jobs_of_a_tenant_are_over_its_share_the_later_they_come_
     a_second = sum(10 * count / step_s for step_s, count in by_step.items())
     assert RETURNS_PER_S / 2 < a_second < RETURNS_PER_S * 3
     assert crowded.send_round("b") == 1.0
-    assert set(RETURN_S) <= {float(seconds) for seconds in RUNGS.values()}
+    assert set(RETURN_S) <= {float(seconds) for seconds in RETRY_DELAYS_S.values()}
 
 
 def test_one_tenant_is_admitted_to_its_share() -> None:
-    slots = Slots(4, tenant_total=1)
+    slots = ConcurrencyLimiter(4, tenant_total=1)
 
     with slots.admit("a") as first, slots.admit("a") as second, slots.admit("b") as other:
         assert (True, False, True) == (first, second, other)

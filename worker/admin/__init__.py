@@ -1,1 +1,1 @@
-"""What an operator does: dead letters and queues."""
+"""Operator commands on a broker: dead letters and queues."""

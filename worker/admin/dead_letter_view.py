@@ -8,25 +8,32 @@ from connectors.registry import load
 from connectors.sdk.connector import Connector
 from connectors.sdk.personal import KEYWORD, PersonalData
 from schemas.job import Job
-from worker.admin.dead_letters import Letter
+from worker.admin.dead_letters import DeadLetterMessage
 
 
-def view_letters(letters: Sequence[Letter], *, with_body: bool = False) -> list[dict[str, Any]]:
-    """Describe letters with what their connectors declare personal masked.
+def view_dead_letters(
+    dead_letters: Sequence[DeadLetterMessage], *, with_body: bool = False
+) -> list[dict[str, Any]]:
+    """Return dead letters with the personal data masked that their connectors declare.
 
-    Where a connector is not installed here nobody knows what is personal, and every parameter is masked.
+    If a connector is not installed here, nothing says what is personal, and every parameter is masked.
     """
-    jobs = [letter.job() for letter in letters]
+    jobs = [dead_letter.job() for dead_letter in dead_letters]
     connectors = load({job.connector for job in jobs if job is not None}).connectors
     return [
-        _view(letter, job, connectors, with_body=with_body) for letter, job in zip(letters, jobs, strict=True)
+        _view(dead_letter, job, connectors, with_body=with_body)
+        for dead_letter, job in zip(dead_letters, jobs, strict=True)
     ]
 
 
 def _view(
-    letter: Letter, job: Job | None, connectors: Mapping[str, Connector[Any]], *, with_body: bool
+    dead_letter: DeadLetterMessage,
+    job: Job | None,
+    connectors: Mapping[str, Connector[Any]],
+    *,
+    with_body: bool,
 ) -> dict[str, Any]:
-    shown, body = letter.summary(), letter.text()
+    shown, body = dead_letter.summary(), dead_letter.text()
     if job is not None:  # what is no job has no parameters
         personal = _personal(job, connectors)
         shown["error"] = personal.mask(shown["error"])

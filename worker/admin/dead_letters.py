@@ -1,4 +1,4 @@
-"""The dead letters: looking, sending back, removing."""
+"""The dead-letter queue: list, replay, remove."""
 
 import json
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from connectors.sdk.runtime.deadline import format_instant
+from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
 from schemas.job import Job, JobRefused, parse_job
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.broker.topology import Topology
 from worker.job import headers as header
-from worker.job.headers import NO_DEADLINE, write_instant
-from worker.ledger.database import LedgerUnavailable
+from worker.job.headers import NO_DEADLINE
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import Identity
 from worker.service import ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
@@ -24,8 +24,8 @@ _KEPT = (header.PUBLISHER, header.TRACEPARENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One parked job."""
+class DeadLetterMessage:
+    """One dead-lettered job."""
 
     delivery: Delivery
 
@@ -37,18 +37,18 @@ class Letter:
 
     @property
     def reason(self) -> str:
-        """The code it was parked with."""
+        """The code it was dead-lettered with."""
         return str(self.delivery.properties.headers.get(header.REASON, ""))
 
     def summary(self) -> dict[str, Any]:
-        """Describe it, its body left out."""
+        """Return what a listing shows, without the body."""
         headers = self.delivery.properties.headers
         return {
             "id": self.job_id,
             "reason": self.reason,
             "attempts": headers.get(header.ATTEMPTS, 0),
             "first_seen": headers.get(header.FIRST_SEEN),
-            "lane": headers.get(header.LANE),
+            "queue": headers.get(header.QUEUE),
             "error": headers.get(header.ERROR),
             "connector": self._field("connector", "connector_name"),
             "action": self._field("action", "action_name"),
@@ -56,14 +56,14 @@ class Letter:
         }
 
     def job(self) -> Job | None:
-        """Read the job; None where the body is none."""
+        """Return the job; None if the body is not a valid one."""
         try:
             return parse_job(self.delivery.body, message_id=self.delivery.properties.message_id)
         except JobRefused:
             return None
 
     def text(self) -> str:
-        """Give the body as text."""
+        """Return the body as text."""
         return self.delivery.body.decode("utf-8", "replace")
 
     def _field(self, *names: str) -> str | None:
@@ -77,14 +77,14 @@ class Letter:
 
 
 async def resolve_unknown(settings: Settings, job_id: str, *, happened: bool) -> bool:
-    """Settle the unknown outcome of a parked job in the ledger; False where there is none.
+    """Record in the ledger whether a dead-lettered job's effect happened; False if none is unknown.
 
     Raises:
         SettingError: the ledger cannot be used.
-        BrokerError: the dead letters cannot be read, or the ledger is away.
+        BrokerError: the dead letters cannot be read, or the ledger is unavailable.
     """
-    async with DeadLetters(settings) as letters:
-        found = [letter.job() for letter in await letters.all() if letter.job_id == job_id]
+    async with DeadLetterQueue(settings) as queue:
+        found = [each.job() for each in await queue.all() if each.job_id == job_id]
     ledger = ledger_of(settings)
     try:
         await ledger.start()
@@ -95,15 +95,15 @@ async def resolve_unknown(settings: Settings, job_id: str, *, happened: bool) ->
         ]
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
-    except LedgerUnavailable as away:
-        raise BrokerError(f"the ledger is not available: {away}") from None
+    except LedgerUnavailable as unavailable:
+        raise BrokerError(f"the ledger is unavailable: {unavailable}") from None
     finally:
         await ledger.close()
     return any(resolved)
 
 
-class DeadLetters:
-    """The queue of parked jobs, on a connection of its own."""
+class DeadLetterQueue:
+    """The queue of dead-lettered jobs, on a connection of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -122,45 +122,47 @@ class DeadLetters:
     ) -> None:
         await self._connected.close()
 
-    async def all(self) -> list[Letter]:
-        """Read every letter, and give each back."""
-        found = await self._visit()
-        await self._give_back()
+    async def all(self) -> list[DeadLetterMessage]:
+        """Return every dead letter; each stays in the queue."""
+        found = await self._receive_all()
+        await self._requeue()
         return found
 
-    async def replay(self, wanted: Callable[[Letter], bool], *, deadline: str | None = None) -> list[Letter]:
-        """Send letters back to their lanes, and give them.
+    async def replay(
+        self, wanted: Callable[[DeadLetterMessage], bool], *, deadline: str | None = None
+    ) -> list[DeadLetterMessage]:
+        """Publish dead letters to their job queues again, and return them.
 
-        Each is published and confirmed before it leaves the dead letters: a crash in between makes
-        a second copy, which the job's key makes harmless.
+        Each is published and confirmed before it leaves the dead-letter queue: a crash in between makes
+        a second copy, which the job's idempotency key makes harmless.
         """
         channel = await PublishChannel.open(self._connected)
-        chosen = await self._take(wanted)
-        for letter in chosen:
-            came = letter.delivery
+        chosen = await self._receive(wanted)
+        for dead_letter in chosen:
+            came = dead_letter.delivery
             if not await channel.publish(
-                self._topology.jobs, came.routing_key, came.body, self._again(letter, deadline)
+                self._topology.jobs, came.routing_key, came.body, self._replayed(dead_letter, deadline)
             ):
                 raise BrokerError(
-                    f"no queue takes the job {letter.job_id!r}, which stays where it is; start a worker once"
+                    f"no queue is bound for the job {dead_letter.job_id!r}, which stays here; start a worker once"
                 )
             await came.ack()
         return chosen
 
-    async def remove(self, wanted: Callable[[Letter], bool]) -> list[Letter]:
-        """Remove letters for good, and give them."""
-        chosen = await self._take(wanted)
-        for letter in chosen:
-            await letter.delivery.ack()
+    async def remove(self, wanted: Callable[[DeadLetterMessage], bool]) -> list[DeadLetterMessage]:
+        """Remove dead letters for good, and return them."""
+        chosen = await self._receive(wanted)
+        for dead_letter in chosen:
+            await dead_letter.delivery.ack()
         return chosen
 
     async def count_poison(self) -> int:
-        """Count what no client can decode; it is never read, for that would kill the connection."""
+        """Return the number of undecodable messages; reading one would kill the connection."""
         found = await self._connected.count(self._topology.poison)
         return 0 if found is None else found[0]
 
     async def purge_poison(self) -> int:
-        """Remove what no client can decode, and say how many."""
+        """Remove the undecodable messages, and return how many there were."""
         return await self._connected.purge(self._topology.poison)
 
     @property
@@ -168,34 +170,34 @@ class DeadLetters:
         assert self._connection is not None
         return self._connection
 
-    async def _take(self, wanted: Callable[[Letter], bool]) -> list[Letter]:
-        """Take the letters that are wanted; the others stay on the channel, and go back at the end."""
-        return [letter for letter in await self._visit() if wanted(letter)]
+    async def _receive(self, wanted: Callable[[DeadLetterMessage], bool]) -> list[DeadLetterMessage]:
+        """Receive the dead letters that are wanted; the others are requeued when the channel closes."""
+        return [each for each in await self._receive_all() if wanted(each)]
 
-    async def _give_back(self) -> None:
+    async def _requeue(self) -> None:
         if self._browser is not None:
             await self._browser.close()
             self._browser = None
 
-    async def _visit(self) -> list[Letter]:
+    async def _receive_all(self) -> list[DeadLetterMessage]:
         counted = await self._connected.count(self._topology.dead)
         if counted is None:
             raise BrokerError(
-                f"there is no queue {self._topology.dead!r}: has a worker ever run on this broker?"
+                f"there is no queue {self._topology.dead!r}; start a worker once on this broker"
             )
         browser = self._browser = await Browser.open(self._connected, self._topology.dead)
-        letters: list[Letter] = []
-        # As many as there were: what is given back meanwhile would be seen again without end.
+        dead_letters: list[DeadLetterMessage] = []
+        # As many as were counted: what is requeued meanwhile would be received again without end.
         for _ in range(counted[0]):
             delivery = await browser.next()
             if delivery is None:
                 break
-            letters.append(Letter(delivery))
-        return letters
+            dead_letters.append(DeadLetterMessage(delivery))
+        return dead_letters
 
-    def _again(self, letter: Letter, deadline: str | None) -> Properties:
-        came = letter.delivery.properties
+    def _replayed(self, dead_letter: DeadLetterMessage, deadline: str | None) -> Properties:
+        came = dead_letter.delivery.properties
         headers = {name: came.headers[name] for name in _KEPT if name in came.headers}
-        headers[header.FIRST_SEEN] = write_instant(datetime.now(UTC))
+        headers[header.FIRST_SEEN] = format_instant(datetime.now(UTC))
         headers[header.DEADLINE] = deadline or NO_DEADLINE
         return replace(came, user_id=self._settings.broker_user, headers=headers)

@@ -35,5 +35,5 @@ __all__ = [
     "mark_ledger",
 ]
 
-# The client speaks of each lost connection with a traceback; the lane and the outbox say it in one line.
+# The client logs each lost connection with a traceback; our own parts log it in one line.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)

@@ -40,34 +40,34 @@ class rpc:  # noqa: N801  # reads as a verb at its uses
         return False
 
 
-async def let_end(ending: Awaitable[Any]) -> None:
-    """Give the client time to close something; what it makes of its cancellation is its own affair.
+async def close_quietly(closing: Awaitable[Any]) -> None:
+    """Close something of the client library, bounded in time; its error is not ours.
 
-    Waited for from outside: were a cancellation swallowed in there, a timeout would end nothing.
+    Waited for from outside: if a cancellation were swallowed in there, a timeout would end nothing.
     """
-    task = asyncio.ensure_future(ending)
+    task = asyncio.ensure_future(closing)
     await asyncio.wait({task}, timeout=RPC_TIMEOUT_S)
     if not task.done():
         task.cancel()
     elif not task.cancelled():
-        task.exception()  # looked at: that it failed is no news
+        task.exception()  # retrieved, or asyncio logs it: what was closed may be broken already
 
 
 async def close_channel(channel: aiormq.abc.AbstractChannel) -> None:
     """Close a channel that may be closed or dead already."""
     if not channel.is_closed:
-        await let_end(channel.close())
+        await close_quietly(channel.close())
 
 
 def is_ours() -> bool:
-    """Tell a cancellation of ours from one that the client library raises by itself."""
+    """Return whether a cancellation is ours, not one that the client library raises by itself."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def difference(error: BaseException) -> str:
-    """Keep of a 406 what differs: `inequivalent arg 'x' …: received … but current is …`."""
+    """Return the part of a 406 that says what differs: `inequivalent arg 'x' …: received … but current is …`."""
     text = brief(error)
     start = text.find("inequivalent")
-    said = text[start:] if start >= 0 else text
-    return f"it exists with other arguments: {said}; delete it, or set another CONNECTORS_PREFIX"
+    found = text[start:] if start >= 0 else text
+    return f"it exists with other arguments: {found}; delete it, or set another CONNECTORS_PREFIX"

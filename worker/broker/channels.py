@@ -1,4 +1,4 @@
-"""What channels are opened for: consuming, looking through a queue, publishing with confirms."""
+"""The three uses of a channel: consuming, browsing a queue, publishing with confirms."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,27 +33,29 @@ class Consumer:
         connection: Connection,
         channel: aiormq.abc.AbstractChannel,
         queue: str,
-        take: Callable[[Delivery], None],
+        on_delivery: Callable[[Delivery], None],
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._queue = queue
-        self._take = take
+        self._on_delivery = on_delivery
         self._tag: str | None = None
         self._cancelled = asyncio.Event()
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
 
     @classmethod
-    async def open(cls, connection: Connection, queue: str, take: Callable[[Delivery], None]) -> "Consumer":
-        """Open the channel. `take` is called for each delivery and must only hand it over.
+    async def open(
+        cls, connection: Connection, queue: str, on_delivery: Callable[[Delivery], None]
+    ) -> "Consumer":
+        """Open the channel. `on_delivery` is called for each delivery and must only dispatch it.
 
         What runs inside the client's callback is cancelled when the channel dies (measured), so a
         job never runs there.
         """
-        return cls(connection, await connection.channel(), queue, take)
+        return cls(connection, await connection.channel(), queue, on_delivery)
 
     async def declare_reply_queue(self, exchange: str = "") -> str:
-        """Declare a queue for replies that lives as long as the connection, and say its name."""
+        """Declare a queue for replies that lives as long as the connection, and return its name."""
         async with rpc("declaring a reply queue"):
             declared = await self._channel.queue_declare("", exclusive=True, auto_delete=True)
             name = self._queue = declared.queue or ""
@@ -62,14 +64,14 @@ class Consumer:
         return name
 
     async def consume(self, prefetch: int, *, no_ack: bool = False) -> None:
-        """Begin, or begin again, with at most so many unsettled deliveries.
+        """Start consuming with at most `prefetch` unsettled deliveries.
 
         Raises:
             BrokerRefused: the user may not read the queue.
         """
 
         async def receive(message: DeliveredMessage) -> None:
-            self._take(read_delivery(message, self._channel))
+            self._on_delivery(read_delivery(message, self._channel))
 
         try:
             async with rpc(f"consuming {self._queue}"):
@@ -80,7 +82,7 @@ class Consumer:
         self._tag = consuming.consumer_tag
 
     async def ended(self) -> str:
-        """Wait until the consumer gets nothing more, and say why."""
+        """Wait until the consumer gets no more deliveries, and return the reason."""
         closing = self._channel.closing
         cancelled = asyncio.create_task(self._cancelled.wait())
         try:
@@ -93,7 +95,7 @@ class Consumer:
         return brief(error) if error else "the channel was closed"
 
     async def count(self) -> int:
-        """Count the consumers that the broker sees on this queue."""
+        """Return how many consumers the broker sees on this queue."""
         channel = await self._connection.channel()
         try:
             async with rpc(f"looking at {self._queue}"):
@@ -103,7 +105,7 @@ class Consumer:
         return found.consumer_count or 0
 
     async def cancel(self) -> None:
-        """Take nothing more; what was taken can still be settled."""
+        """Receive no more; what was received can still be settled."""
         if self._tag is None or self._channel.is_closed:
             return
         with suppress(BrokerError):
@@ -113,7 +115,7 @@ class Consumer:
 
 
 class Browser:
-    """Takes messages of a queue one by one; those that are not acked go back when it is closed."""
+    """Reads messages of a queue one by one; those that are not acked return to it on close."""
 
     def __init__(self, channel: aiormq.abc.AbstractChannel, queue: str) -> None:
         self._channel = channel
@@ -121,17 +123,17 @@ class Browser:
 
     @classmethod
     async def open(cls, connection: Connection, queue: str) -> "Browser":
-        """Open a channel for it."""
+        """Open the channel."""
         return cls(await connection.channel(), queue)
 
     async def next(self) -> Delivery | None:
-        """Take the next message; None at the end."""
+        """Return the next message; None at the end."""
         async with rpc(f"reading {self._queue}"):
             message = await self._channel.basic_get(self._queue)
         return None if message.delivery_tag is None else read_delivery(message, self._channel)
 
     async def close(self) -> None:
-        """Give back what was not acked."""
+        """Return what was not acked to the queue."""
         await close_channel(self._channel)
 
 
@@ -143,7 +145,7 @@ class PublishChannel:
 
     @classmethod
     async def open(cls, connection: Connection) -> "PublishChannel":
-        """Open one on a connection that nothing is consumed on."""
+        """Open one on a connection that consumes nothing."""
         channel = await connection.channel(confirms=True)
         assert isinstance(channel, aiormq.Channel)
         return cls(channel)
@@ -165,11 +167,11 @@ class PublishChannel:
     ) -> bool:
         """Publish persistently and wait for the confirm.
 
-        Returns False where the message was returned: no queue is bound there.
+        Returns False if the message was returned: no queue is bound there.
 
         Raises:
             PublishUncertain: no confirm in time, or the connection broke.
-            PublishRefused: the broker said no.
+            PublishRefused: the broker refused it.
         """
         try:
             confirmed = await self._channel.basic_publish(

@@ -1,4 +1,4 @@
-"""A publishing connection that comes back by itself, and publishes until it is confirmed."""
+"""A publishing connection that reconnects by itself, and publishes until the broker confirms."""
 
 import asyncio
 import random
@@ -20,33 +20,33 @@ from worker.broker import (
 
 #: Seconds between tries to connect: doubling, with jitter, so that a fleet does not come back at once.
 RECONNECT_S: Final = (0.2, 5.0)
-#: Seconds between looks whether the broker stopped taking publishes.
+#: Seconds between checks whether the broker blocks publishers.
 ALARM_CHECK_S: Final = 0.5
 
 Connect = Callable[[], Awaitable[Connection]]
 
 
-class Sending(StrEnum):
+class PublishOutcome(StrEnum):
     """How a publish ended."""
 
     DELIVERED = "delivered"
     #: No queue is bound there.
     RETURNED = "returned"
-    #: The broker will not take it: a full queue, no permission, a forged address.
+    #: The broker refuses it: a full queue, no permission, a forged address.
     REFUSED = "refused"
 
 
 def reconnect_delay_s(tries: int) -> float:
-    """Draw how long to wait after so many failed tries."""
+    """Return the jittered wait after `tries` failed tries."""
     first, most = RECONNECT_S
     return random.uniform(0.5, 1.0) * min(most, first * float(2**tries))  # noqa: S311  # jitter, not a secret
 
 
-class Outbox:
+class ConfirmedPublisher:
     """Publishes with confirms on a connection of its own.
 
-    An uncertain publish is repeated: whoever reads it must bear a second copy. Started by the
-    service (`run` in a task), or by the first publish where it is `lazy`.
+    An uncertain publish is repeated: its reader may get a second copy. Started by `start`, or by the
+    first publish.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Outbox:
         self._connect = connect
         self._name = name
         self._on_change = on_change or (lambda is_open: None)
-        #: Makes the queues of ours anew, where somebody deleted one.
+        #: Declares our queues again if one was deleted.
         self.declare = declare
         self._channel: PublishChannel | None = None
         self._connection: Connection | None = None
@@ -73,18 +73,18 @@ class Outbox:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can publish just now."""
+        """Whether it can publish now."""
         return self._open.is_set()
 
     @property
     def flowing(self) -> asyncio.Event:
-        """Set while the broker takes publishes; cleared by its memory or disk alarm."""
+        """Set while the broker accepts publishes; cleared by its memory or disk alarm."""
         return self._flowing
 
     def start(self) -> None:
-        """Connect, and stay connected, in the background."""
+        """Connect and stay connected, in the background."""
         if self._supervisor is None:
-            self._supervisor = asyncio.create_task(self._supervise(), name=f"{self._name}-outbox")
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"{self._name}-publisher")
 
     async def close(self) -> None:
         """Stop; what is not confirmed stays uncertain."""
@@ -106,15 +106,14 @@ class Outbox:
         mandatory: bool = True,
         refusals: int | None = None,
         must_route: bool = False,
-    ) -> Sending:
+    ) -> PublishOutcome:
         """Publish until the broker confirms, returns or refuses it.
 
-        Waits as long as the broker is away: what happened to a job is never dropped.
+        Waits as long as the broker is unavailable: what happened to a job is never dropped.
 
         Args:
-            refusals: how many are taken before it is given up; None for never, which is right for
-                what has nowhere else to go.
-            must_route: it goes to a queue of ours: where that is gone, it is declared again.
+            refusals: give up after this many; None for never, if it has nowhere else to go.
+            must_route: it goes to a queue of ours, which is declared again if it is missing.
         """
         self.start()
         tries = 0
@@ -128,12 +127,12 @@ class Outbox:
                         exchange, routing_key, body, properties, mandatory=mandatory
                     )
                 if routed or not must_route:
-                    return Sending.DELIVERED if routed else Sending.RETURNED
+                    return PublishOutcome.DELIVERED if routed else PublishOutcome.RETURNED
                 if tries == 0:
                     logger.error("our own queue is missing", exchange=exchange, routing_key=routing_key)
                 await self._declare_again()
             except PublishUncertain as uncertain:
-                # A forged direct reply-to kills the connection. Alone, it is found out.
+                # A forged direct reply-to kills the connection. Published alone, it is identified.
                 suspect = uncertain.broke and mandatory is False
                 refused += alone and suspect
                 alone = alone or suspect
@@ -143,7 +142,7 @@ class Outbox:
                 if must_route and refusal.channel_died:
                     await self._declare_again()
             if refusals is not None and refused >= refusals:
-                return Sending.REFUSED
+                return PublishOutcome.REFUSED
             tries += 1
             await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
 
@@ -159,7 +158,7 @@ class Outbox:
             if channel is not None and channel.is_open:
                 return channel
             if connection is not None and connection.is_open:
-                # The channel died of somebody's refusal; its connection lives.
+                # A refusal closed the channel; its connection lives.
                 async with self._reopening:
                     if self._channel is channel:
                         try:
@@ -200,9 +199,9 @@ class Outbox:
         while True:
             blocked = connection.is_blocked
             if blocked and self._flowing.is_set():
-                logger.warning("broker takes no publishes", link=self._name, reason="memory or disk alarm")
+                logger.warning("broker blocks publishers", link=self._name, reason="memory or disk alarm")
                 self._flowing.clear()
             elif not blocked and not self._flowing.is_set():
-                logger.info("broker takes publishes again", link=self._name)
+                logger.info("broker accepts publishes again", link=self._name)
                 self._flowing.set()
             await asyncio.sleep(ALARM_CHECK_S)

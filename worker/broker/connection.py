@@ -10,10 +10,10 @@ import aio_pika
 import aiormq
 from yarl import URL
 
-from worker.broker.calls import RPC_TIMEOUT_S, close_channel, is_ours, let_end, rpc
+from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
 from worker.broker.errors import BrokerError, BrokerRefused, NotFound, brief
 
-#: Seconds between heartbeats. A dead peer is noticed after three, and one more each: about 33 s.
+#: Seconds between heartbeats. A dead peer is noticed after three missed: about 33 s.
 HEARTBEAT_S: Final = 10
 #: Seconds for opening a connection, its handshake included.
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -43,7 +43,7 @@ class Connection:
 
         Raises:
             BrokerRefused: wrong user, password or virtual host; a certificate that is not trusted.
-            BrokerError: nobody there, or no answer in CONNECT_TIMEOUT_S.
+            BrokerError: it cannot be reached, or gave no answer in CONNECT_TIMEOUT_S.
         """
         target = URL(url).update_query(heartbeat=str(HEARTBEAT_S))
         where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
@@ -84,7 +84,7 @@ class Connection:
         return cls(owner.transport.connection, owner)
 
     async def closed(self) -> Closed:
-        """Wait for the end, and say why it came."""
+        """Wait for the end, and return its reason."""
         closing = self._transport.closing
         await asyncio.wait({closing})
         error = None if closing.cancelled() else closing.exception()
@@ -114,7 +114,7 @@ class Connection:
             return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
 
     async def count(self, queue: str) -> tuple[int, int] | None:
-        """Count a queue's waiting messages and its consumers; None where there is no such queue."""
+        """Return how many messages and consumers a queue has; None if there is no such queue."""
         channel = await self.channel()
         try:
             async with rpc(f"looking at {queue}"):
@@ -126,7 +126,7 @@ class Connection:
             await close_channel(channel)
 
     async def purge(self, queue: str) -> int:
-        """Remove every message of a queue, and say how many."""
+        """Remove every message of a queue, and return how many there were."""
         channel = await self.channel()
         try:
             async with rpc(f"purging {queue}"):
@@ -135,7 +135,7 @@ class Connection:
             await close_channel(channel)
 
     async def remove_queue(self, queue: str) -> None:
-        """Delete a queue, whatever is in it."""
+        """Delete a queue and its messages."""
         channel = await self.channel()
         try:
             async with rpc(f"deleting {queue}"):
@@ -144,7 +144,7 @@ class Connection:
             await close_channel(channel)
 
     async def unbind(self, queue: str, exchange: str, key: str) -> None:
-        """Undo a binding."""
+        """Remove a binding."""
         channel = await self.channel()
         try:
             async with rpc(f"unbinding {queue}"):
@@ -153,10 +153,10 @@ class Connection:
             await close_channel(channel)
 
     async def close(self) -> None:
-        """Close it; what was not acked comes again."""
+        """Close it; what was not acked is delivered again."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RPC_TIMEOUT_S):
                 # The client drops what it has not written yet, the last acks among it.
                 while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-        await let_end(self._owner.close())
+        await close_quietly(self._owner.close())

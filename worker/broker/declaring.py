@@ -1,4 +1,4 @@
-"""Declaring the topology, or checking it where the user may not configure."""
+"""Declares the topology, or checks it if the user may not configure."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +14,7 @@ from worker.broker.topology import Exchange, Queue
 async def declare(
     connection: Connection, exchanges: list[Exchange], queues: list[Queue], *, reply_exchange: str = ""
 ) -> None:
-    """Declare what is needed; where the user may not configure, check that it is there.
+    """Declare what is needed; if the user may not configure, check that it exists.
 
     Raises:
         TopologyMismatch: something exists with other arguments; names the difference.
@@ -33,13 +33,13 @@ async def declare(
 
 
 async def mark_ledger(connection: Connection, name: str, ledger_id: str) -> None:
-    """Leave a mark, for as long as this connection lives, of the ledger that this worker keeps.
+    """Mark this broker with the worker's ledger for as long as the connection lives.
 
-    An exchange that goes with its last binding, its alternate-exchange argument naming the ledger:
-    declared with another argument, the broker refuses it.
+    The mark is an exchange that is deleted with its last binding; its alternate-exchange argument
+    names the ledger, so the broker refuses to declare it with another one.
 
     Raises:
-        BrokerRefused: a worker with another ledger is at work on this broker.
+        BrokerRefused: a worker with another ledger runs on this broker.
     """
     declarer = _Declarer(connection)
     try:
@@ -111,11 +111,11 @@ class _Declarer:
         except TopologyMismatch:
             return False
         except Forbidden:
-            pass  # least privilege: nobody can leave the mark, so nobody is misled by it
+            pass  # least privilege: no worker can leave the mark, so none relies on it
         return True
 
     async def _remove_stale(self, name: str) -> bool:
-        """Remove a mark that nobody holds any more: its worker died before binding to it."""
+        """Remove a mark that no worker holds: its worker died before binding to it."""
         channel = await self._open()
         try:
             async with rpc(f"deleting the exchange {name!r}"):
@@ -136,7 +136,7 @@ class _Declarer:
     async def _declare(
         self, what: str, send: Callable[[aiormq.abc.AbstractChannel, bool], Awaitable[Any]]
     ) -> bool:
-        """Declare, or check where declaring is forbidden; say whether it was declared."""
+        """Declare, or check if declaring is forbidden; return whether it was declared."""
         try:
             async with rpc(f"declaring the {what}"):
                 await send(await self._open(), False)

@@ -1,4 +1,4 @@
-"""A message as it comes and goes: its properties, and settling it once."""
+"""One message: its properties, and settling it once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ PERSISTENT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """The AMQP properties that we read and write."""
+    """The AMQP properties that are read and written here."""
 
     message_id: str | None = None
     correlation_id: str | None = None
@@ -38,26 +38,26 @@ class Delivery:
     routing_key: str
     properties: Properties
     redelivered: bool
-    #: How often it came back before, by the queue's own count.
+    #: How often it was delivered before, by the queue's own count.
     returns: int
     _tag: int
     _channel: aiormq.abc.AbstractChannel
 
     @property
     def is_stale(self) -> bool:
-        """Whether its channel is gone; the message then comes again."""
+        """Whether its channel has ended; the message is then delivered again."""
         return self._channel.is_closed
 
     async def ack(self) -> bool:
-        """Tell the broker that the message is done with.
+        """Acknowledge the message.
 
-        Returns False where its channel is gone; the message then comes again. True proves nothing:
-        AMQP 0-9-1 does not confirm an ack.
+        Returns False if its channel has ended; the message is then delivered again. True proves
+        nothing: AMQP 0-9-1 does not confirm an ack.
         """
         return await self._settle(lambda: self._channel.basic_ack(self._tag, wait=False))
 
     async def requeue(self) -> bool:
-        """Give the message back to its queue, untouched."""
+        """Return the message to its queue, unchanged."""
         return await self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True, wait=False))
 
     async def _settle(self, send: Callable[[], Awaitable[None]]) -> bool:
@@ -69,8 +69,8 @@ class Delivery:
             if not self._channel.connection.write_queue.full():
                 await send()  # ends at once
                 return True
-            # The client's queue of frames is short, and nobody empties it once the connection is dying
-            # (measured: each ack behind the tenth then waits for its timeout, and so does its lane).
+            # The client's queue of frames is short, and nothing empties it once the connection is dying
+            # (measured: each ack behind the tenth then waits for its timeout, and so does its queue).
             sending = asyncio.ensure_future(send())
             ends = {sending, self._channel.connection.closing}
             await asyncio.wait(ends, timeout=RPC_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +86,7 @@ class Delivery:
 
 
 def read_delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> Delivery:
-    """Take a delivery over from the client."""
+    """Return a delivery of the client library as one of ours."""
     came = message.header.properties
     headers = came.headers or {}
     # On the first delivery RabbitMQ 3.10 lets a publisher's own header of this name through (measured).
@@ -113,7 +113,7 @@ def read_delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel
 
 
 def write_properties(properties: Properties) -> Basic.Properties:
-    """Give properties as the client writes them."""
+    """Return properties as the client library writes them."""
     return Basic.Properties(
         message_id=properties.message_id,
         correlation_id=properties.correlation_id,

@@ -1,4 +1,4 @@
-"""What goes wrong with the broker, in our own classes."""
+"""What goes wrong with the broker, in classes of this worker."""
 
 
 class BrokerError(Exception):
@@ -6,9 +6,9 @@ class BrokerError(Exception):
 
 
 class BrokerRefused(BrokerError):
-    """The broker will not have us, or we not it: password, virtual host, permission, certificate.
+    """The broker rejected us, or its certificate is not trusted: retrying cannot succeed.
 
-    Trying again is idle.
+    Password, virtual host, permission, certificate.
     """
 
 
@@ -49,6 +49,6 @@ class Forbidden(BrokerError):
 
 
 def brief(error: BaseException) -> str:
-    """Say an error of the client library in one short line."""
+    """Return an error of the client library as one short line."""
     text = " ".join(str(error).split())
     return (text or type(error).__name__)[:300]

@@ -17,47 +17,40 @@ from worker.broker import (
     TopologyMismatch,
 )
 from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
-from worker.job.concurrency import Slots
+from worker.broker.topology import JobQueue
 
-#: Seconds between looks at what should change: an alarm, the end of a quarantine.
+#: Seconds between checks for a change: an alarm, the end of a quarantine.
 WATCH_S: Final = 0.5
-#: Looks between checks that the broker still sees our consumer (30 s); clients have come back without one.
+#: Checks between questions whether the broker still sees our consumer (30 s); clients have reconnected without one.
 CONSUMER_CHECK_TICKS: Final = 60
 #: Seconds before a broken channel is built again.
 REBUILD_S: Final = 1.0
-#: Deliveries taken one by one after a frame that could not be decoded, until the lane trusts its queue again.
+#: Deliveries received one by one after a frame that could not be decoded.
 QUARANTINE_DELIVERIES: Final = 20
 
-Take = Callable[["Lane", Delivery], None]
+OnDelivery = Callable[[JobQueue, Delivery], None]
 
 
-class Lane:
-    """Keeps consuming one queue: connects, consumes, and begins again whatever dies.
+class QueueConsumer:
+    """Keeps consuming one queue: connects, consumes, and starts again if anything ends.
 
-    A connection of its own, since one undecodable message kills it (measured), and no other lane's
-    jobs may pay for that. While such a message is about, the lane takes one delivery at a time: then
-    the broker's delivery limit counts for the bad one alone, which ends in the poison queue.
+    A connection of its own, because one undecodable message kills it (measured) and must not stop the
+    other queues. After such a message it receives one delivery at a time: the broker's delivery limit
+    then counts for the bad one alone, which ends in the poison queue.
 
-    Started by the service (`run` in a task); `pause` and `stop` let running jobs finish.
+    Started by the service (`run` in a task); running jobs finish after `stop`.
     """
 
     def __init__(
         self,
-        queue: str,
+        queue: JobQueue,
         *,
-        connector: str | None,
-        slots: Slots,
         prefetch: int,
         connect: Connect,
         declare: Callable[[Connection], Awaitable[None]],
         flowing: asyncio.Event,
-        bulk: bool = False,
     ) -> None:
         self.queue = queue
-        #: The connector whose jobs belong here; None for the queue of jobs that nobody's lane took.
-        self.connector = connector
-        self.slots = slots
-        self.bulk = bulk
         self._prefetch = prefetch
         self._connect = connect
         self._declare = declare
@@ -71,19 +64,19 @@ class Lane:
 
     @property
     def is_consuming(self) -> bool:
-        """Whether deliveries come in."""
+        """Whether deliveries arrive."""
         return self.fault is None
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether deliveries are taken one by one, because of one that cannot be decoded."""
+        """Whether deliveries are received one by one, because of one that cannot be decoded."""
         return self._quarantine > 0
 
-    async def run(self, take: Take) -> None:
+    async def run(self, on_delivery: OnDelivery) -> None:
         """Consume until stopped.
 
         Raises:
-            TopologyMismatch, BrokerRefused: trying again is idle.
+            TopologyMismatch, BrokerRefused: retrying cannot succeed.
         """
         tries = 0
         while not self._stopping:
@@ -94,24 +87,24 @@ class Lane:
             except BrokerError as error:
                 if connection is not None:
                     await connection.close()
-                # A broker that is starting refuses, too; who was let in once will be let in again.
+                # A broker that is starting refuses, too; a login that worked once will work again.
                 if isinstance(error, TopologyMismatch) or (
                     isinstance(error, BrokerRefused) and not self._has_consumed
                 ):
                     raise
                 self.fault = str(error)
                 if tries == 0:
-                    logger.warning("lane cannot connect", lane=self.queue, reason=str(error))
+                    logger.warning("queue consumer cannot connect", queue=self.queue.name, reason=str(error))
                 await asyncio.sleep(reconnect_delay_s(tries))
                 tries += 1
                 continue
             tries = 0
-            await self._consume(connection, take)
+            await self._consume(connection, on_delivery)
             if not self._stopping:
-                await connection.close()  # it has ended; the client wants to be told
+                await connection.close()  # it has ended; this frees the client's resources
 
     async def stop(self) -> None:
-        """Take nothing more. The connection stays: running jobs still need it for their acks."""
+        """Receive no more. The connection stays: running jobs need it for their acks."""
         self._stopping = True
         self.fault = "stopping"
         if self._consumer is not None:
@@ -122,18 +115,20 @@ class Lane:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _consume(self, connection: Connection, take: Take) -> None:
+    async def _consume(self, connection: Connection, on_delivery: OnDelivery) -> None:
         """Consume on one connection until it ends."""
         closed = asyncio.create_task(connection.closed())
         try:
             while not closed.done() and not self._stopping:
                 try:
-                    await self._consume_on_channel(connection, closed, take)
+                    await self._consume_on_channel(connection, closed, on_delivery)
                 except BrokerError as error:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
                     if self.fault != str(error):
-                        logger.warning("lane cannot consume", lane=self.queue, reason=str(error))
+                        logger.warning(
+                            "queue consumer cannot consume", queue=self.queue.name, reason=str(error)
+                        )
                     self.fault = str(error)
                     await asyncio.wait({closed}, timeout=REBUILD_S)
                     if not closed.done():
@@ -146,29 +141,34 @@ class Lane:
             if end.undecodable:
                 self._quarantine = QUARANTINE_DELIVERIES
             logger.warning(
-                "lane lost its connection", lane=self.queue, reason=end.reason, quarantined=end.undecodable
+                "queue consumer lost its connection",
+                queue=self.queue.name,
+                reason=end.reason,
+                quarantined=end.undecodable,
             )
         finally:
             closed.cancel()
 
     async def _consume_on_channel(
-        self, connection: Connection, closed: "asyncio.Task[Closed]", take: Take
+        self, connection: Connection, closed: "asyncio.Task[Closed]", on_delivery: OnDelivery
     ) -> None:
         """Consume on one channel until it, its consumer or its connection ends."""
 
-        def hand_over(delivery: Delivery) -> None:
+        def receive(delivery: Delivery) -> None:
             self._quarantine = max(0, self._quarantine - 1)
-            take(self, delivery)
+            on_delivery(self.queue, delivery)
 
-        consumer = self._consumer = await Consumer.open(connection, self.queue, hand_over)
+        consumer = self._consumer = await Consumer.open(connection, self.queue.name, receive)
         ended = asyncio.create_task(consumer.ended())
         try:
             while not (closed.done() or ended.done() or self._stopping):
                 if not self._flowing.is_set():
-                    # The broker takes no publishes: more jobs could be run, but none answered.
+                    # The broker blocks publishers: more jobs could be run, but none answered.
                     await consumer.cancel()
                     self.fault = "paused: the broker's memory or disk alarm"
-                    logger.warning("lane paused", lane=self.queue, reason="memory or disk alarm")
+                    logger.warning(
+                        "queue consumer paused", queue=self.queue.name, reason="memory or disk alarm"
+                    )
                     flowing = asyncio.create_task(self._flowing.wait())
                     await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
                     flowing.cancel()
@@ -177,17 +177,17 @@ class Lane:
                 await consumer.consume(prefetch)
                 self._has_consumed = True
                 self.fault = None
-                logger.info("lane consuming", lane=self.queue, prefetch=prefetch)
+                logger.info("queue consumer started", queue=self.queue.name, prefetch=prefetch)
                 await self._watch(consumer, prefetch, {closed, ended})
                 if not (closed.done() or ended.done() or self._stopping):
-                    await consumer.cancel()  # to begin again with another prefetch
+                    await consumer.cancel()  # to start again with another prefetch
             if ended.done() and not closed.done() and not self._stopping:
                 raise BrokerError(await ended)
         finally:
             ended.cancel()
 
     async def _watch(self, consumer: Consumer, prefetch: int, ends: set["asyncio.Task[Any]"]) -> None:
-        """Wait until consuming has ended, or should begin again."""
+        """Wait until consuming has ended, or should start again."""
         ticks = 0
         while not self._stopping and self._flowing.is_set():
             done, _ = await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
@@ -195,4 +195,4 @@ class Lane:
                 return
             ticks += 1
             if ticks % CONSUMER_CHECK_TICKS == 0 and await consumer.count() == 0:
-                raise BrokerError(f"the broker sees no consumer on {self.queue}")
+                raise BrokerError(f"the broker sees no consumer on {self.queue.name}")

@@ -1,6 +1,6 @@
-"""The topology as RabbitMQ imports it: for a broker whose workers may not declare anything.
+"""The topology as RabbitMQ imports it, for a broker whose workers may not declare anything.
 
-`python -m worker.broker.rabbitmq_definitions` writes what compose.yaml gives its broker; a test compares them.
+`python -m worker.broker.rabbitmq_definitions` writes the file that compose.yaml mounts; a test compares them.
 """
 
 import json
@@ -22,10 +22,10 @@ REPLY_EXCHANGE: Final = "connectors.replies"
 def broker_definitions(
     topology: Topology, connectors: Collection[str], *, vhost: str = "/", reply_exchange: str = ""
 ) -> dict[str, Any]:
-    """Describe every exchange, queue and binding that a worker with these connectors needs."""
+    """Return every exchange, queue and binding that a worker with these connectors needs."""
     queues = list(topology.queues())
     for connector in connectors:
-        queues += [topology.lane_queue(connector, bulk=bulk) for bulk in (False, True)]
+        queues += [topology.job_queue(connector, bulk=bulk) for bulk in (False, True)]
     exchanges: list[tuple[str, str, dict[str, Any]]] = [
         (each.name, each.kind, each.arguments) for each in topology.exchanges()
     ]
@@ -43,7 +43,7 @@ def broker_definitions(
 
 
 def compose_text() -> str:
-    """Write the file of compose.yaml."""
+    """Return the text of the file of compose.yaml."""
     definitions = broker_definitions(Topology(), OWN_CONNECTORS, reply_exchange=REPLY_EXCHANGE)
     return json.dumps(definitions, indent=1) + "\n"
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-#: Deliveries of one job before the broker gives it up as poison. The worker parks it on the last one.
+#: Deliveries of one job before the broker dead-letters it as poison. The worker answers it on the last one.
 DELIVERY_LIMIT: Final = 20
-#: No limit in effect. Where it is left out, RabbitMQ 4 sets 20, and the 22nd look would destroy a letter.
+#: No limit in effect. If it is left out, RabbitMQ 4 sets 20, and the 22nd look would destroy a dead letter.
 UNLIMITED: Final = 1_000_000_000
 #: Milliseconds that a dead letter is kept: 14 days.
 DEAD_TTL_MS: Final = 14 * 24 * 3600 * 1000
-#: The retry rungs by name, in seconds. Fixed queue TTLs, since a long message at the head of a queue
-#: holds up the short ones behind it.
-RUNGS: Final[dict[str, int]] = {
+#: The delays of the retry queues by name, in seconds. Fixed queue TTLs, because a long message at the head
+#: of a queue blocks the short ones behind it.
+RETRY_DELAYS_S: Final[dict[str, int]] = {
     "1s": 1,
     "5s": 5,
     "30s": 30,
@@ -45,8 +45,19 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class JobQueue:
+    """A queue that jobs are consumed from."""
+
+    name: str
+    #: The connector whose jobs belong here; None for the unrouted queue.
+    connector: str | None
+    #: Work that no caller waits for.
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
-    """The names under one prefix, and what is declared under them."""
+    """The names under one prefix, and the exchanges and queues that are declared."""
 
     prefix: str = "connectors"
 
@@ -57,58 +68,58 @@ class Topology:
 
     @property
     def unrouted(self) -> str:
-        """Exchange and queue of jobs that no lane takes."""
+        """Exchange and queue of jobs that no connector's queue is bound for."""
         return f"{self.prefix}.unrouted"
 
     @property
     def dead(self) -> str:
-        """Exchange and queue of jobs that a worker parked."""
+        """Exchange and queue of dead-lettered jobs."""
         return f"{self.prefix}.dead"
 
     @property
     def poison(self) -> str:
-        """Exchange and queue of what no client can decode."""
+        """Exchange and queue of messages that the broker dead-lettered by itself."""
         return f"{self.prefix}.poison"
 
     @property
     def ledger(self) -> str:
-        """Exchange that lives while workers do, and shows which ledger they share."""
+        """Exchange that lives as long as a worker holds it; its arguments name the ledger they share."""
         return f"{self.prefix}.ledger"
 
-    def lane(self, connector: str, *, bulk: bool = False) -> str:
-        """Name the queue of one connector's jobs."""
+    def job_queue_name(self, connector: str, *, bulk: bool = False) -> str:
+        """Return the name of one connector's queue."""
         return f"{self.jobs}.{connector}{'.bulk' if bulk else ''}"
 
-    def connector_of(self, lane: str) -> str:
-        """Name the connector that a lane belongs to."""
-        return lane.removeprefix(f"{self.jobs}.").removesuffix(".bulk")
+    def connector_of(self, queue: str) -> str:
+        """Return the connector that a queue belongs to."""
+        return queue.removeprefix(f"{self.jobs}.").removesuffix(".bulk")
 
-    def retry(self, rung: str) -> str:
-        """Name the exchange and queue of one rung."""
-        return f"{self.prefix}.retry.{rung}"
+    def retry(self, delay: str) -> str:
+        """Return the name of the retry exchange and queue of one delay."""
+        return f"{self.prefix}.retry.{delay}"
 
     def owns(self, queue: str) -> bool:
-        """Say whether a queue's name is one of ours; no reply goes there."""
+        """Return whether a queue's name is one of ours; no reply goes there."""
         return queue == self.prefix or queue.startswith(f"{self.prefix}.")
 
     def exchanges(self) -> Iterator[Exchange]:
-        """List every exchange."""
+        """Yield every exchange."""
         yield Exchange(self.unrouted, "fanout")
         yield Exchange(self.poison, "fanout")
         yield Exchange(self.dead, "topic")
         yield Exchange(self.jobs, "topic", {"alternate-exchange": self.unrouted})
-        for rung in RUNGS:
-            yield Exchange(self.retry(rung), "fanout")  # a fanout keeps the job's own routing key
+        for delay in RETRY_DELAYS_S:
+            yield Exchange(self.retry(delay), "fanout")  # a fanout keeps the job's own routing key
 
     def queues(self) -> Iterator[Queue]:
-        """List the queues that every worker shares."""
+        """Yield the queues that every worker shares."""
         yield Queue(self.poison, self.poison, "", _quorum(UNLIMITED))
         yield Queue(self.dead, self.dead, "#", {**_quorum(UNLIMITED), "x-message-ttl": DEAD_TTL_MS})
-        yield Queue(self.unrouted, self.unrouted, "", self._lane_arguments())
-        for rung, seconds in RUNGS.items():
+        yield Queue(self.unrouted, self.unrouted, "", self._job_queue_arguments())
+        for delay, seconds in RETRY_DELAYS_S.items():
             yield Queue(
-                self.retry(rung),
-                self.retry(rung),
+                self.retry(delay),
+                self.retry(delay),
                 "",
                 {
                     **_quorum(UNLIMITED),
@@ -117,22 +128,28 @@ class Topology:
                 },
             )
 
-    def lane_queue(self, connector: str, *, bulk: bool = False) -> Queue:
-        """Describe the queue of one lane."""
+    def job_queue(self, connector: str, *, bulk: bool = False) -> Queue:
+        """Return the queue of one connector's jobs, or of its bulk jobs."""
         key = f"{connector}.*{'.bulk' if bulk else ''}"
-        return Queue(self.lane(connector, bulk=bulk), self.jobs, key, self._lane_arguments())
+        return Queue(self.job_queue_name(connector, bulk=bulk), self.jobs, key, self._job_queue_arguments())
 
-    def _lane_arguments(self) -> dict[str, Any]:
+    def _job_queue_arguments(self) -> dict[str, Any]:
         return {**_quorum(DELIVERY_LIMIT), **_dead_lettering(self.poison)}
 
 
 def routing_key(connector: str, action: str, *, bulk: bool = False) -> str:
-    """Say under which key a job is published."""
+    """Return the routing key of a job."""
     return f"{connector}.{action}{'.bulk' if bulk else ''}"
 
 
+def retry_delay_for(wait_s: float) -> str:
+    """Return the longest retry delay that does not exceed a wait, or the shortest there is."""
+    fitting = [delay for delay, seconds in RETRY_DELAYS_S.items() if seconds <= wait_s]
+    return fitting[-1] if fitting else next(iter(RETRY_DELAYS_S))
+
+
 def is_bulk(key: str) -> bool:
-    """Say whether a routing key asks for the lane of work that nobody waits for."""
+    """Return whether a routing key names a bulk queue: work that no caller waits for."""
     return key.count(".") == 2 and key.endswith(".bulk")
 
 
@@ -141,7 +158,7 @@ def _quorum(delivery_limit: int) -> dict[str, Any]:
 
 
 def _dead_lettering(exchange: str) -> dict[str, Any]:
-    # At-least-once wants reject-publish; the default (at-most-once) loses what is unroutable just then.
+    # At-least-once requires reject-publish; the default (at-most-once) loses what is unroutable at that moment.
     return {
         "x-dead-letter-exchange": exchange,
         "x-dead-letter-strategy": "at-least-once",

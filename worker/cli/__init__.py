@@ -6,7 +6,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line, where the extra that it needs is installed."""
+    """Run the command line; if the extra that it needs is not installed, name it."""
     try:
         from worker.cli.app import main as run
     except ModuleNotFoundError as missing:

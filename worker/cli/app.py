@@ -9,7 +9,7 @@ from worker.cli import calls, catalogue, check, credentials, dead, export, new, 
 
 app = typer.Typer(
     name="connectors",
-    help="The hands of an agent platform: connector-action jobs from RabbitMQ, run and answered.",
+    help="Run connector actions from RabbitMQ jobs, exactly one effect per idempotency key.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
@@ -44,14 +44,14 @@ app.command("describe")(catalogue.describe)
 app.command("new")(new.new)
 app.command("check")(check.check)
 app.command("config")(run.config)
-app.add_typer(queues.app, name="lanes")
+app.add_typer(queues.app, name="queues")
 app.add_typer(dead.app, name="dead")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(export.app, name="export")
 
 
 def main() -> None:
-    """Run the command line; what goes wrong is one line on standard error."""
+    """Run the command line; an error is one line on standard error."""
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.client import ConnectorsClient
     from worker.settings import Settings
 
-#: Jobs of a file that wait for their confirm at once.
+#: Jobs of a file that wait for their confirms at once.
 IN_FLIGHT = 200
 #: Seconds that a call may wait: a day. Longer work is published, and its reply read from a queue that stays.
 LONGEST_CALL_S = 86_400.0
@@ -32,7 +32,7 @@ def call(
     ] = None,
     tenant: str = "default",
     credential: str = "default",
-    key: Annotated[str | None, typer.Option(help="Idempotency key; a new one each time if unsaid.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key; a new one each time by default.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds; the job's deadline, too.")] = 30.0,
     mode: Annotated[str, typer.Option(help="run, undo or validate.")] = "run",
     locale: Annotated[str, typer.Option(help="Language of what an agent may say.")] = "en",
@@ -41,7 +41,7 @@ def call(
 ) -> None:
     """Publish one job, wait for its reply, print it.
 
-    Exit code 0 where it succeeded, 1 where it failed, 2 for wrong usage, 3 without a reply in time.
+    Exit code 0 if it succeeded, 1 if it failed, 2 for wrong usage, 3 without a reply in time.
     """
     if not 0 < timeout <= LONGEST_CALL_S:
         fail(f"--timeout {timeout:g} must be more than 0, and {LONGEST_CALL_S:g} s at most", EXIT_USAGE)
@@ -69,10 +69,10 @@ def call(
 
 
 def print_result(result: "Result") -> None:
-    """Print a reply as a person would want to read it."""
-    tries = f", {result.attempts} tries" if result.attempts > 1 else ""
+    """Print a reply for a person."""
+    attempts = f", {result.attempts} attempts" if result.attempts > 1 else ""
     again = ", replayed" if result.replayed else ""
-    print(f"{result.status} in {result.duration_ms:g} ms{tries}{again}")
+    print(f"{result.status} in {result.duration_ms:g} ms{attempts}{again}")
     if result.error is None:
         print(as_json(result.data, indent=2))
         return
@@ -87,9 +87,12 @@ def print_result(result: "Result") -> None:
 
 def publish(
     file: Annotated[str, typer.Argument(help="A file of one job a line, or - for standard input.")],
-    bulk: Annotated[bool, typer.Option(help="Work that nobody waits for: the bulk lanes.")] = False,
+    bulk: Annotated[bool, typer.Option(help="Work that no caller waits for: the bulk queues.")] = False,
 ) -> None:
-    """Publish many jobs, each confirmed by the broker. One wrong line, and none is sent."""
+    """Publish many jobs, each confirmed by the broker.
+
+    Validates the whole file first; sends nothing if a line is invalid.
+    """
     jobs = _read_jobs(file)
     with faults_told():
         asyncio.run(_publish(jobs, bulk=bulk))
@@ -144,7 +147,7 @@ def _client(settings: "Settings") -> "ConnectorsClient":
 
 
 def settings_for_clients() -> "Settings":
-    """Read the settings; where none names a broker, a running `connectors dev` is used."""
+    """Return the settings; a running `connectors dev` is used if none names a broker."""
     from worker.dev.running import settings_of_dev
     from worker.settings import load_settings
 

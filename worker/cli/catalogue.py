@@ -1,4 +1,4 @@
-"""`list` and `describe`: what is installed, and how to call it."""
+"""`list` and `describe`: the installed connectors, and how to call them."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def list_connectors(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the connectors that are installed, and their actions."""
+    """List the installed connectors and their actions."""
     from connectors.registry import load
     from worker.settings import load_settings
 
@@ -58,9 +58,12 @@ def describe(
     connector_name, _, action_name = name.partition(".")
     entry = load([connector_name]).installed.get(connector_name)
     if entry is None:
-        fail(f"no connector {connector_name!r} is installed; `connectors list` names what is", EXIT_USAGE)
+        fail(
+            f"no connector {connector_name!r} is installed; `connectors list` shows the installed ones",
+            EXIT_USAGE,
+        )
     if entry.connector is None:
-        fail(entry.fault or "it does not load")
+        fail(entry.fault or f"{connector_name} does not load")
     connector = entry.connector
     if action_name and action_name not in connector.actions:
         fail(
@@ -90,7 +93,7 @@ def describe(
 
 
 def facts_of(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[str, Any]:
-    """Say what a caller needs to know of one action."""
+    """Return what a caller needs to know about one action."""
     from connectors.sdk.effects import Effect
     from connectors.sdk.params import example_of
     from worker.cli.export import result_schema
@@ -127,7 +130,7 @@ def _print_action(action: dict[str, Any]) -> None:
 
 
 def _kind_of(schema: dict[str, Any]) -> str:
-    """Say in a few words what a parameter takes; what may be left out by null needs no word of it."""
+    """Return a parameter's type in a few words; `null` is left out."""
     if "const" in schema or "enum" in schema:
         return " | ".join(json.dumps(each) for each in schema.get("enum", [schema.get("const")]))
     if choices := schema.get("anyOf", schema.get("oneOf")):

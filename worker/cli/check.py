@@ -1,4 +1,4 @@
-"""`check`: hold a connector to the contract, and say what holds and what is missing."""
+"""`check`: run the connector contract, and show which checks pass and which fail."""
 
 import importlib.util
 import sys
@@ -24,10 +24,10 @@ def check(
     ] = ".",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run the contract that every connector must pass; exit code 1 where something is missing.
+    """Run the contract that every connector must pass; exit code 1 if a check fails.
 
-    A folder's own `ConnectorContract` classes are found in its `test_*.py` files. A connector given by
-    name, without such a class here, is held to what needs no provider.
+    A folder's own `ConnectorContract` classes are found in its `test_*.py` files. For a connector given by
+    name, without such a class here, only the checks that need no provider are run.
     """
     contracts = _find(package)
     rows = [
@@ -52,7 +52,7 @@ def _made(contract: "type[ConnectorContract]") -> "list[tuple[str, str, str | No
         except AssertionError as missing:
             fault = str(missing)
         except Exception as broken:  # the check's own set-up: a provider that does not start, a bad example
-            fault = f"the check cannot be made: {type(broken).__name__}: {broken}"
+            fault = f"the check cannot run: {type(broken).__name__}: {broken}"
         made.append((name, promise, fault))
     return made
 
@@ -62,7 +62,10 @@ def _find(package: str) -> "list[type[ConnectorContract]]":
     if path.exists():
         found = _contracts_in(path)
         if not found:
-            fail(f"{package}: no test_*.py here has a class that subclasses ConnectorContract", EXIT_USAGE)
+            fail(
+                f"{package}: no test_*.py here has a subclass of ConnectorContract; write one, or name a connector",
+                EXIT_USAGE,
+            )
         return found
     return _contracts_of(package)
 
@@ -74,20 +77,20 @@ def _contracts_of(name: str) -> "list[type[ConnectorContract]]":
     if entry is None:
         fail(f"{name!r} is neither a folder nor an installed connector", EXIT_USAGE)
     if entry.connector is None:
-        fail(entry.fault or "it does not load")
+        fail(entry.fault or f"{name} does not load")
     tests = Path("tests")
     found = _contracts_in(tests) if tests.is_dir() else []
     ours = [contract for contract in found if contract.connector.name == name]
     if ours:
         return ours
     print(
-        f"No contract class for {name!r} in ./tests: only what needs no provider is checked.", file=sys.stderr
+        f"No contract class for {name!r} in ./tests: only checks without a provider are run.", file=sys.stderr
     )
     return [_without_provider(entry.connector)]
 
 
 def _without_provider(given: "Connector[Any]") -> "type[ConnectorContract]":
-    """Make the contract of what is declared: nothing is run."""
+    """Create a contract of the declared facts alone: no action is run."""
     from connectors.sdk.testing import ConnectorContract
 
     class Declared(ConnectorContract):
@@ -119,7 +122,7 @@ def _contracts_in(path: Path) -> "list[type[ConnectorContract]]":
 
 
 def _import(file: Path) -> ModuleType:
-    """Import a test file as pytest does: what lies beside it can be imported, too."""
+    """Import a test file as pytest does: files beside it can be imported, too."""
     sys.path[:0] = [str(file.parent.resolve()), str(Path.cwd())]
     spec = importlib.util.spec_from_file_location(f"_check_{file.stem}", file)
     assert spec is not None
@@ -140,4 +143,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
         for line in (row["fault"] or "").splitlines():
             print(f"    {line}")
     missing = sum(bool(row["fault"]) for row in rows)
-    print(f"\n{len(rows) - missing} of {len(rows)} hold{'' if not missing else f', {missing} do not'}.")
+    print(f"\n{len(rows) - missing} of {len(rows)} passed{'' if not missing else f', {missing} failed'}.")

@@ -1,4 +1,4 @@
-"""`dead list|show|replay|resolve|purge`: the jobs that workers parked."""
+"""`dead list|show|replay|resolve|purge`: the dead-lettered jobs."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,24 +8,24 @@ import typer
 from worker.cli.output import EXIT_USAGE, confirm, fail, faults_told, print_json, print_table
 
 if TYPE_CHECKING:
-    from worker.admin.dead_letters import Letter
+    from worker.admin.dead_letters import DeadLetterMessage
 
-app = typer.Typer(help="The dead letters.", no_args_is_help=True)
+app = typer.Typer(help="List, show, replay, resolve or purge dead letters.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the dead letters, oldest first; personal data is masked."""
-    from worker.admin.dead_letter_view import view_letters
-    from worker.admin.dead_letters import DeadLetters
+    from worker.admin.dead_letter_view import view_dead_letters
+    from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
-    async def look() -> tuple[list[dict[str, Any]], int]:
-        async with DeadLetters(settings_for_clients()) as letters:
-            return view_letters(await letters.all()), await letters.count_poison()
+    async def read() -> tuple[list[dict[str, Any]], int]:
+        async with DeadLetterQueue(settings_for_clients()) as queue:
+            return view_dead_letters(await queue.all()), await queue.count_poison()
 
     with faults_told():
-        found, poison = asyncio.run(look())
+        found, poison = asyncio.run(read())
     if as_json:
         print_json(found)
         return
@@ -57,23 +57,23 @@ def show(
     reveal: Annotated[bool, typer.Option("--reveal", help="Show personal data, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every letter of a job, its body included; personal data is masked."""
-    from worker.admin.dead_letter_view import view_letters
-    from worker.admin.dead_letters import DeadLetters
+    """Show every dead letter of a job, its body included; personal data is masked."""
+    from worker.admin.dead_letter_view import view_dead_letters
+    from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
-    async def look() -> "list[Letter]":
-        async with DeadLetters(settings_for_clients()) as letters:
-            return [letter for letter in await letters.all() if letter.job_id == job_id]
+    async def read() -> "list[DeadLetterMessage]":
+        async with DeadLetterQueue(settings_for_clients()) as queue:
+            return [each for each in await queue.all() if each.job_id == job_id]
 
     with faults_told():
-        found = asyncio.run(look())
+        found = asyncio.run(read())
     if not found:
-        fail(f"no dead letter bears the id {job_id!r}")
+        fail(f"no dead letter has the id {job_id!r}; `connectors dead list` shows them")
     if reveal:
-        shown = [{**letter.summary(), "body": letter.text()} for letter in found]
+        shown = [{**dead_letter.summary(), "body": dead_letter.text()} for dead_letter in found]
     else:
-        shown = view_letters(found, with_body=True)
+        shown = view_dead_letters(found, with_body=True)
     if as_json:
         print_json(shown)
         return
@@ -84,24 +84,24 @@ def show(
 @app.command()
 def replay(
     job_ids: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
-    all_letters: Annotated[bool, typer.Option("--all", help="Every letter.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Every letter with this code.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Every dead letter with this code.")] = None,
     deadline: Annotated[
-        str | None, typer.Option(help="RFC 3339; the old deadline does not count either way.")
+        str | None, typer.Option(help="A new deadline (RFC 3339); the old one is dropped either way.")
     ] = None,
 ) -> None:
-    """Send jobs back to their lanes, ids and keys unchanged, attempts at zero."""
-    from worker.admin.dead_letters import DeadLetters
+    """Send jobs back to their queues, ids and keys unchanged, attempts at zero."""
+    from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
-    if not (job_ids or all_letters or reason):
-        fail("name the ids, or say --all or --reason CODE", EXIT_USAGE)
+    if not (job_ids or everything or reason):
+        fail("give ids, --all or --reason CODE", EXIT_USAGE)
     _check_deadline(deadline)
     _check_reason(reason)
 
-    async def send_back() -> "list[Letter]":
-        async with DeadLetters(settings_for_clients()) as letters:
-            return await letters.replay(_chosen(job_ids, all_letters, reason), deadline=deadline)
+    async def send_back() -> "list[DeadLetterMessage]":
+        async with DeadLetterQueue(settings_for_clients()) as queue:
+            return await queue.replay(_chosen(job_ids, everything, reason), deadline=deadline)
 
     with faults_told():
         _report(asyncio.run(send_back()), "replayed", job_ids)
@@ -114,29 +114,29 @@ def resolve(
         bool | None, typer.Option("--happened/--not-happened", help="What you found at the provider.")
     ] = None,
 ) -> None:
-    """Settle an OUTCOME_UNKNOWN in the ledger, by what you found at the provider; then replay it."""
+    """Record in the ledger whether the effect of an OUTCOME_UNKNOWN happened; then replay the job."""
     from worker.admin.dead_letters import resolve_unknown
     from worker.cli.calls import settings_for_clients
 
     if happened is None:
-        fail("say --happened or --not-happened", EXIT_USAGE)
+        fail("give --happened or --not-happened", EXIT_USAGE)
     with faults_told():
         if not asyncio.run(resolve_unknown(settings_for_clients(), job_id, happened=happened)):
             fail(f"no dead letter {job_id!r} has an unknown outcome in this ledger")
     print(
-        f"{job_id}: {'happened' if happened else 'not happened'}; `connectors dead replay {job_id}` answers it"
+        f"{job_id}: {'happened' if happened else 'not happened'}; `connectors dead replay {job_id}` sends its reply"
     )
 
 
 @app.command()
 def purge(
     job_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]")] = None,
-    reason: Annotated[str | None, typer.Option(help="Only letters with this code.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only dead letters with this code.")] = None,
     poison: Annotated[bool, typer.Option("--poison", help="The poison queue instead.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove dead letters for good: those named, or all."""
-    from worker.admin.dead_letters import DeadLetters
+    """Remove dead letters for good: those given, or all."""
+    from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
     what = (
@@ -146,12 +146,12 @@ def purge(
     confirm(f"Remove {what} for good?", yes=yes)
 
     async def remove_poison() -> int:
-        async with DeadLetters(settings_for_clients()) as letters:
-            return await letters.purge_poison()
+        async with DeadLetterQueue(settings_for_clients()) as queue:
+            return await queue.purge_poison()
 
-    async def remove() -> "list[Letter]":
-        async with DeadLetters(settings_for_clients()) as letters:
-            return await letters.remove(_chosen(job_ids, not (job_ids or reason), reason))
+    async def remove() -> "list[DeadLetterMessage]":
+        async with DeadLetterQueue(settings_for_clients()) as queue:
+            return await queue.remove(_chosen(job_ids, not (job_ids or reason), reason))
 
     with faults_told():
         if poison:
@@ -163,18 +163,22 @@ def purge(
 def _chosen(job_ids: list[str] | None, everything: bool, reason: str | None) -> Any:
     wanted = set(job_ids or ())
 
-    def fits(letter: "Letter") -> bool:
-        return everything or letter.job_id in wanted or (reason is not None and letter.reason == reason)
+    def fits(dead_letter: "DeadLetterMessage") -> bool:
+        return (
+            everything
+            or dead_letter.job_id in wanted
+            or (reason is not None and dead_letter.reason == reason)
+        )
 
     return fits
 
 
-def _report(done: "list[Letter]", what: str, job_ids: list[str] | None) -> None:
-    """Say how many letters it was, and which of those named there are none."""
+def _report(done: "list[DeadLetterMessage]", what: str, job_ids: list[str] | None) -> None:
+    """Print how many dead letters it was; fail if one that was named does not exist."""
     print(f"{len(done)} {what}")
-    if absent := sorted(set(job_ids or ()) - {letter.job_id for letter in done}):
+    if absent := sorted(set(job_ids or ()) - {dead_letter.job_id for dead_letter in done}):
         named = ", ".join(map(repr, absent))
-        fail(f"no dead letter bears the id {named}; `connectors dead list` shows what there is")
+        fail(f"no dead letter has the id {named}; `connectors dead list` shows them")
 
 
 def _check_reason(reason: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`export`: the contract and the catalogue in other forms, all from the one definition in code."""
+"""`export`: AsyncAPI, JSON Schema, LLM tools and RabbitMQ definitions, all from the one definition in code."""
 
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,20 +10,25 @@ from worker.cli.output import EXIT_USAGE, fail, faults_told
 if TYPE_CHECKING:
     from connectors.sdk.connector import Action
 
-app = typer.Typer(help="The contract in other forms, printed as JSON.", no_args_is_help=True)
+app = typer.Typer(
+    help="Print the contract and the catalogue as AsyncAPI, JSON Schema, LLM tools or RabbitMQ definitions.",
+    no_args_is_help=True,
+)
 
 #: Characters of a tool's name in either dialect.
 MAX_TOOL_NAME = 64
 
 Names = Annotated[
     list[str] | None,
-    typer.Option("--connector", help="Only this one; repeatable. Unsaid: those of CONNECTORS_ENABLED."),
+    typer.Option(
+        "--connector", help="Only this connector; repeatable. Default: those of CONNECTORS_ENABLED."
+    ),
 ]
 
 
 @app.command()
 def asyncapi(connector: Names = None) -> None:
-    """Describe the wire and the actions as AsyncAPI 3.1."""
+    """Print the wire and the actions as AsyncAPI 3.1."""
     from schemas.asyncapi import ActionFacts
     from schemas.asyncapi import asyncapi as describe_wire
     from worker.settings import load_settings
@@ -41,7 +46,7 @@ def asyncapi(connector: Names = None) -> None:
 
 @app.command()
 def jsonschema(connector: Names = None) -> None:
-    """Give the JSON Schemas (2020-12) of the wire, and of each action's parameters and result."""
+    """Print the JSON Schemas (2020-12) of the wire, and of each action's parameters and result."""
     import json
 
     from schemas.json_schema import DIALECT, FOLDER
@@ -65,13 +70,13 @@ def tools(
         typer.Option(help="{type: function, function: {…, parameters}}, or {name, …, input_schema}."),
     ] = "function",
 ) -> None:
-    """Give the actions as tools that a language model may call."""
+    """Print the actions as tools that a language model may call."""
     _print([tool(action, dialect) for action in _actions(connector)])
 
 
 @app.command()
 def definitions() -> None:
-    """Give the topology as RabbitMQ imports it, for a broker whose workers may not declare anything."""
+    """Print the topology as RabbitMQ imports it, for a broker whose workers may not declare queues."""
     from worker.broker.rabbitmq_definitions import broker_definitions
     from worker.broker.topology import Topology
     from worker.settings import load_settings
@@ -86,7 +91,7 @@ def definitions() -> None:
 
 
 def tool(action: "Action[..., Any]", dialect: str) -> dict[str, Any]:
-    """Describe one action as a tool; its name is `connector__action`."""
+    """Return one action as a tool; its name is `connector__action`."""
     facts = {"name": tool_name(action.connector, action.name), "description": action.description}
     if dialect == "input_schema":
         return {**facts, "input_schema": action.signature.schema}
@@ -94,7 +99,7 @@ def tool(action: "Action[..., Any]", dialect: str) -> dict[str, Any]:
 
 
 def tool_name(connector: str, action: str) -> str:
-    """Name a tool; one that would be too long ends in a digest of the whole."""
+    """Return a tool's name; one that would be too long ends in a digest of the whole."""
     name = f"{connector}__{action}"
     if len(name) <= MAX_TOOL_NAME:
         return name
@@ -103,7 +108,7 @@ def tool_name(connector: str, action: str) -> str:
 
 
 def result_schema(action: "Action[..., Any]") -> dict[str, Any]:
-    """Give the schema of what an action answers."""
+    """Return the schema of an action's result."""
     return action.signature.returns.json_schema(mode="serialization")
 
 
@@ -118,7 +123,7 @@ def _actions(names: list[str] | None) -> "list[Action[..., Any]]":
         if name not in registry.connectors:
             fail(
                 registry.broken.get(name)
-                or f"no connector {name!r} is installed; `connectors list` names what is",
+                or f"no connector {name!r} is installed; `connectors list` shows the installed ones",
                 EXIT_USAGE,
             )
     return [

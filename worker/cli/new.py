@@ -1,4 +1,4 @@
-"""`new`: a third party's connector package that passes its own tests at once."""
+"""`new`: scaffold a third party's connector package that passes its own tests at once."""
 
 import keyword
 import re
@@ -11,7 +11,7 @@ import typer
 
 from worker.cli.output import EXIT_USAGE, fail
 
-#: The templates, and where each one goes.
+#: The templates' folder, and each file with its template.
 SCAFFOLD = Path(__file__).parent / "scaffold"
 FILES = {
     "pyproject.toml": "pyproject.toml.tmpl",
@@ -25,22 +25,22 @@ FILES = {
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="As jobs will name it, such as acme_crm.")],
+    name: Annotated[str, typer.Argument(help="The connector's name in jobs, such as acme_crm.")],
 ) -> None:
-    """Make a connector package in ./NAME/: one action that reads, one that writes once, tests, CI."""
+    """Create a connector package in ./NAME/: one READ and one KEYED action, tests, CI."""
     from schemas.job import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN[1:-1], name):
-        fail(f"{name!r}: a connector's name is {NAME_PATTERN[1:-1]}", EXIT_USAGE)
+        fail(f"{name!r} is not a connector's name; it must match {NAME_PATTERN[1:-1]}", EXIT_USAGE)
     if (
         keyword.iskeyword(name)
         or name in sys.stdlib_module_names
         or name in {"connectors", "worker", "tests"}
     ):
-        fail(f"{name!r} is a name of Python's or ours; choose another, such as {name}_connector", EXIT_USAGE)
+        fail(f"{name!r} is reserved by Python or by us; choose another, such as {name}_connector", EXIT_USAGE)
     folder = Path(name)
     if folder.exists():
-        fail(f"./{name} is there already; choose another name, or remove it", EXIT_USAGE)
+        fail(f"./{name} exists already; choose another name, or remove it", EXIT_USAGE)
     words = {
         "name": name,
         "title": name.replace("_", " ").title(),
@@ -53,11 +53,11 @@ def new(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(fill((SCAFFOLD / template).read_text(), words))
     (folder / name / "py.typed").touch()
-    print(f"./{name} is there. Next:\n\n  cd {name}\n  pip install -e '.[dev]'\n  pytest\n")
+    print(f"Created ./{name}. Next:\n\n  cd {name}\n  pip install -e '.[dev]'\n  pytest\n")
 
 
 def fill(text: str, words: dict[str, str]) -> str:
-    """Put the words in the place of their names: `{{name}}`."""
+    """Return the template with each `{{name}}` replaced by its word."""
     for word, value in words.items():
         text = text.replace("{{" + word + "}}", value)
     return text

@@ -1,4 +1,4 @@
-"""How commands speak: JSON for programs, tables for people, one line for what went wrong."""
+"""The output of commands: JSON for programs, tables for people, one line for an error."""
 
 import json
 import logging
@@ -15,25 +15,25 @@ EXIT_NO_REPLY = 3
 
 
 def print_json(value: Any) -> None:
-    """Print a value for a program."""
+    """Print a value as JSON for a program."""
     print(as_json(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """Write a value as JSON that a terminal shows and does not obey."""
+    """Return a value as JSON with control characters escaped."""
     lines = json.dumps(value, indent=indent, ensure_ascii=False).split("\n")
     return "\n".join(map(printable, lines))
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey rather than show: what a job says is a stranger's text."""
+    """Return the text with control characters escaped: a job's text is not ours to trust."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Print rows for a person; columns apart by spaces off a terminal, so that tools can cut them."""
+    """Print rows as a table; off a terminal tab-separated, so that tools can cut them."""
     if not rows:
         print(empty)
         return
@@ -55,14 +55,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """End with one line on standard error."""
+    """Exit with one line on standard error."""
     print(f"connectors: {printable(message)}", file=sys.stderr)
     raise typer.Exit(code)
 
 
 @contextmanager
 def faults_told() -> Iterator[None]:
-    """Turn what can go wrong outside into one line and the right exit code."""
+    """Report an expected error as one line, with its exit code."""
     from loguru import logger
 
     from connectors.sdk.errors import ConnectorError
@@ -71,8 +71,8 @@ def faults_told() -> Iterator[None]:
     from worker.credentials.vault_config import LoginRefused
     from worker.settings import EXIT_CONFIG, SettingError
 
-    # A command speaks for itself: what the parts below log is for a worker's log. And what the broker
-    # refuses, tasks of the client library fail of, too.
+    # A command prints its own messages: the log events of the parts below are for a worker's log. If the
+    # broker refuses a connection, tasks of the client library fail and are logged, too.
     logger.remove()
     asyncio_log = logging.getLogger("asyncio")
     level = asyncio_log.level
@@ -84,7 +84,7 @@ def faults_told() -> Iterator[None]:
     except ConnectorError as error:
         fail(f"{error.code}: {error.message}")
     except VaultUnavailable as error:
-        fail(f"the vault is not available: {error}")
+        fail(f"the vault is unavailable: {error}")
     except BrokerError as error:
         fail(str(error))
     finally:
@@ -92,9 +92,9 @@ def faults_told() -> Iterator[None]:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before what cannot be taken back; off a terminal, --yes must say it."""
+    """Ask before something irreversible; off a terminal, --yes is required."""
     if yes:
         return
     if not sys.stdin.isatty():
-        fail(f"{question} Say --yes to do it.", EXIT_USAGE)
+        fail(f"{question} Give --yes to do it.", EXIT_USAGE)
     typer.confirm(question, abort=True)

@@ -1,4 +1,4 @@
-"""`lanes list` and `lanes retire`: the queues, and the end of one."""
+"""`queues list` and `queues retire`."""
 
 import asyncio
 from typing import Annotated
@@ -7,44 +7,49 @@ import typer
 
 from worker.cli.output import confirm, faults_told, print_json, print_table
 
-app = typer.Typer(help="The queues of the connectors.", no_args_is_help=True)
+app = typer.Typer(help="List the connectors' queues, or retire one.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_lanes(
+def list_queues(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Connectors beside those installed or enabled.")
+        list[str] | None, typer.Argument(help="More connectors than those installed or enabled.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the lanes: consumers and waiting jobs."""
+    """List the queues with their consumers and waiting jobs."""
     from connectors.registry import installed_names
-    from worker.admin.queues import look_at_lanes
+    from worker.admin.queues import inspect_queues
     from worker.cli.calls import settings_for_clients
 
     with faults_told():
         settings = settings_for_clients()
         wanted = sorted({*installed_names(), *settings.enabled, *(names or [])})
-        found = asyncio.run(look_at_lanes(settings, wanted))
+        found = asyncio.run(inspect_queues(settings, wanted))
     rows = [
         {
-            "lane": lane.queue,
-            "consumers": lane.consumers,
-            "waiting": lane.waiting,
-            "stranded": lane.is_stranded,
+            "queue": queue.queue,
+            "consumers": queue.consumers,
+            "waiting": queue.waiting,
+            "stranded": queue.is_stranded,
         }
-        for lane in found
+        for queue in found
     ]
     if as_json:
         print_json(rows)
         return
     print_table(
-        ["lane", "consumers", "waiting", "note"],
+        ["queue", "consumers", "waiting", "note"],
         [
-            (row["lane"], row["consumers"], row["waiting"], "nobody runs it" if row["stranded"] else "")
+            (
+                row["queue"],
+                row["consumers"],
+                row["waiting"],
+                "no worker consumes it" if row["stranded"] else "",
+            )
             for row in rows
         ],
-        empty="There is no lane: no worker has run on this broker.",
+        empty="There is no queue: no worker has run on this broker yet.",
     )
 
 
@@ -53,11 +58,11 @@ def retire(
     name: Annotated[str, typer.Argument(help="The connector.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """End a lane: unbind it, answer what waits in it as CONNECTOR_NOT_FOUND, remove it."""
-    from worker.admin.queues import retire_lane
+    """Retire a queue: unbind it, answer its waiting jobs CONNECTOR_NOT_FOUND, remove it."""
+    from worker.admin.queues import retire_queue
     from worker.cli.calls import settings_for_clients
 
-    confirm(f"Retire the lane of {name!r}? Its waiting jobs are answered CONNECTOR_NOT_FOUND.", yes=yes)
+    confirm(f"Retire the queue of {name!r}? Its waiting jobs are answered CONNECTOR_NOT_FOUND.", yes=yes)
     with faults_told():
-        moved = asyncio.run(retire_lane(settings_for_clients(), name))
-    print(f"retired {name}: {moved} waiting jobs went to the unrouted queue")
+        moved = asyncio.run(retire_queue(settings_for_clients(), name))
+    print(f"retired {name}: {moved} waiting jobs were moved to the unrouted queue")

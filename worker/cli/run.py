@@ -1,4 +1,4 @@
-"""`worker`, `dev`, `demo`, `config`: what runs, and with which settings."""
+"""`worker`, `dev`, `demo` and `config`."""
 
 import asyncio
 import json
@@ -20,15 +20,17 @@ def worker() -> None:
 def dev(
     keep_data: Annotated[bool, typer.Option(help="Keep broker and vault data for the next start.")] = False,
 ) -> None:
-    """Start a private RabbitMQ, OpenBao, the providers' sandboxes and a worker on them; Ctrl-C stops all."""
+    """Start a private RabbitMQ, OpenBao, provider sandboxes and a worker; Ctrl-C stops everything."""
     from worker.dev.stack import run_dev
 
     with faults_told():
         sys.exit(asyncio.run(run_dev(keep_data=keep_data)))
 
 
-def demo(keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards.")] = False) -> None:
-    """Book an appointment on a private stack, kill the worker in the middle, and show what happened."""
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything running afterwards.")] = False,
+) -> None:
+    """Book an appointment on a private stack, kill the worker in the middle of the call, show the outcome."""
     from worker.dev.demo import run_demo
     from worker.dev.errors import InfrastructureError
 
@@ -40,7 +42,7 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards."
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the settings in force, secrets masked."""
+    """Print the effective settings, secrets masked."""
     from worker.settings import load_settings, masked
 
     with faults_told():
@@ -53,7 +55,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 def _as_set(value: object) -> object:
-    """Write a setting as one would set it."""
+    """Return a setting as one would write it in the environment."""
     if isinstance(value, list):
         return ",".join(value)
     return "" if value is None else json.dumps(value) if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""What a command is given to read: a file, or `-` for standard input."""
+"""The input of a command: a file, or `-` for standard input."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from worker.cli.output import EXIT_USAGE, fail
 
 
 def read_bytes(name: str) -> bytes:
-    """Read a file, or standard input."""
+    """Return the bytes of a file or of standard input."""
     try:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
@@ -15,7 +15,7 @@ def read_bytes(name: str) -> bytes:
 
 
 def read_text(name: str) -> str:
-    """Read a file, or standard input, of UTF-8."""
+    """Return the UTF-8 text of a file or of standard input."""
     try:
         return read_bytes(name).decode()
     except UnicodeDecodeError as error:
@@ -23,5 +23,5 @@ def read_text(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Name the source for a person."""
+    """Return the source's name for a message."""
     return "standard input" if name == "-" else name

@@ -289,7 +289,7 @@ class VaultSession:
                 await self._keep_login()
             except VaultUnavailable as away:
                 self.availability.mark_down(away.reason)
-            except Exception as error:  # a watch that dies would hold the lanes for ever
+            except Exception as error:  # a watch that dies would hold the queues for ever
                 logger.error("vault watch failed unexpectedly", error=type(error).__name__)
                 self.availability.mark_down("internal error while watching the vault")
             else:

@@ -28,7 +28,7 @@ _TOOLS = ("apt-get", "apt-cache", "dpkg-deb", "dpkg-query")
 
 
 def is_available() -> bool:
-    """Whether this is a system with Debian's package tools."""
+    """Return whether this is a system with Debian's package tools."""
     return all(shutil.which(tool) for tool in _TOOLS)
 
 
@@ -39,7 +39,7 @@ async def unpacked(
     cache: Path,
     finish: Callable[[Path, Path], None] = lambda staged, final: None,
 ) -> Path:
-    """Return the directory that the package and what it needs are unpacked in, downloading them at need.
+    """Return the directory with the package and its dependencies unpacked, downloaded if need be.
 
     Args:    follow: pattern of the dependencies to unpack too; libraries that the system lacks always are.
              cache: where it is kept, in a directory of its own for each package and release.
@@ -51,7 +51,7 @@ async def unpacked(
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     async with _locked(final.parent / f".{final.name}.lock"):
-        if final.is_dir():  # by whoever held the lock
+        if final.is_dir():  # unpacked by the process that held the lock
             return final
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
         try:
@@ -103,7 +103,7 @@ async def _download(package: str, follow: str, archives: Path, *, options: Seque
 
 
 async def _closure(package: str, follow: str, options: Sequence[str]) -> Sequence[str]:
-    """List the package and those below it that match `follow` or are libraries the system lacks."""
+    """Return the package and its dependencies that match `follow` or are libraries the system lacks."""
     hard_only = [
         f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
     ]
@@ -124,7 +124,7 @@ async def _closure(package: str, follow: str, options: Sequence[str]) -> Sequenc
 
 
 def _parse_depends(listing: str) -> dict[str, list[str]]:
-    """Read `apt-cache depends`: a name at the margin, what it needs indented; <virtual> ones are left out."""
+    """Parse `apt-cache depends`: a name at the margin, its dependencies indented; <virtual> ones are left out."""
     needs: dict[str, list[str]] = {}
     current: list[str] = []
     for line in listing.splitlines():
@@ -144,7 +144,7 @@ async def _installed() -> frozenset[str]:
 
 
 def _private_lists(staging: Path) -> Sequence[str]:
-    """Make options that keep apt's lists and cache in our own directory, with the system's sources and keys."""
+    """Return options that keep apt's lists and cache in our own directory, with the system's sources and keys."""
     state, cache = staging / "state", staging / "cache"
     (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _private_lists(staging: Path) -> Sequence[str]:
 
 
 async def _release() -> str:
-    """Name the release and architecture: programs of another one would not run after an upgrade."""
+    """Return the release and architecture: programs of another one would not run after an upgrade."""
     with contextlib.suppress(OSError):
         facts = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
         return f"{facts.get('ID', 'debian')}{facts.get('VERSION_ID', '')}-{os.uname().machine}"
@@ -169,7 +169,7 @@ async def _release() -> str:
 
 @contextlib.asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes; the kernel lets go of it however they end."""
+    """Hold a lock between processes; the kernel releases it however they end."""
     deadline_s = time.monotonic() + DOWNLOAD_TIMEOUT_S
     with path.open("w") as lock:
         while True:

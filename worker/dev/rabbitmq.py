@@ -1,4 +1,4 @@
-"""A RabbitMQ of our own: a child process on free loopback ports, its data in a directory given."""
+"""A private RabbitMQ: a child process on free loopback ports, its data in a given directory."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ _USER = "connectors"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What has to stay the same as long as the data does. The nodes of a cluster differ in their names alone."""
+    """What must stay the same as long as the data does. The nodes of a cluster differ in their names alone."""
 
     node: str
     cookie: str = field(repr=False)
@@ -38,7 +38,7 @@ class Identity:
 
     @classmethod
     def new(cls) -> Self:
-        """Make one up."""
+        """Create a random one."""
         # A host name may not resolve in a container; localhost does.
         name = f"connectors-{secrets.token_hex(4)}@localhost"
         return cls(node=name, cookie=secrets.token_hex(16), password=secrets.token_hex(16))
@@ -49,7 +49,7 @@ class Epmd:
 
     def __init__(self, programs: RabbitMQPrograms, directory: Path) -> None:
         self.port = free_ports(1)[0]
-        # In the foreground: left to itself, a node starts one that outlives everybody.
+        # In the foreground: otherwise a node starts one that outlives all of them.
         self._process = ChildProcess(
             "epmd",
             [programs.epmd, "-port", str(self.port), "-address", LOOPBACK],
@@ -91,7 +91,7 @@ class PrivateRabbitMQ:
         identity: Identity | None = None,
         epmd: Epmd | None = None,
     ) -> None:
-        """Prepare a broker; nothing is started.
+        """Create a broker; nothing is started yet.
 
         Args:    directory: its data, configuration and log; made where it is not there.
                  cache: where downloaded packages are kept; default the user's data directory.
@@ -183,7 +183,7 @@ class PrivateRabbitMQ:
                 raise
 
     async def restart(self) -> None:
-        """Stop the broker where it runs (or was paused), and start it on the same ports and data."""
+        """Stop the broker if it runs or is paused, and start it on the same ports and data."""
         process = self._process()
         await process.stop(grace_s=30.0)
         await self._boot(process)
@@ -197,11 +197,11 @@ class PrivateRabbitMQ:
         await self._process().kill()
 
     def pause(self) -> None:
-        """Hang the broker (SIGSTOP): its connections stay open and nothing is answered."""
+        """Pause the broker (SIGSTOP): its connections stay open and nothing responds."""
         self._process().pause()
 
     def resume(self) -> None:
-        """Let a paused broker go on."""
+        """Resume a paused broker."""
         self._process().resume()
 
     async def stop(self) -> None:
@@ -249,7 +249,7 @@ class PrivateRabbitMQ:
         return answer[1]
 
     async def add_vhost(self, name: str) -> str:
-        """Make a virtual host that the broker's user may use; return its URL. About 20 ms."""
+        """Create a virtual host that the broker's user may use; return its URL. About 20 ms."""
         vhost, user = _binary(name), _binary(_USER)
         every = _binary(".*")
         await self._eval_ok(f"rabbit_vhost:add({vhost}, {user})")
@@ -259,7 +259,7 @@ class PrivateRabbitMQ:
         return self.url_of(name)
 
     async def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; its connections are closed."""
+        """Delete a virtual host with its contents; its connections are closed."""
         await self._eval_ok(f"rabbit_vhost:delete({_binary(name)}, {_binary(_USER)})")
 
     async def _eval_ok(self, expression: str) -> None:
@@ -278,7 +278,7 @@ class PrivateRabbitMQ:
 
     async def _boot(self, process: ChildProcess) -> None:
         async def ready() -> bool:
-            # The port first: it is asked for nothing, and comes shortly before the node says that it runs.
+            # The port first: a check costs nothing, and it opens shortly before the node reports that it runs.
             if not await _listens(self._amqp_port):
                 return False
             try:
@@ -320,7 +320,7 @@ class PrivateRabbitMQ:
                 "log.file = false",
                 "log.console = true",
                 "log.console.level = info",
-                # A laptop with little room left is no reason to block every publisher.
+                # A laptop with a full disk is no reason to block every publisher.
                 "disk_free_limit.absolute = 50MB",
                 *self._config,
                 "",

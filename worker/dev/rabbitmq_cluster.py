@@ -32,7 +32,7 @@ class PrivateCluster:
         config: Sequence[str] = (),
         programs: RabbitMQPrograms | None = None,
     ) -> None:
-        """Prepare a cluster; nothing is started. Arguments as a node's, `directory` with one below for each."""
+        """Create a cluster; nothing is started yet. Arguments as a node's, `directory` with one below for each."""
         self.nodes: list[PrivateRabbitMQ] = []
         self._directory = directory.absolute()
         self._size = size
@@ -86,7 +86,7 @@ class PrivateCluster:
             self._epmd = None
 
     async def leader_of(self, queue: str, *, vhost: str = "/") -> PrivateRabbitMQ:
-        """Find the living node that leads a quorum queue, waiting for an election where there is one.
+        """Return the living node that leads a quorum queue, after the election if there is one.
 
         Raises:  CommandFailed: no living node leads such a queue within 30 s.
         """
@@ -104,7 +104,7 @@ class PrivateCluster:
             ) from error
 
     async def _leaders(self, vhost: str) -> dict[str, str]:
-        """Ask a living node which node leads each queue; an empty answer while it cannot tell."""
+        """Return the leader of each queue as a living node knows it; empty while it does not know."""
         living = next((node for node in self.nodes if node.is_running), None)
         if living is None:
             return {}
@@ -135,7 +135,7 @@ class PrivateCluster:
 
 
 async def _all_of(steps: Iterable[Coroutine[None, None, None]]) -> None:
-    """Take the steps at once, each to its end; raise the first one's error."""
+    """Run the steps concurrently, each to its end; raise the first one's error."""
     for outcome in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

@@ -1,4 +1,4 @@
-"""Where RabbitMQ's and Erlang's programs are.
+"""The programs of RabbitMQ and Erlang on this machine.
 
 installed (Debian, Homebrew, a release's own sbin on PATH) → Debian's packages, unpacked → NotInstalled
 """
@@ -25,18 +25,18 @@ _HOW_TO_INSTALL = (
 
 @dataclass(frozen=True, slots=True)
 class RabbitMQPrograms:
-    """What a private broker is run with."""
+    """The programs of a private broker."""
 
     server: Path
     ctl: Path
     epmd: Path
-    #: Evaluates Erlang in a running node within milliseconds; None where this Erlang comes without it.
+    #: Evaluates Erlang in a running node within milliseconds; None if this Erlang lacks it.
     erl_call: Path | None
     env: dict[str, str]
 
 
 async def find_programs(cache: Path) -> RabbitMQPrograms:
-    """Find the programs, or get them into the cache.
+    """Return the programs, downloaded into the cache if need be.
 
     Raises:  NotInstalled: with what to install.
     """
@@ -48,7 +48,7 @@ async def find_programs(cache: Path) -> RabbitMQPrograms:
 
 
 async def downloaded_programs(cache: Path) -> RabbitMQPrograms:
-    """Get the programs from Debian's packages, unpacked in the cache.
+    """Return the programs from Debian's packages, unpacked in the cache.
 
     Raises:  NotInstalled: with what to install.
     """
@@ -60,7 +60,7 @@ async def downloaded_programs(cache: Path) -> RabbitMQPrograms:
 
 
 def installed_programs() -> RabbitMQPrograms | None:
-    """Find a RabbitMQ that is installed on this machine."""
+    """Return the RabbitMQ that is installed on this machine."""
     for scripts, erlang in _places():
         env = base_environment([erlang] if erlang else [])
         programs = _programs(scripts, env)
@@ -70,7 +70,7 @@ def installed_programs() -> RabbitMQPrograms | None:
 
 
 def unpacked_programs(tree: Path) -> RabbitMQPrograms:
-    """Find RabbitMQ in a tree of unpacked Debian packages.
+    """Return the RabbitMQ in a tree of unpacked Debian packages.
 
     Raises:  NotInstalled: the tree is not whole.
     """
@@ -86,7 +86,7 @@ def unpacked_programs(tree: Path) -> RabbitMQPrograms:
 
 
 def _places() -> Iterator[tuple[Path, Path | None]]:
-    """List the directories of RabbitMQ's own scripts, each with that of its Erlang where PATH need not have it."""
+    """Yield the directories of RabbitMQ's own scripts, each with its Erlang's if PATH may lack it."""
     # Not /usr/sbin/rabbitmq-server: that wrapper wants root or user rabbitmq.
     yield Path("/usr/lib/rabbitmq/bin"), None
     for prefix in (Path("/opt/homebrew/opt"), Path("/usr/local/opt"), Path("/home/linuxbrew/.linuxbrew/opt")):
@@ -117,7 +117,7 @@ def _path(*parts: Path | str) -> str:
 
 
 def _move_erlang(staged: Path, final: Path) -> None:
-    """Write the new place of Erlang into its start scripts."""
+    """Write the new path of Erlang into its start scripts."""
     hard_wired, moved = f"ROOTDIR=/{_DEBIAN_ERLANG}\n", f'ROOTDIR="{final / _DEBIAN_ERLANG}"\n'
     root = staged / _DEBIAN_ERLANG
     for script in (root / "bin/erl", *root.glob("erts-*/bin/erl")):

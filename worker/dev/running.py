@@ -1,4 +1,4 @@
-"""The development stack that runs on this machine, as other terminals find it."""
+"""The file by which commands in other terminals find a running `connectors dev`."""
 
 import json
 import os
@@ -9,23 +9,23 @@ from worker.settings import Settings, load_settings
 
 
 def write_running(data_dir: Path, settings: Mapping[str, str]) -> Path:
-    """Leave a note of the settings that lead to the stack, readable by its owner alone."""
+    """Write the settings that lead to the stack, readable by its owner alone; return the file."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    note = data_dir / "dev.json"
-    note.unlink(missing_ok=True)
-    note.touch(mode=0o600)
-    note.write_text(json.dumps({"pid": os.getpid(), "settings": dict(settings)}))
-    return note
+    file = data_dir / "dev.json"
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"pid": os.getpid(), "settings": dict(settings)}))
+    return file
 
 
 def settings_of_dev(settings: Settings) -> Settings | None:
-    """Point the settings at a running `connectors dev`, where they name no broker of their own."""
+    """Return settings for a running `connectors dev`; None if there is none, or they name a broker."""
     if "rabbitmq_url" in settings.model_fields_set:
         return None
     try:
-        note = json.loads((settings.data_dir / "dev.json").read_text())
-        os.kill(note["pid"], 0)
-        leading_there = note["settings"]
+        stack = json.loads((settings.data_dir / "dev.json").read_text())
+        os.kill(stack["pid"], 0)
+        there = stack["settings"]
     except (OSError, ValueError, KeyError):
         return None
-    return load_settings(**leading_there)
+    return load_settings(**there)

@@ -1,4 +1,4 @@
-"""A broker, a vault, the providers' sandboxes and a worker for one developer: started and stopped together."""
+"""The development stack: a broker, a vault, provider sandboxes and a worker, started and stopped together."""
 
 import asyncio
 import os
@@ -23,18 +23,18 @@ from worker.dev.rabbitmq import PrivateRabbitMQ
 from worker.dev.running import write_running
 from worker.settings import PREFIX, Settings, load_settings
 
-#: Seconds until the worker is ready; it needs one or two.
+#: Seconds to wait until the worker is ready; it takes one or two.
 READY_TIMEOUT_S = 60.0
 
 
 class Stack:
-    """A private RabbitMQ, OpenBao and providers' sandboxes where no URL is given, and a worker on them.
+    """A private RabbitMQ, OpenBao and provider sandboxes unless a URL is given, and a worker on them.
 
     The worker logs in to the vault with an AppRole that may read credentials and nothing else. Without
-    a private vault there are no sandboxes: their credentials would have nowhere to go.
+    a private vault there are no sandboxes, because their credentials could not be stored.
 
     Args:
-        worker_module: what is run as the worker.
+        worker_module: the module that is run as the worker.
     """
 
     def __init__(self, settings: Settings, *, keep_data: bool = False, worker_module: str = "worker") -> None:
@@ -54,10 +54,10 @@ class Stack:
         self._guard = None if keep_data else _guard_of(self._directory)
 
     async def __aenter__(self) -> Self:
-        """Start what is not given.
+        """Start every part that has no URL.
 
         Raises:
-            InfrastructureError: a part cannot be had or does not start; says what to do.
+            InfrastructureError: a part is missing or does not start; says what to do.
         """
         try:
             await self._start()
@@ -77,13 +77,13 @@ class Stack:
 
     @property
     def log(self) -> Path:
-        """Where the worker writes."""
+        """The worker's log file."""
         return self._directory / "worker.log"
 
     def settings_for_others(self, vault: PrivateOpenBao) -> dict[str, str]:
-        """Give the settings that lead commands in another terminal here; the vault's with an operator's token."""
+        """Return the settings for commands in another terminal, with an operator's token for the vault."""
         given = self.settings.database_url
-        leading_there = {
+        there = {
             "rabbitmq_url": self.rabbitmq_url,
             "vault_url": vault.url,
             "vault_auth": "token",
@@ -93,11 +93,11 @@ class Stack:
             else f"sqlite:///{self._directory / 'ledger.db'}",
         }
         for sandbox in self.sandboxes:
-            leading_there |= {name.lower(): value for name, value in sandbox.settings.items()}
-        return leading_there
+            there |= {name.lower(): value for name, value in sandbox.settings.items()}
+        return there
 
     async def start_worker(self) -> None:
-        """Start the worker, and wait until it is ready."""
+        """Start the worker and wait until it is ready."""
         assert self.worker is not None
         self.worker.start()
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -111,7 +111,7 @@ class Stack:
             await self.worker.wait_until(ready, timeout_s=READY_TIMEOUT_S)
 
     async def start_sandboxes(self) -> None:
-        """Start those whose URL no setting gives, and put their credentials in the vault."""
+        """Start the sandboxes whose URL no setting gives, and put their credentials in the vault."""
         if self.vault is None:
             return
         given = self.settings.model_fields_set
@@ -151,7 +151,7 @@ class Stack:
         self._exit.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
         if not self._keep_data:
-            # Its data is thrown away with it: to end in order would take seconds for nothing.
+            # Its data is deleted afterwards: an orderly stop would take seconds for nothing.
             self._exit.push_async_callback(rabbitmq.kill)
         self.rabbitmq_url = rabbitmq.url
 
@@ -187,13 +187,13 @@ class Stack:
 
 
 async def run_dev(*, keep_data: bool) -> int:
-    """Run the stack until Ctrl-C, and give the exit code."""
+    """Run the stack until Ctrl-C, and return the exit code."""
     settings = load_settings()
-    print("Starting RabbitMQ, OpenBao, sandboxes of the providers and a worker …", flush=True)
+    print("Starting RabbitMQ, OpenBao, provider sandboxes and a worker …", flush=True)
     async with Stack(settings, keep_data=keep_data) as stack:
-        note = None
+        running_file = None
         if stack.vault is not None:
-            note = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
+            running_file = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
         sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(
@@ -210,19 +210,21 @@ Ctrl-C stops everything.""",
             )
             return await until_interrupted(stack)
         finally:
-            if note is not None:
-                note.unlink(missing_ok=True)
+            if running_file is not None:
+                running_file.unlink(missing_ok=True)
 
 
 async def until_interrupted(stack: Stack) -> int:
-    """Wait for Ctrl-C, or for the worker's end."""
+    """Wait for Ctrl-C or for the worker's end; return the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     while not stop.is_set():
         if stack.worker is not None and not stack.worker.is_running:
-            print(f"the worker ended; its log: {stack.log.read_text()[-2000:]}", file=sys.stderr)
+            print(
+                f"the worker ended by itself; its log ends: {stack.log.read_text()[-2000:]}", file=sys.stderr
+            )
             return 1
         try:
             async with asyncio.timeout(0.5):
@@ -234,9 +236,9 @@ async def until_interrupted(stack: Stack) -> int:
 
 
 def _guard_of(directory: Path) -> "subprocess.Popen[bytes]":
-    """Have a directory removed when this process is killed: it holds the secrets of broker and vault.
+    """Start a guard that removes the directory if this process is killed: it holds secrets of broker and vault.
 
-    The guard waits at a pipe that ends with this process; a line tells it that there is nothing to do.
+    The guard waits at a pipe that closes with this process; a line on it means that nothing is to be done.
     """
     return subprocess.Popen(
         ["/bin/sh", "-c", 'read -r _ || { sleep 1; rm -rf "$1"; }', "guard of the data", str(directory)],

@@ -1,4 +1,4 @@
-"""Who may run how much at once: the slots of a lane, and the share of bulk work in them."""
+"""Who may run how much at once: the slots of a queue, and the share of bulk work in them."""
 
 import asyncio
 import random
@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-#: Jobs of one tenant over its share that come back to the lane in a second, about: enough to keep its
+#: Jobs of one tenant over its share that come back to the queue in a second, about: enough to keep its
 #: slots busy, and few enough that another tenant's job finds next to nothing before it.
 RETURNS_PER_S: Final = 200
 #: Seconds after which a job over its tenant's share may come back, each a retry rung of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 
-class Slots:
-    """The slots of one connector's lane, shared by its jobs and its bulk jobs.
+class ConcurrencyLimiter:
+    """The slots of one connector's queue, shared by its jobs and its bulk jobs.
 
     Bulk work holds a quarter at most, so that whoever waits on the line finds the rest. Waiters
     are served in order.
@@ -33,7 +33,7 @@ class Slots:
         self.tenant_total = tenant_total or total
         self._by_tenant: Counter[str] = Counter()
         #: Jobs over their tenant's share that are on their way round.
-        self._sent_round: Counter[str] = Counter()
+        self._delayed: Counter[str] = Counter()
         self.bulk_total = max(1, total // 4)
         self._free = asyncio.Semaphore(total)
         self._bulk_free = asyncio.Semaphore(self.bulk_total)
@@ -75,22 +75,22 @@ class Slots:
             if self._by_tenant[tenant] <= 0:
                 del self._by_tenant[tenant]
 
-    def send_round(self, tenant: str) -> float:
+    def delay_over_limit(self, tenant: str) -> float:
         """Draw when a job over its tenant's share comes back: the later, the more there are of them.
 
         Drawn, not computed: jobs sent off together would come back together, and the slots lie idle
         in between.
         """
-        self._sent_round[tenant] += 1
-        wanted_s = random.uniform(0, 2) * self._sent_round[tenant] / RETURNS_PER_S  # noqa: S311  # no secret
+        self._delayed[tenant] += 1
+        wanted_s = random.uniform(0, 2) * self._delayed[tenant] / RETURNS_PER_S  # noqa: S311  # no secret
         return_s = next((step_s for step_s in RETURN_S if step_s >= wanted_s), RETURN_S[-1])
-        asyncio.get_running_loop().call_later(return_s, self._come_round, tenant)
+        asyncio.get_running_loop().call_later(return_s, self._count_back, tenant)
         return return_s
 
-    def _come_round(self, tenant: str) -> None:
-        self._sent_round[tenant] -= 1
-        if self._sent_round[tenant] <= 0:
-            del self._sent_round[tenant]
+    def _count_back(self, tenant: str) -> None:
+        self._delayed[tenant] -= 1
+        if self._delayed[tenant] <= 0:
+            del self._delayed[tenant]
 
     def _count(self, change: int) -> None:
         self._used += change

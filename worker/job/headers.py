@@ -1,11 +1,15 @@
-"""What happened to a job before: read from its headers, and written to them again."""
+"""What happened to a job before, as its headers carry it from one queue to the next."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from connectors.sdk.errors import ConnectorError
+from connectors.sdk.runtime.deadline import format_instant
+from connectors.sdk.runtime.outcome import Outcome
+from schemas.error import Code
 from schemas.job import parse_instant
 from worker.broker import Delivery
 
@@ -13,18 +17,22 @@ from worker.broker import Delivery
 _MOST: Final = 1_000_000
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-STARTS: Final = "connectors-starts"
+ATTEMPTS: Final = "connectors-attempts"
 FAILURES: Final = "connectors-failures"
-HOPS: Final = "connectors-hops"
+SNOOZES: Final = "connectors-snoozes"
+UNCERTAIN: Final = "connectors-uncertain"
 FIRST_SEEN: Final = "connectors-first-seen"
 NOT_BEFORE: Final = "connectors-not-before"
 PUBLISHER: Final = "connectors-publisher"
 REROUTED: Final = "connectors-rerouted"
 DEADLINE: Final = "connectors-deadline"
 
+#: A dead letter that found no room: why it is one.
+PENDING_REASON: Final = "connectors-pending-reason"
+PENDING_ERROR: Final = "connectors-pending-error"
+
 REASON: Final = "connectors-reason"
-ATTEMPTS: Final = "connectors-attempts"
-LANE: Final = "connectors-lane"
+QUEUE: Final = "connectors-queue"
 ERROR: Final = "connectors-error"
 TRACEPARENT: Final = "traceparent"
 
@@ -33,31 +41,35 @@ NO_DEADLINE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """A job's past, beside its body, which never changes."""
+class JobHeaders:
+    """What our headers say of a job, beside its body, which never changes."""
 
     first_seen: datetime
     #: The broker user that published the job first, as the broker vouches for it.
     publisher: str | None = None
     #: How often its action was started.
-    starts: int = 0
+    attempts: int = 0
     #: How often it was seen to fail.
     failures: int = 0
-    #: How often it went through a rung without a try.
-    hops: int = 0
+    #: How often it was delayed without an attempt.
+    snoozes: int = 0
+    #: An earlier attempt may have had its effect; the ledger knows it, too.
+    is_uncertain: bool = False
     not_before: datetime | None = None
-    #: It was sent on from a wrong lane already.
+    #: It was published again already from a queue that was not its own.
     rerouted: bool = False
-    #: What a replay put in the deadline's place; None where the body's counts.
+    #: What a replay put in place of the deadline; None if the body's counts.
     deadline: str | None = None
+    #: Why the job is a dead letter that found no room so far; its caller was answered.
+    pending: ConnectorError | None = None
     traceparent: str | None = None
 
     @classmethod
-    def read(cls, delivery: Delivery, *, trusted: Collection[str], now: datetime) -> "History":
-        """Read the headers of ours, which count only from users that are trusted.
+    def read(cls, delivery: Delivery, *, trusted: Collection[str], now: datetime) -> "JobHeaders":
+        """Read our headers, which count only from users that are trusted.
 
-        The broker checks `user_id` against the login of whoever publishes; anybody else can write
-        what they like into a header, so theirs is a new job.
+        The broker checks `user_id` against the login of the publisher; any other publisher can write
+        what it likes into a header, so its message is a new job.
         """
         headers = delivery.properties.headers
         user = delivery.properties.user_id
@@ -65,57 +77,75 @@ class History:
         if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
             traceparent = None
         if user is None or user not in trusted or FIRST_SEEN not in headers:
-            return cls(first_seen=now, publisher=user, starts=delivery.returns, traceparent=traceparent)
+            return cls(first_seen=now, publisher=user, attempts=delivery.returns, traceparent=traceparent)
         return cls(
             first_seen=_instant(headers.get(FIRST_SEEN)) or now,
             publisher=_text(headers.get(PUBLISHER)),
-            starts=_count(headers.get(STARTS)) + delivery.returns,
+            attempts=_count(headers.get(ATTEMPTS)) + delivery.returns,
             failures=_count(headers.get(FAILURES)),
-            hops=_count(headers.get(HOPS)),
+            snoozes=_count(headers.get(SNOOZES)),
+            is_uncertain=headers.get(UNCERTAIN) is True,
             not_before=_instant(headers.get(NOT_BEFORE)),
             rerouted=headers.get(REROUTED) is True,
             deadline=_text(headers.get(DEADLINE)),
+            pending=_pending(headers),
             traceparent=traceparent,
         )
 
-    def headers(self) -> dict[str, Any]:
-        """Write what the next reader needs to know."""
-        written: dict[str, Any] = {
-            FIRST_SEEN: write_instant(self.first_seen),
-            STARTS: self.starts,
-            FAILURES: self.failures,
-            HOPS: self.hops,
+    def write(self) -> dict[str, Any]:
+        """Return the headers that the next reader needs."""
+        optional: dict[str, Any] = {
+            PUBLISHER: self.publisher,
+            UNCERTAIN: self.is_uncertain or None,
+            NOT_BEFORE: None if self.not_before is None else format_instant(self.not_before),
+            REROUTED: self.rerouted or None,
+            DEADLINE: self.deadline,
+            PENDING_REASON: None if self.pending is None else self.pending.code.value,
+            PENDING_ERROR: None if self.pending is None else self.pending.message,
+            TRACEPARENT: self.traceparent,
         }
-        if self.publisher is not None:
-            written[PUBLISHER] = self.publisher
-        if self.not_before is not None:
-            written[NOT_BEFORE] = write_instant(self.not_before)
-        if self.rerouted:
-            written[REROUTED] = True
-        if self.deadline is not None:
-            written[DEADLINE] = self.deadline
-        if self.traceparent is not None:
-            written[TRACEPARENT] = self.traceparent
-        return written
+        return {
+            FIRST_SEEN: format_instant(self.first_seen),
+            ATTEMPTS: self.attempts,
+            FAILURES: self.failures,
+            SNOOZES: self.snoozes,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
 
     def deadline_of(self, deadline: datetime | None) -> datetime | None:
-        """Say which deadline is in force, given the body's."""
+        """Return the deadline in force, given the body's."""
         if self.deadline is None:
             return deadline
         return None if self.deadline == NO_DEADLINE else _instant(self.deadline)
 
-    def after(self, *, starts: int, failed: bool, not_before: datetime) -> "History":
-        """Write down an attempt that will be followed by another."""
-        return replace(self, starts=starts, failures=self.failures + failed, hops=0, not_before=not_before)
+    def after_failure(self, outcome: Outcome, *, not_before: datetime) -> "JobHeaders":
+        """Return the headers of a job whose attempt failed and will be followed by another."""
+        return replace(
+            self,
+            attempts=outcome.attempts,
+            failures=self.failures + 1,
+            snoozes=0,
+            is_uncertain=outcome.is_uncertain,
+            not_before=not_before,
+        )
 
-    def after_hop(self, not_before: datetime | None = None) -> "History":
-        """Write down a detour that was no attempt."""
-        return replace(self, hops=min(self.hops + 1, _MOST), not_before=not_before or self.not_before)
+    def after_snooze(self, not_before: datetime | None = None) -> "JobHeaders":
+        """Return the headers of a job that is delayed without an attempt."""
+        snoozes = min(self.snoozes + 1, _MOST)
+        return replace(self, snoozes=snoozes, not_before=not_before or self.not_before)
+
+    def after_refused_letter(
+        self, error: ConnectorError, *, attempts: int, not_before: datetime
+    ) -> "JobHeaders":
+        """Return the headers of a dead letter that found no room."""
+        return replace(self, attempts=attempts, pending=error, not_before=not_before)
 
 
-def write_instant(instant: datetime) -> str:
-    """Write a time as headers carry it: RFC 3339, UTC, to the millisecond."""
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _pending(headers: Mapping[str, Any]) -> ConnectorError | None:
+    reason, message = _text(headers.get(PENDING_REASON)), _text(headers.get(PENDING_ERROR))
+    if reason is None or reason not in set(Code):
+        return None
+    return ConnectorError(message or "", code=Code(reason))
 
 
 def _count(value: object) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -11,146 +11,180 @@ from typing import TYPE_CHECKING, Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.errors import ConnectorError, Sent
+from connectors.sdk.errors import ConnectorError
+from connectors.sdk.runtime.clock import Clock, SystemClock
+from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.outcome import Attempt, Outcome, ProgressCallback, Snooze, ignore_progress
+from connectors.sdk.runtime.result import refused_outcome, result_of
+from connectors.sdk.runtime.retry import Retry, decide, final_outcome
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
+from schemas.result import Result
 from worker.broker import Delivery
-from worker.broker.confirmed_publisher import Sending
-from worker.broker.queue_consumer import Lane
-from worker.broker.topology import DELIVERY_LIMIT
-from worker.job.executor import Executor
-from worker.job.headers import History
-from worker.job.outcome import Attempt, Note, NotNow, Outcome, deadline_exceeded, no_note
-from worker.job.publisher import Publisher, refused_outcome, result_of
-from worker.job.retry import IN_HAND_S, Retry, decide
+from worker.broker.confirmed_publisher import PublishOutcome
+from worker.broker.topology import DELIVERY_LIMIT, JobQueue
+from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.disposition import DeadLetter, Delay, Disposition, Reply, Requeue, Reroute
+from worker.job.headers import JobHeaders
+from worker.job.publisher import JobPublisher
 from worker.metrics import Metrics
 
 if TYPE_CHECKING:
     from loguru import Logger
 
 _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-#: Seconds until a job that could not run comes back, by how often that happened.
-_HOP_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
+#: Seconds until a snoozed job comes back, by how often it was snoozed.
+SNOOZE_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
+#: Seconds added to the end of a lease that is waited for.
+LEASE_SLACK_S: Final = 0.1
+#: Waits shorter than this are spent in memory; the shortest retry queue would take twice as long.
+WAIT_IN_MEMORY_S: Final = 0.5
+#: Seconds that a dead letter has before the caller is told of it: who hears of it should find it there.
+LETTER_HEAD_START_S: Final = 1.0
+#: Seconds until a dead letter that found no room is tried again.
+LETTER_RETRY_S: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class _InHand:
+class _InFlight:
     """A message that is being worked on."""
 
-    lane: Lane
+    queue: JobQueue
     #: The newest delivery of it: it may come again, on a new channel, while its job runs.
     delivery: Delivery
-    history: History
+    headers: JobHeaders
 
 
-class Consumer:
-    """Takes deliveries and sees each through.
+class JobProcessor:
+    """Processes each delivery and settles it exactly once.
 
-    1. a delivery is handed over to a task that this class owns: the client's own would be cancelled
-       with the channel; one that is in hand already is only swapped for the newer delivery
-    2. bytes → `Job`, or a refusal that says where
-    3. the executor runs it → `Outcome`
-    4. reply, retry or dead letter is published and confirmed
-    5. then, here alone, it is acked. A crash in between repeats a result, never loses one.
+    1. a delivery is received into a task that this class owns: the client's own would be cancelled with the
+       channel; one that is in flight already is only swapped for the newer delivery
+    2. decide: bytes → `Job` → `Outcome` → what becomes of the delivery; nothing is published
+    3. publish that, and wait for the broker's confirm; nothing is decided
+    4. settle, here alone. A crash before repeats a result, never loses one
 
-    Started by the service; `drain` waits for what is in hand.
+    A slot is held while the action runs, and not for the rest. Started by the service; `drain` waits for what is in
+    flight.
     """
 
     def __init__(
         self,
         executor: Executor,
-        publisher: Publisher,
+        publisher: JobPublisher,
         registry: Registry,
         metrics: Metrics,
         *,
+        limiters: Mapping[JobQueue, ConcurrencyLimiter],
         trusted_users: Collection[str],
         max_attempts: int,
         max_body_bytes: int,
+        clock: Clock | None = None,
     ) -> None:
         self._executor = executor
         self._publisher = publisher
         self._connectors = registry.connectors
         self._metrics = metrics
+        self._limiters = limiters
         self._trusted = frozenset(trusted_users)
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
-        self._in_hand: dict[tuple[object, ...], _InHand] = {}
+        self._clock = clock or SystemClock()
+        self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, lane: Lane, delivery: Delivery) -> None:
-        """Hand a delivery over to a task of our own."""
+    def receive(self, queue: JobQueue, delivery: Delivery) -> None:
+        """Process a delivery in a task of our own."""
         properties = delivery.properties
         identity = (
-            lane,
+            queue,
             properties.reply_to,
             properties.correlation_id,
             properties.message_id,
             delivery.body,
         )
-        known = self._in_hand.get(identity) if delivery.redelivered else None
+        known = self._in_flight.get(identity) if delivery.redelivered else None
         if known is not None and known.delivery.is_stale:
             known.delivery = delivery
             return
-        history = History.read(delivery, trusted=self._trusted, now=datetime.now(UTC))
-        in_hand = _InHand(lane, delivery, history)
-        self._in_hand[identity] = in_hand
-
-        async def see_through() -> None:
-            try:
-                await self._settle(in_hand)
-            finally:
-                # In the task, not after it: a redelivery is never swapped into what has ended.
-                if self._in_hand.get(identity) is in_hand:
-                    del self._in_hand[identity]
-
-        task = asyncio.create_task(see_through())
+        headers = JobHeaders.read(delivery, trusted=self._trusted, now=self._clock.now())
+        message = self._in_flight[identity] = _InFlight(queue, delivery, headers)
+        task = asyncio.create_task(self._process(message, identity))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @property
-    def in_hand(self) -> int:
-        """How many messages are being worked on."""
-        return len(self._tasks)
+    async def _process(self, message: _InFlight, identity: tuple[object, ...]) -> None:
+        """Live one delivery's life: decide, publish, settle."""
+        self._metrics.job_started(message.queue.name)
+        try:
+            disposition = await self._decide(message)
+            await self._publish(message, disposition)
+            await self._settle(message, disposition)
+        except Exception as bug:
+            logger.opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
+            await self._clock.sleep(1.0)  # the broker's delivery limit ends this; no hot loop until then
+            await self._settle(message, Requeue())
+        finally:
+            self._metrics.job_ended(message.queue.name)
+            # In the task, not after it: a redelivery is never swapped into what has ended.
+            if self._in_flight.get(identity) is message:
+                del self._in_flight[identity]
 
-    async def drain(self, timeout_s: float) -> int:
-        """Wait for what is in hand, and say how many jobs were left unfinished; those come again."""
-        self._executor.stop_waiting()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        return await self.abandon()
+    async def _decide(self, message: _InFlight) -> Disposition:
+        """Return what becomes of a delivery. Publishes nothing."""
+        job = self._read(message)
+        if not isinstance(job, Job):
+            return job
+        if (detour := self._detour(message, job)) is not None:
+            return detour
+        await self._wait_until_due(message)
+        started_at = self._clock.now()
+        try:
+            outcome = await self._run(message, job)
+        except Snooze as snooze:
+            return self._snooze(message, job, snooze)
+        except Exception as bug:
+            _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
+            error = ConnectorError(
+                "this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR
+            )
+            outcome = Outcome(error=error, attempts=message.headers.attempts)
+        return self._after(message, job, outcome, started_at)
 
-    async def abandon(self) -> int:
-        """Let go of what is in hand, at once; unsettled, it comes again."""
-        left = list(self._tasks)
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1.0)
-        return len(left)
+    async def _publish(self, message: _InFlight, disposition: Disposition) -> None:
+        """Publish what was decided, and wait for the confirm. Decides nothing."""
+        match disposition:
+            case Reply():
+                sent = await self._reply(message, disposition.job, disposition.result)
+                if disposition.if_undelivered is not None and sent is not PublishOutcome.DELIVERED:
+                    await self._dead_letter(message, disposition.if_undelivered)
+            case DeadLetter():
+                await self._dead_letter(message, disposition)
+            case Delay(headers):
+                await self._publisher.delay(message.delivery, headers, self._clock.now())
+            case Reroute(job):
+                await self._publisher.reroute(message.delivery, message.headers, job)
+            case Requeue():
+                pass
 
-    async def _settle(self, job: _InHand) -> None:
-        """See one delivery through, and settle it once."""
-        async with job.lane.slots.hold(bulk=job.lane.bulk):
-            self._metrics.job_started(job.lane.queue)
-            try:
-                done = await self._see_through(job)
-            except Exception as bug:
-                logger.opt(exception=bug).error("worker failed on a job", lane=job.lane.queue)
-                done = await self._give_up(job)
-            finally:
-                self._metrics.job_ended(job.lane.queue)
-            settled = None
-            while settled is not job.delivery:  # a newer one may have come while the old was settled
-                settled = job.delivery
-                await (settled.ack() if done else settled.requeue())
+    async def _settle(self, message: _InFlight, disposition: Disposition) -> None:
+        """Ack the delivery, or give it back, once."""
+        if isinstance(disposition, Reply | DeadLetter) and disposition.ack_after is not None:
+            await disposition.ack_after
+        settled = None
+        while settled is not message.delivery:  # a newer one may have come while the old was settled
+            settled = message.delivery
+            await (settled.requeue() if isinstance(disposition, Requeue) else settled.ack())
 
-    async def _see_through(self, message: _InHand) -> bool:
-        """Run one message to its published end. False: nothing was done, the queue may have it back."""
-        lane, delivery, history = message.lane, message.delivery, message.history
-        now = datetime.now(UTC)
-        if (unfit := self._publisher.refusal_of(delivery.properties.reply_to)) is not None:
-            await self._park(message, ConnectorError(unfit, code=Code.INVALID_MESSAGE), 0)
-            return True
+    # What deciding is made of.
+
+    def _read(self, message: _InFlight) -> Job | Disposition:
+        """Read the job, or say what becomes of bytes that are not one."""
+        delivery, headers = message.delivery, message.headers
+        unfit = self._publisher.refusal_of(delivery.properties.reply_to)
+        if unfit is not None:
+            return DeadLetter(ConnectorError(unfit, code=Code.INVALID_MESSAGE), 0)
         try:
             _check_properties(delivery)
             job = parse_job(
@@ -159,163 +193,194 @@ class Consumer:
                 max_body_bytes=self._max_body_bytes,
             )
         except JobRefused as refusal:
-            await self._answer(message, refusal, refused_outcome(refusal), now, park=not refusal.is_object)
-            return True
+            now = self._clock.now()
+            return self._answer(
+                message, refusal, refused_outcome(refusal), now, dead_letter=not refusal.is_object
+            )
+        if headers.pending is not None:
+            return DeadLetter(headers.pending, headers.attempts, job)
+        return job
+
+    def _detour(self, message: _InFlight, job: Job) -> Disposition | None:
+        """Return what becomes of a job that is not run here and now; None if it is."""
+        delivery, headers = message.delivery, message.headers
         if delivery.returns >= DELIVERY_LIMIT:
             reason = f"its worker died on it, or gave it back, {delivery.returns} times"
             error = ConnectorError(reason, code=Code.DELIVERY_LIMIT)
-            await self._answer(message, job, Outcome(error=error, starts=history.starts), now)
-            return True
-        if job.connector != lane.connector and not history.rerouted and self._may_reroute(lane, job):
-            await self._publisher.reroute(delivery, history, job)
-            return True
-        if not await self._is_due(message, now):
-            return True
-        return await self._run(message, job)
+            outcome = Outcome(error=error, attempts=headers.attempts)
+            return self._answer(message, job, outcome, self._clock.now())
+        if (
+            job.connector != message.queue.connector
+            and not headers.rerouted
+            and self._may_reroute(message, job)
+        ):
+            return Reroute(job)
+        if self._due_in_s(message) > WAIT_IN_MEMORY_S:
+            return Delay(headers.after_snooze())
+        return None
 
-    async def _run(self, message: _InHand, job: Job) -> bool:
-        """Run the job, then answer it, or see to it that it is run again."""
-        lane, delivery, history = message.lane, message.delivery, message.history
-        started_at = datetime.now(UTC)
-        deadline = history.deadline_of(job.deadline)
-        note = self._note(message, job)
-        note("accepted", None)
-        if history.failures == 0 and history.hops == 0:
-            self._metrics.job_waited(lane.queue, _wait_s(delivery, history, started_at))
-        try:
-            with lane.slots.admit(job.tenant) as admitted:
-                if not (admitted or (deadline is not None and deadline <= started_at)):
-                    reason, delay_s = (
-                        "its tenant holds as many slots as one may",
-                        lane.slots.send_round(job.tenant),
-                    )
-                    await self._postpone(message, job, deadline, reason, delay_s)
-                    return True
-                attempt = Attempt(history.publisher, history.starts, deadline, note)
-                outcome = await self._executor.execute(job, attempt)
-        except NotNow as reason:
-            if self._executor.is_stopping:
-                return False
-            delay_s = _HOP_S[min(history.hops, len(_HOP_S) - 1)]
-            await self._postpone(message, job, deadline, str(reason), delay_s)
-            return True
-        if (failure := outcome.error) is not None:
-            now = datetime.now(UTC)
-            decision = decide(
-                failure.code,
-                failures=history.failures + 1,
-                max_attempts=self._max_attempts,
-                now=now,
-                deadline=deadline,
-                retry_after_s=failure.retry_after_s,
-                chance=random.random(),  # noqa: S311  # jitter, not a secret
-            )
-            if isinstance(decision, Retry):
-                note("retrying", None)
-                delay_s = round((decision.not_before - now).total_seconds(), 1)
-                self._metrics.retried(job.connector, failure.code)
-                _log(job).info("job retried", code=failure.code, attempt=outcome.starts, delay_s=delay_s)
-                later = history.after(starts=outcome.starts, failed=True, not_before=decision.not_before)
-                await self._publisher.wait(delivery, later, now)
-                return True
-            if decision.at_deadline:
-                outcome = _out_of_time(outcome)
-        tries_used_up = outcome.error is not None and outcome.error.code.facts.retryable
-        await self._answer(message, job, outcome, started_at, park=tries_used_up)
-        if outcome.lingering is not None:
-            await outcome.lingering
-        return True
+    async def _run(self, message: _InFlight, job: Job) -> Outcome:
+        """Run one attempt of a job in a slot.
 
-    async def _postpone(
-        self, message: _InHand, job: Job, deadline: datetime | None, reason: str, delay_s: float
-    ) -> None:
-        """Send a job through a rung without counting a try; it is back by its deadline."""
-        _log(job).info("job postponed", reason=reason)
-        now = datetime.now(UTC)
-        not_before = now + timedelta(seconds=delay_s)
-        if deadline is not None:
-            not_before = min(not_before, max(deadline, now))
-        await self._publisher.wait(message.delivery, message.history.after_hop(not_before), now)
+        Raises:
+            Snooze: it cannot run now; no attempt is counted.
+        """
+        headers, limiter = message.headers, self._limiters[message.queue]
+        deadline = Deadline(headers.deadline_of(job.deadline), self._clock)
+        report = self._progress_of(message, job)
+        report("accepted", None)
+        async with limiter.hold(bulk=message.queue.bulk):
+            if headers.failures == 0 and headers.snoozes == 0:
+                self._metrics.job_waited(message.queue.name, self._waited_s(message))
+            with limiter.admit(job.tenant) as admitted:
+                if not admitted and not deadline.has_passed:
+                    delay_s = limiter.delay_over_limit(job.tenant)
+                    raise Snooze("tenant concurrency limit reached", retry_in_s=delay_s)
+                attempt = Attempt(deadline, headers.publisher, headers.attempts, headers.is_uncertain, report)
+                return await self._executor.execute(job, attempt)
 
-    async def _answer(
+    def _after(self, message: _InFlight, job: Job, outcome: Outcome, started_at: datetime) -> Disposition:
+        """Return what an attempt leads to: an answer, or another attempt."""
+        error = outcome.error
+        if error is None:
+            return self._answer(message, job, outcome, started_at)
+        headers, now = message.headers, self._clock.now()
+        decision = decide(
+            error.code,
+            failures=headers.failures + 1,
+            max_attempts=self._max_attempts,
+            now=now,
+            deadline=headers.deadline_of(job.deadline),
+            retry_after_s=error.retry_after_s,
+            random_fraction=random.random(),  # noqa: S311  # jitter, not a secret
+        )
+        if isinstance(decision, Retry):
+            delay_s = round((decision.not_before - now).total_seconds(), 1)
+            self._progress_of(message, job)("retrying", None)
+            self._metrics.retried(job.connector, error.code)
+            _log(job).info("job retried", code=error.code, attempt=outcome.attempts, delay_s=delay_s)
+            return Delay(headers.after_failure(outcome, not_before=decision.not_before))
+        used_up = error.code.facts.retryable and not decision.at_deadline
+        outcome = final_outcome(outcome, at_deadline=decision.at_deadline)
+        return self._answer(message, job, outcome, started_at, dead_letter=used_up)
+
+    def _answer(
         self,
-        message: _InHand,
+        message: _InFlight,
         job: Job | JobRefused,
         outcome: Outcome,
         started_at: datetime,
         *,
-        park: bool = False,
-    ) -> None:
-        """Tell the caller; keep as a dead letter what nobody was told, or nobody there can mend."""
-        result = result_of(job, outcome, started_at=started_at, finished_at=datetime.now(UTC))
-        failure = outcome.error
-        park = failure is not None and (park or failure.code.facts.parked)
-        if failure is not None and park:
-            # First, so that whoever hears of it finds it there.
-            await self._park(message, failure, outcome.starts, job)
-        sending = None
+        dead_letter: bool = False,
+    ) -> Reply | DeadLetter:
+        """Return the answer to the caller; what no one is told, or no caller can fix, is dead-lettered."""
+        result = result_of(job, outcome, started_at=started_at, finished_at=self._clock.now())
+        error, ack_after = outcome.error, outcome.ack_after
+        if error is None:
+            return Reply(job, result, ack_after=ack_after)
+        if dead_letter or error.code.facts.dead_lettered:
+            return DeadLetter(error, outcome.attempts, job, result, ack_after)
+        return Reply(job, result, DeadLetter(error, outcome.attempts, job), ack_after)
+
+    def _snooze(self, message: _InFlight, job: Job, snooze: Snooze) -> Disposition:
+        """Run the job later without counting an attempt; it is back by its deadline."""
+        if self._executor.is_stopping:
+            return Requeue()
+        headers, now = message.headers, self._clock.now()
+        delay_s = SNOOZE_S[min(headers.snoozes, len(SNOOZE_S) - 1)]
+        if snooze.retry_in_s is not None:
+            delay_s = snooze.retry_in_s
+        elif snooze.at_most_s is not None:
+            delay_s = min(delay_s, snooze.at_most_s + LEASE_SLACK_S)
+        not_before = now + timedelta(seconds=delay_s)
+        deadline = headers.deadline_of(job.deadline)
+        if deadline is not None:
+            not_before = min(not_before, max(deadline, now))
+        _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
+        return Delay(headers.after_snooze(not_before))
+
+    async def _wait_until_due(self, message: _InFlight) -> None:
+        """Spend a short wait in memory."""
+        if (due_in_s := self._due_in_s(message)) > 0:
+            await self._clock.sleep(due_in_s)
+
+    def _due_in_s(self, message: _InFlight) -> float:
+        not_before = message.headers.not_before
+        return 0.0 if not_before is None else (not_before - self._clock.now()).total_seconds()
+
+    def _may_reroute(self, message: _InFlight, job: Job) -> bool:
+        """Whether another queue may know more: not if we are the last resort already."""
+        return message.queue.connector is not None or job.connector in self._connectors
+
+    def _progress_of(self, message: _InFlight, job: Job) -> ProgressCallback:
+        if not job.progress or message.delivery.properties.reply_to is None:
+            return ignore_progress
+        return lambda stage, text: self._publisher.progress(
+            message.delivery, message.headers, job, stage, text
+        )
+
+    def _waited_s(self, message: _InFlight) -> float:
+        """Return the seconds from publish to start; the publisher's clock counts if it wrote a timestamp."""
+        published = message.delivery.properties.timestamp or message.headers.first_seen
+        if published.tzinfo is None:
+            published = published.replace(tzinfo=UTC)
+        return max(0.0, (self._clock.now() - published).total_seconds())
+
+    # What publishing is made of.
+
+    async def _reply(
+        self, message: _InFlight, job: Job | JobRefused, result: Result
+    ) -> PublishOutcome | None:
+        """Tell the caller, and count the job as finished; None if no reply was asked for."""
+        sent = None
         if message.delivery.properties.reply_to is not None:
-            sending = await self._publisher.reply(message.delivery, message.history, result)
-            self._metrics.replied(sending)
-        code = "succeeded" if failure is None else failure.code
+            sent = await self._publisher.reply(message.delivery, message.headers, result)
+            self._metrics.replied(sent)
+        code = "succeeded" if result.error is None else result.error.code
         self._metrics.job_finished(*self._labels(job), code, result.duration_ms / 1000)
         _log(job).info(
             "job finished",
             outcome=code,
-            attempts=outcome.starts,
+            attempts=result.attempts,
             duration_ms=result.duration_ms,
-            reply=sending or "none asked",
-            lane=message.lane.queue,
+            reply=sent or "none asked",
+            queue=message.queue.name,
         )
-        if failure is not None and not park and sending is not Sending.DELIVERED:
-            await self._park(message, failure, outcome.starts, job)
+        return sent
 
-    async def _park(
-        self, message: _InHand, failure: ConnectorError, starts: int, job: Job | JobRefused | None = None
-    ) -> None:
-        lane, delivery = message.lane.queue, message.delivery
-        await self._publisher.park(
-            delivery, message.history, lane=lane, code=failure.code, message=failure.message, starts=starts
-        )
-        self._metrics.dead_lettered(failure.code)
-        log = logger if job is None else _log(job)
-        log.warning("job parked", code=failure.code, lane=lane, message_id=delivery.properties.message_id)
-
-    async def _give_up(self, message: _InHand) -> bool:
-        """Answer for a bug of ours; where even that fails, the queue has the job back."""
-        error = ConnectorError("this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR)
-        outcome = Outcome(error=error, starts=message.history.starts)
+    async def _dead_letter(self, message: _InFlight, letter: DeadLetter) -> None:
+        """Store the dead letter, and tell the caller, whom a full dead-letter queue does not keep waiting."""
+        storing = asyncio.create_task(self._store(message, letter))
         try:
-            job = parse_job(message.delivery.body, message_id=message.delivery.properties.message_id)
-            await self._answer(message, job, outcome, datetime.now(UTC))
-        except Exception as bug:
-            logger.opt(exception=bug).error("worker failed to answer a job", lane=message.lane.queue)
-            await asyncio.sleep(1.0)  # the broker's delivery limit ends this; no hot loop until then
-            return False
-        return True
+            await self._clock.wait({storing}, LETTER_HEAD_START_S)
+            if letter.result is not None and letter.job is not None:
+                await self._reply(message, letter.job, letter.result)
+            await storing
+        finally:
+            storing.cancel()
 
-    def _may_reroute(self, lane: Lane, job: Job) -> bool:
-        """Whether another queue may know more: not where we are the last resort already."""
-        return lane.connector is not None or job.connector in self._connectors
-
-    async def _is_due(self, message: _InHand, now: datetime) -> bool:
-        """Wait out a short rest in hand; send a job that came early through another rung."""
-        if message.history.not_before is None:
-            return True
-        rest_s = (message.history.not_before - now).total_seconds()
-        if rest_s > IN_HAND_S:
-            await self._publisher.wait(message.delivery, message.history.after_hop(), now)
-            return False
-        if rest_s > 0:
-            await asyncio.sleep(rest_s)
-        return True
-
-    def _note(self, message: _InHand, job: Job) -> Note:
-        if not job.progress or message.delivery.properties.reply_to is None:
-            return no_note
-        return lambda stage, text: self._publisher.progress(
-            message.delivery, message.history, job, stage, text
+    async def _store(self, message: _InFlight, letter: DeadLetter) -> None:
+        error, queue = letter.error, message.queue.name
+        stored = await self._publisher.dead_letter(
+            message.delivery,
+            message.headers,
+            queue=queue,
+            code=error.code,
+            message=error.message,
+            attempts=letter.attempts,
         )
+        log = logger if letter.job is None else _log(letter.job)
+        if not stored:
+            log.error("dead letter waits", reason="the dead-letter queue takes none", code=error.code)
+            now = self._clock.now()
+            pending = message.headers.after_refused_letter(
+                letter.error, attempts=letter.attempts, not_before=now + timedelta(seconds=LETTER_RETRY_S)
+            )
+            await self._publisher.delay(message.delivery, pending, now)
+            return
+        self._metrics.dead_lettered(error.code)
+        message_id = message.delivery.properties.message_id
+        log.warning("job dead-lettered", code=error.code, queue=queue, message_id=message_id)
 
     def _labels(self, job: Job | JobRefused) -> tuple[str, str]:
         """Name connector and action for the metrics: what is registered here, never what a body invents."""
@@ -325,38 +390,41 @@ class Consumer:
         action = job.action or ""
         return connector.name, action if action in connector.actions else "unknown"
 
+    # How it ends.
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are being worked on."""
+        return len(self._tasks)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for what is in flight, and return how many jobs were left unfinished; those come again."""
+        self._executor.stop_waiting()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        return await self.abandon()
+
+    async def abandon(self) -> int:
+        """Give up what is in flight at once; unsettled, it comes again."""
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+        return len(left)
+
 
 def _check_properties(delivery: Delivery) -> None:
-    """Refuse what says that the body is no plain JSON."""
+    """Refuse what is declared as something else than plain JSON."""
     properties = delivery.properties
     content_type, encoding = properties.content_type, properties.content_encoding
     if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
         message = f"content_type {content_type[:80]!r} is not application/json"
     elif encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
-        message = f"content_encoding {encoding[:80]!r} is not spoken here; send plain UTF-8"
+        message = f"content_encoding {encoding[:80]!r} is not supported; send plain UTF-8"
     else:
         return
     raise refuse(message, body=delivery.body, message_id=properties.message_id)
-
-
-def _out_of_time(outcome: Outcome) -> Outcome:
-    """Say that the deadline ended the tries, and what the last one met."""
-    assert outcome.error is not None
-    last = outcome.error
-    error = deadline_exceeded(
-        f"no time was left for another try before the deadline; the last met {last.code}: {last.message}",
-        outcome="not_started" if last.sent is not Sent.UNCERTAIN else "unknown",
-        last_code=last.code.value,
-    )
-    return Outcome(error=error, starts=outcome.starts)
-
-
-def _wait_s(delivery: Delivery, history: History, now: datetime) -> float:
-    """Seconds from publish to start; the publisher's clock counts where it wrote a timestamp."""
-    published = delivery.properties.timestamp or history.first_seen
-    if published.tzinfo is None:
-        published = published.replace(tzinfo=UTC)
-    return max(0.0, (now - published).total_seconds())
 
 
 def _log(job: Job | JobRefused) -> "Logger":

@@ -7,17 +7,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from connectors.sdk.errors import ConnectorError
 from schemas.error import Code
-from schemas.job import Job, JobRefused
+from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
 from worker.broker import Delivery, Properties
-from worker.broker.confirmed_publisher import Outbox, Sending
-from worker.broker.topology import Topology, is_bulk, routing_key
+from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
+from worker.broker.topology import Topology, is_bulk, retry_delay_for, routing_key
 from worker.job import headers as header
-from worker.job.headers import History
-from worker.job.outcome import Outcome
-from worker.job.retry import rung_for
+from worker.job.headers import JobHeaders
 
 _DIRECT: Final = "amq.rabbitmq.reply-to."
 #: What a direct reply-to address looks like once the broker has filled it in.
@@ -25,12 +22,14 @@ _DIRECT_PATTERN: Final = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_-]{
 #: Refusals of a reply before it counts as undeliverable: a full queue may empty.
 _REPLY_REFUSALS: Final = 3
 #: Progress messages on their way at once; more are dropped, for they are never counted on.
-_MOST_PROGRESS: Final = 100
-#: Bytes of the safe message in a dead letter's header.
-_MOST_MESSAGE: Final = 1000
+_MAX_PROGRESS: Final = 100
+#: Refusals of a dead letter before it waits in a retry queue.
+_LETTER_REFUSALS: Final = 3
+#: Characters of the safe message in a dead letter's header.
+_MAX_MESSAGE: Final = 1000
 
 
-class Publisher:
+class JobPublisher:
     """Publishes for jobs; nothing of a job's own headers is copied but what is named here.
 
     A `CC` header copied into a reply would route it to any queue (measured).
@@ -38,15 +37,15 @@ class Publisher:
 
     def __init__(
         self,
-        outbox: Outbox,
-        direct: Outbox,
+        confirmed: ConfirmedPublisher,
+        direct: ConfirmedPublisher,
         topology: Topology,
         *,
         user: str,
         reply_exchange: str = "",
         reply_to_pattern: str | None = None,
     ) -> None:
-        self._outbox = outbox
+        self._confirmed = confirmed
         #: Direct reply-to goes over a link of its own: a forged address kills the connection (measured).
         self._direct = direct
         self._topology = topology
@@ -70,7 +69,7 @@ class Publisher:
             return "reply_to does not match CONNECTORS_REPLY_TO_PATTERN"
         return None
 
-    async def reply(self, delivery: Delivery, history: History, result: Result) -> Sending:
+    async def reply(self, delivery: Delivery, headers: JobHeaders, result: Result) -> PublishOutcome:
         """Publish the result to the caller's queue."""
         body = result.model_dump_json().encode()
         if len(body) > MAX_RESULT_BYTES + 64 * 1024:  # metadata and details are on top of the data
@@ -81,15 +80,15 @@ class Publisher:
             content_type="application/json",
             message_id=uuid4().hex,
             timestamp=result.finished_at,
-            headers=_trace(history),
+            headers=_trace(headers),
         )
         return await self._publish_reply(delivery, body, properties)
 
     def progress(
-        self, delivery: Delivery, history: History, job: Job, stage: Stage, note: str | None
+        self, delivery: Delivery, headers: JobHeaders, job: Job, stage: Stage, note: str | None
     ) -> None:
         """Publish how far a job has come, without waiting for it."""
-        if len(self._progress) >= _MOST_PROGRESS or not self._outbox.is_open:
+        if len(self._progress) >= _MAX_PROGRESS or not self._confirmed.is_open:
             return
         at = datetime.now(UTC)
         body = Progress(id=job.id, stage=stage, message=note, at=at).model_dump_json().encode()
@@ -99,90 +98,73 @@ class Publisher:
             content_type="application/json",
             message_id=uuid4().hex,
             timestamp=at,
-            headers=_trace(history),
+            headers=_trace(headers),
         )
         task = asyncio.create_task(self._publish_reply(delivery, body, properties))
         self._progress.add(task)
         task.add_done_callback(self._progress.discard)
 
-    async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> Sending:
+    async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> PublishOutcome:
         reply_to = delivery.properties.reply_to
         assert reply_to is not None
         if reply_to.startswith(_DIRECT):
             # Mandatory and direct reply-to do not mix: delivered and returned at once (measured).
             return await self._direct.publish("", reply_to, body, properties, mandatory=False, refusals=2)
-        return await self._outbox.publish(
+        return await self._confirmed.publish(
             self._reply_exchange, reply_to, body, properties, refusals=_REPLY_REFUSALS
         )
 
-    async def wait(self, delivery: Delivery, history: History, now: datetime) -> None:
-        """Publish the job to the rung that brings it back nearest to `not_before`."""
-        assert history.not_before is not None
-        rung = rung_for((history.not_before - now).total_seconds())
-        properties = self._copied(delivery, history)
-        await self._store(self._topology.retry(rung), delivery.routing_key, delivery, properties)
+    async def delay(self, delivery: Delivery, headers: JobHeaders, now: datetime) -> None:
+        """Publish the job to the retry queue that brings it back nearest to `not_before`."""
+        assert headers.not_before is not None
+        delay = retry_delay_for((headers.not_before - now).total_seconds())
+        properties = self._copied(delivery, headers)
+        await self._store(self._topology.retry(delay), delivery.routing_key, delivery, properties)
 
-    async def reroute(self, delivery: Delivery, history: History, job: Job) -> None:
-        """Publish the job to the lane that its body names."""
+    async def reroute(self, delivery: Delivery, headers: JobHeaders, job: Job) -> None:
+        """Publish the job to the queue that its body names."""
         key = routing_key(job.connector, job.action, bulk=is_bulk(delivery.routing_key))
-        properties = self._copied(delivery, replace(history, rerouted=True))
+        properties = self._copied(delivery, replace(headers, rerouted=True))
         await self._store(self._topology.jobs, key, delivery, properties)
 
-    async def park(
-        self, delivery: Delivery, history: History, *, lane: str, code: Code, message: str, starts: int
-    ) -> None:
-        """Publish the job to the dead letters, its body byte for byte, its headers saying why."""
-        properties = self._copied(delivery, history)
-        headers = {
+    async def dead_letter(
+        self,
+        delivery: Delivery,
+        headers: JobHeaders,
+        *,
+        queue: str,
+        code: Code,
+        message: str,
+        attempts: int,
+    ) -> bool:
+        """Publish the job to the dead letters, its body byte for byte, its headers saying why.
+
+        Returns whether there was room for it.
+        """
+        properties = self._copied(delivery, replace(headers, pending=None))
+        reasons = {
             header.REASON: code.value,
-            header.ATTEMPTS: starts,
-            header.LANE: lane,
-            header.ERROR: message[:_MOST_MESSAGE],
+            header.ATTEMPTS: attempts,
+            header.QUEUE: queue,
+            header.ERROR: message[:_MAX_MESSAGE],
         }
-        properties = replace(properties, headers={**properties.headers, **headers})
-        await self._store(self._topology.dead, delivery.routing_key, delivery, properties)
+        properties = replace(properties, headers={**properties.headers, **reasons})
+        sent = await self._confirmed.publish(
+            self._topology.dead,
+            delivery.routing_key,
+            delivery.body,
+            properties,
+            must_route=True,
+            refusals=_LETTER_REFUSALS,
+        )
+        return sent is PublishOutcome.DELIVERED
 
     async def _store(self, exchange: str, key: str, delivery: Delivery, properties: Properties) -> None:
         """Publish what has nowhere else to go, for as long as it takes."""
-        await self._outbox.publish(exchange, key, delivery.body, properties, must_route=True)
+        await self._confirmed.publish(exchange, key, delivery.body, properties, must_route=True)
 
-    def _copied(self, delivery: Delivery, history: History) -> Properties:
-        return replace(delivery.properties, user_id=self._user, headers=history.headers())
-
-
-def result_of(
-    job: Job | JobRefused, outcome: Outcome, *, started_at: datetime, finished_at: datetime
-) -> Result:
-    """Write down what became of a job, or of bytes that were none."""
-    failure = outcome.error
-    return Result(
-        id=job.id,
-        connector=job.connector,
-        action=job.action,
-        status="failed" if failure else "succeeded",
-        data=outcome.data,
-        error=None
-        if failure is None
-        else error_of(
-            failure.code,
-            failure.message,
-            locale=job.locale,
-            retry_after_s=failure.retry_after_s,
-            details=failure.details,
-            data=failure.data,
-        ),
-        attempts=outcome.starts,
-        replayed=outcome.replayed,
-        started_at=started_at,
-        finished_at=finished_at,
-        duration_ms=round((finished_at - started_at).total_seconds() * 1000, 1),
-        metadata=job.metadata,
-    )
-
-
-def refused_outcome(refusal: JobRefused) -> Outcome:
-    """Make the outcome of bytes that are no job."""
-    return Outcome(error=ConnectorError(refusal.message, code=refusal.code, details=refusal.details))
+    def _copied(self, delivery: Delivery, headers: JobHeaders) -> Properties:
+        return replace(delivery.properties, user_id=self._user, headers=headers.write())
 
 
 def _without_data(result: Result) -> Result:
@@ -191,5 +173,5 @@ def _without_data(result: Result) -> Result:
     return result.model_copy(update={"status": "failed", "data": None, "error": error})
 
 
-def _trace(history: History) -> dict[str, Any]:
-    return {} if history.traceparent is None else {header.TRACEPARENT: history.traceparent}
+def _trace(headers: JobHeaders) -> dict[str, Any]:
+    return {} if headers.traceparent is None else {header.TRACEPARENT: headers.traceparent}

@@ -13,6 +13,7 @@ from loguru import logger
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from connectors.sdk.runtime.ledger import LedgerUnavailable
 from worker.ledger.schema import LedgerFault, upgrade
 
 #: Seconds for one statement, its wait for a connection included.
@@ -23,10 +24,6 @@ PROBE_S: Final = 1.0
 POOL_SIZE: Final = 8
 
 T = TypeVar("T")
-
-
-class LedgerUnavailable(Exception):
-    """The database does not answer; jobs that need it wait."""
 
 
 class Database:

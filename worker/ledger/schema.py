@@ -30,20 +30,32 @@ entries = sa.Table(
     sa.Column("fence", sa.BigInteger, nullable=False),
     #: Epoch seconds by the database's clock, here and below.
     sa.Column("lease_until", sa.Double, nullable=False),
-    #: A call may be on its way, or has been cut off: its outcome is not known.
-    sa.Column("calling", sa.Boolean, nullable=False),
-    #: From here on that call can no longer land.
-    sa.Column("settles_at", sa.Double, nullable=False),
-    sa.Column("starts", sa.Integer, nullable=False),
+    #: An effect may be there that no stored result tells of: a call is on its way, or was cut off.
+    sa.Column("in_flight", sa.Boolean, nullable=False),
+    #: From here on that call can no longer land; infinite if no one can say.
+    sa.Column("lands_at", sa.Double, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    #: JSON text: what the finished parts of the action returned, by name; null if there are none.
+    sa.Column("steps", sa.Text),
     #: JSON text; null until done.
     sa.Column("result", sa.Text),
+    #: The state that an undo which fails puts back; null if the undo came before its run.
+    sa.Column("before_undo", sa.String(8)),
     sa.Column("expires_at", sa.Double, nullable=False, index=True),
 )
 
 #: What brings a schema of each earlier version to the next one, in SQL that both databases take.
-STEPS: dict[int, tuple[str, ...]] = {}
+STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE connectors_ledger RENAME COLUMN calling TO in_flight",
+        "ALTER TABLE connectors_ledger RENAME COLUMN settles_at TO lands_at",
+        "ALTER TABLE connectors_ledger RENAME COLUMN starts TO attempts",
+        "ALTER TABLE connectors_ledger ADD COLUMN steps TEXT",
+        "ALTER TABLE connectors_ledger ADD COLUMN before_undo VARCHAR(8)",
+    ),
+}
 #: The version of the tables above: one more than the last step's.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 #: The lock in PostgreSQL that workers which start at once take in turn.
 _LOCK: Final = 7017012
 

@@ -1,118 +1,63 @@
-"""What happened under which key: claims, leases and results, in SQLite or PostgreSQL."""
+"""The ledger in SQL: claims, leases and results, in SQLite or PostgreSQL."""
 
 import asyncio
-import hashlib
 import json
 import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import sqlalchemy as sa
 from loguru import logger
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.ledger.database import Database, LedgerUnavailable
+from connectors.sdk.runtime.lease import LeasePolicy
+from connectors.sdk.runtime.ledger import (
+    Absent,
+    Claim,
+    Claimed,
+    Done,
+    Identity,
+    InProgress,
+    Known,
+    LedgerUnavailable,
+    Mismatch,
+    Undone,
+    Unknown,
+)
+from worker.ledger.database import Database
 from worker.ledger.schema import entries
 
-#: Seconds a claim holds without being renewed. After a crash another worker takes over within this.
-LEASE_S: Final = 15.0
+#: No lease is longer; one that ends later was written before the database's clock was set back.
+MAX_LEASE_S: Final = 60.0
 #: Seconds between removals of expired rows, and how many go at once.
 SWEEP_S: Final = 600.0
 SWEEP_ROWS: Final = 1000
 
 
-class Identity(NamedTuple):
-    """Same identity: the same effect, once."""
-
-    tenant: str
-    connector: str
-    action: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """The effect is ours to bring about, as long as the lease lasts."""
-
-    fence: int
-    #: How often the action was started under this key, by whomever.
-    starts: int
-    #: A call by somebody before us may have happened.
-    calling: bool
-    #: Seconds until that call can no longer land.
-    settles_in_s: float
-    #: A run has stored what it returned: the effect is surely there.
-    happened: bool = False
-    #: What it returned, where an undo takes it back.
-    result: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The effect has happened."""
-
-    result: Any
-    starts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Somebody else brings it about just now."""
-
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may have happened; nobody can tell until an operator does."""
-
-    starts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """It was taken back, or is to be: it may not happen any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """The key stands for other parameters or another credential."""
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """Nothing is known under this key."""
-
-
-Known = Done | Busy | Unknown | Undone | Mismatch | Absent
-Claim = Owned | Done | Busy | Unknown | Undone | Mismatch
-
-
-def fingerprint_of(params: Mapping[str, Any], credential: str) -> str:
-    """Digest what a key stands for: the parameters as sent, in canonical JSON, and the credential's name."""
-    canonical = json.dumps([params, credential], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-class Ledger:
+class SqlLedger:
     """One table, one atomic claim; the same statements on SQLite and PostgreSQL.
 
     1. `claim` gives the effect to one worker, or says what is known
     2. `begin` is the last look before a call leaves: the lease must still be ours
     3. `renew` while it runs
-    4. `complete`, `forget`, `release` or `mark_unknown` write down how it ended; all are void for
-       whoever lost the lease meanwhile
+    4. `complete`, `forget`, `release` or `mark_unknown` record how it ended; all are void for a
+       worker that lost the lease meanwhile
 
     Started and closed by the service.
     """
 
     def __init__(
-        self, url: str, *, ttl_hours: float = 720.0, tls: ssl.SSLContext | bool | None = None
+        self,
+        url: str,
+        *,
+        ttl_hours: float = 720.0,
+        tls: ssl.SSLContext | bool | None = None,
+        policy: LeasePolicy | None = None,
     ) -> None:
+        self._lease_s = (policy or LeasePolicy()).lease_s
         self._ttl_s = ttl_hours * 3600
         self._database = Database(url, tls)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
@@ -126,7 +71,7 @@ class Ledger:
 
     @property
     def id(self) -> str | None:
-        """Tell ledgers apart: two workers of one broker must share one. None until it was reached."""
+        """What tells ledgers apart: two workers of one broker must share one. None until it was reached."""
         return self._database.id
 
     @property
@@ -135,16 +80,16 @@ class Ledger:
         return self._database.unavailable_reason
 
     async def start(self) -> None:
-        """Open the database and make its schema; where it is away, keep trying in the background.
+        """Open the database and create its schema; if it is unavailable, keep trying in the background.
 
         Raises:
             LedgerFault: it can never serve: no permission, a later schema, a bad path.
         """
         await self._database.start()
-        self._sweeper = asyncio.create_task(self._sweep_now_and_then())
+        self._sweeper = asyncio.create_task(self._sweep_forever())
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -156,19 +101,19 @@ class Ledger:
         return await self._database.wait_available(timeout_s)
 
     async def claim(self, identity: Identity, fingerprint: str) -> Claim:
-        """Take the effect, or learn what is known of it: one statement decides among any number.
+        """Claim the effect, or return what is known of it: one statement decides among any number of workers.
 
         Raises:
             LedgerUnavailable: the database does not answer.
         """
         return await self._ask(lambda connection: self._claim(connection, identity, fingerprint))
 
-    async def claim_undo(self, identity: Identity) -> Owned | Busy | Undone:
-        """Take the undoing of an effect, known or not; from here on no run of the key begins."""
+    async def claim_undo(self, identity: Identity) -> Claimed | InProgress | Undone:
+        """Claim the undo of an effect, known or not; no run of the key begins from here on."""
         return await self._ask(lambda connection: self._claim_undo(connection, identity))
 
     async def is_undone(self, identity: Identity) -> bool:
-        """Say whether the effect was taken back, claiming nothing."""
+        """Return whether the effect was taken back, claiming nothing."""
 
         async def look(connection: AsyncConnection) -> bool:
             undone = sa.select(entries.c.key).where(
@@ -179,38 +124,38 @@ class Ledger:
         return await self._ask(look)
 
     async def look_up(self, identity: Identity, fingerprint: str) -> Known:
-        """Say what is known, claiming nothing."""
+        """Return what is known, claiming nothing."""
 
         async def look(connection: AsyncConnection) -> Known:
             return await self._known(connection, identity, fingerprint)
 
         return await self._ask(look)
 
-    async def begin(self, identity: Identity, fence: int, *, settles_in_s: float) -> bool:
-        """Write down that a call leaves now. False: the lease is lost, and nothing may be sent."""
+    async def begin(self, identity: Identity, fence: int, *, lands_within_s: float) -> bool:
+        """Record that a call leaves now; False if the lease is lost, and then nothing may be sent."""
         return await self._update(
             identity,
             fence,
             entries.c.lease_until > self._now,
-            starts=entries.c.starts + 1,
-            calling=True,
-            settles_at=self._now + settles_in_s,
-            lease_until=self._now + LEASE_S,
+            attempts=entries.c.attempts + 1,
+            in_flight=True,
+            lands_at=self._now + lands_within_s,
+            lease_until=self._now + self._lease_s,
         )
 
     async def renew(self, identity: Identity, fence: int) -> bool:
-        """Hold the lease for longer. False: it is lost."""
+        """Hold the lease for longer; False if it is lost."""
         return await self._update(
-            identity, fence, entries.c.lease_until > self._now, lease_until=self._now + LEASE_S
+            identity, fence, entries.c.lease_until > self._now, lease_until=self._now + self._lease_s
         )
 
     async def complete(self, identity: Identity, fence: int, result: Any) -> bool:
-        """Store the result: the effect has happened. False: somebody else took over; ours is void."""
+        """Store the result: the effect has happened. False if another worker took over."""
         return await self._update(
             identity,
             fence,
             state="done",
-            calling=False,
+            in_flight=False,
             lease_until=0.0,
             result=json.dumps(result),
             expires_at=self._now + self._ttl_s,
@@ -222,22 +167,41 @@ class Ledger:
             identity,
             fence,
             state="undone",
-            calling=False,
+            in_flight=False,
             lease_until=0.0,
             result=None,
             expires_at=self._now + self._ttl_s,
         )
 
-    async def release(self, identity: Identity, fence: int, *, calling: bool) -> bool:
-        """Let go, for a later try. `calling`: a call may still have happened."""
-        return await self._update(identity, fence, calling=calling, lease_until=0.0)
+    async def record_step(self, identity: Identity, fence: int, steps: Mapping[str, Any]) -> bool:
+        """Store what the steps so far returned."""
+        return await self._update(identity, fence, steps=json.dumps(dict(steps)))
+
+    async def abort_undo(self, identity: Identity, fence: int) -> bool:
+        """Put back what the key was before `claim_undo`: the effect is as it was."""
+        ours = sa.and_(_is(identity), entries.c.fence == fence, entries.c.state == "undoing")
+        statements = (
+            sa.delete(entries).where(ours, entries.c.before_undo.is_(None)),
+            sa.update(entries)
+            .where(ours)
+            .values(state=entries.c.before_undo, before_undo=None, lease_until=0.0),
+        )
+
+        async def put_back(connection: AsyncConnection) -> bool:
+            return any([(await connection.execute(each)).rowcount for each in statements])
+
+        return await self._ask(put_back)
+
+    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
+        """Give the claim back for a later attempt. `in_flight`: a call may still have happened."""
+        return await self._update(identity, fence, in_flight=in_flight, lease_until=0.0)
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
-        """Write down that nobody can tell; no run of this key begins until an operator can."""
+        """Record that no one can tell; no run of the key begins until an operator can."""
         return await self._update(identity, fence, state="unknown", lease_until=0.0)
 
     async def forget(self, identity: Identity, fence: int) -> bool:
-        """Remove the claim: surely nothing happened, and the key is free again."""
+        """Remove the claim: certainly nothing happened, and the key is free again."""
 
         async def remove(connection: AsyncConnection) -> bool:
             removed = await connection.execute(
@@ -248,16 +212,16 @@ class Ledger:
         return await self._ask(remove)
 
     async def resolve(self, identity: Identity, *, happened: bool) -> bool:
-        """Settle an unknown outcome by an operator's word. False: there is none under this key."""
+        """Settle an unknown outcome as an operator says; False if there is none under this key."""
         unknown = sa.and_(_is(identity), entries.c.state == "unknown")
         # An undo that could not find out leaves the key marked: no run may begin, whatever is settled.
         undoing = sa.and_(
             _is(identity),
             entries.c.state == "undoing",
-            entries.c.calling,
+            entries.c.in_flight,
             entries.c.lease_until < self._now,
         )
-        settled = {"calling": False, "expires_at": self._now + self._ttl_s}
+        settled = {"in_flight": False, "expires_at": self._now + self._ttl_s}
         statements: tuple[sa.Update | sa.Delete, ...] = (
             (
                 sa.update(entries).where(unknown).values(state="done", result="null", **settled),
@@ -276,7 +240,7 @@ class Ledger:
         return await self._ask(settle)
 
     async def sweep(self) -> int:
-        """Remove expired rows, a batch at a time, and say how many went."""
+        """Remove expired rows in batches, and return how many."""
         removed = 0
         while True:
             batch = await self._ask(self._sweep_batch)
@@ -284,7 +248,7 @@ class Ledger:
             if batch < SWEEP_ROWS:
                 return removed
 
-    async def _sweep_now_and_then(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             with suppress(LedgerUnavailable):
@@ -299,7 +263,7 @@ class Ledger:
         expired = entries.c.expires_at < self._now
         orphaned = sa.and_(
             entries.c.state == "running",
-            entries.c.lease_until < self._now,
+            sa.not_(self._is_leased()),
             entries.c.fingerprint == fingerprint,
         )
         statement = (
@@ -309,10 +273,10 @@ class Ledger:
                 fingerprint=fingerprint,
                 state="running",
                 fence=_new_fence(),
-                lease_until=self._now + LEASE_S,
-                calling=False,
-                settles_at=0.0,
-                starts=0,
+                lease_until=self._now + self._lease_s,
+                in_flight=False,
+                lands_at=0.0,
+                attempts=0,
                 expires_at=self._now + self._ttl_s,
             )
             .on_conflict_do_update(
@@ -321,22 +285,24 @@ class Ledger:
                     "fingerprint": fingerprint,
                     "state": "running",
                     "fence": entries.c.fence + 1,
-                    "lease_until": self._now + LEASE_S,
-                    "calling": sa.and_(entries.c.calling, sa.not_(expired)),
-                    "starts": sa.case((expired, 0), else_=entries.c.starts),
+                    "lease_until": self._now + self._lease_s,
+                    "in_flight": sa.and_(entries.c.in_flight, sa.not_(expired)),
+                    "attempts": sa.case((expired, 0), else_=entries.c.attempts),
+                    "steps": sa.case((expired, None), else_=entries.c.steps),
                     "result": None,
+                    "before_undo": None,
                     "expires_at": self._now + self._ttl_s,
                 },
                 where=sa.or_(expired, orphaned),
             )
-            .returning(*self._owned_columns())
+            .returning(*self._claimed_columns())
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
-            return _owned(taken)
+            return _claimed(taken)
         known = await self._known(connection, identity, fingerprint)
-        # Removed between the two statements: whoever had it is done without effect. Come back.
-        return Busy(lease_s=0.0) if isinstance(known, Absent) else known
+        # Removed between the two statements: its run ended without effect. Come back.
+        return InProgress(lease_s=0.0) if isinstance(known, Absent) else known
 
     async def _known(  # noqa: PLR0911  # one return a state
         self, connection: AsyncConnection, identity: Identity, fingerprint: str
@@ -346,8 +312,9 @@ class Ledger:
                 sa.select(
                     entries.c.fingerprint,
                     entries.c.state,
-                    entries.c.starts,
-                    entries.c.calling,
+                    entries.c.attempts,
+                    entries.c.in_flight,
+                    entries.c.steps,
                     entries.c.result,
                     (entries.c.lease_until - self._now).label("lease_s"),
                 ).where(_is(identity), entries.c.expires_at >= self._now)
@@ -360,20 +327,20 @@ class Ledger:
         if found.fingerprint != fingerprint:
             return Mismatch()
         if found.state == "done":
-            return Done(json.loads(found.result or "null"), found.starts)
+            return Done(json.loads(found.result or "null"), found.attempts)
         if found.state == "unknown":
-            return Unknown(found.starts)
-        if found.lease_s <= 0 and not found.calling:
+            return Unknown(found.attempts)
+        lease_s = found.lease_s if found.lease_s <= MAX_LEASE_S else 0.0
+        if lease_s <= 0 and not found.in_flight and found.steps is None:
             return Absent()
-        return Busy(found.lease_s)
+        return InProgress(max(0.0, lease_s))
 
-    async def _claim_undo(self, connection: AsyncConnection, identity: Identity) -> Owned | Busy | Undone:
-        alive = sa.and_(
-            entries.c.state.in_(("running", "undoing")),
-            entries.c.lease_until >= self._now,
-            entries.c.expires_at >= self._now,
-        )
-        undone = sa.and_(entries.c.state == "undone", entries.c.expires_at >= self._now)
+    async def _claim_undo(
+        self, connection: AsyncConnection, identity: Identity
+    ) -> Claimed | InProgress | Undone:
+        expired = entries.c.expires_at < self._now
+        alive = sa.and_(entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired))
+        undone = sa.and_(entries.c.state == "undone", sa.not_(expired))
         statement = (
             self._insert(entries)
             .values(
@@ -381,10 +348,10 @@ class Ledger:
                 fingerprint="",
                 state="undoing",
                 fence=_new_fence(),
-                lease_until=self._now + LEASE_S,
-                calling=False,
-                settles_at=0.0,
-                starts=0,
+                lease_until=self._now + self._lease_s,
+                in_flight=False,
+                lands_at=0.0,
+                attempts=0,
                 expires_at=self._now + self._ttl_s,
             )
             .on_conflict_do_update(
@@ -392,16 +359,25 @@ class Ledger:
                 set_={
                     "state": "undoing",
                     "fence": entries.c.fence + 1,
-                    "lease_until": self._now + LEASE_S,
+                    "lease_until": self._now + self._lease_s,
+                    "in_flight": sa.and_(entries.c.in_flight, sa.not_(expired)),
+                    "attempts": sa.case((expired, 0), else_=entries.c.attempts),
+                    "steps": sa.case((expired, None), else_=entries.c.steps),
+                    "result": sa.case((expired, None), else_=entries.c.result),
+                    "before_undo": sa.case(
+                        (expired, None),
+                        (entries.c.state == "undoing", entries.c.before_undo),
+                        else_=entries.c.state,
+                    ),
                     "expires_at": self._now + self._ttl_s,
                 },
                 where=sa.and_(sa.not_(alive), sa.not_(undone)),
             )
-            .returning(*self._owned_columns())
+            .returning(*self._claimed_columns())
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
-            return _owned(taken)
+            return _claimed(taken)
         found = (
             await connection.execute(
                 sa.select(entries.c.state, (entries.c.lease_until - self._now).label("lease_s")).where(
@@ -410,17 +386,22 @@ class Ledger:
             )
         ).one_or_none()
         if found is None:
-            return Busy(lease_s=0.0)  # removed between the two statements: its run ended without effect
-        return Undone() if found.state == "undone" else Busy(found.lease_s)
+            return InProgress(lease_s=0.0)  # removed between the two statements: its run ended without effect
+        return Undone() if found.state == "undone" else InProgress(found.lease_s)
 
-    def _owned_columns(self) -> tuple[sa.ColumnElement[Any], ...]:
+    def _claimed_columns(self) -> tuple[sa.ColumnElement[Any], ...]:
         return (
             entries.c.fence,
-            entries.c.starts,
-            entries.c.calling,
-            (entries.c.settles_at - self._now).label("settles_in_s"),
+            entries.c.attempts,
+            entries.c.in_flight,
+            (entries.c.lands_at - self._now).label("lands_within_s"),
+            entries.c.steps,
             entries.c.result,
         )
+
+    def _is_leased(self) -> sa.ColumnElement[bool]:
+        """Whether a row's lease holds; one that ends too far away was written by a clock that was set back since."""
+        return sa.and_(entries.c.lease_until >= self._now, entries.c.lease_until <= self._now + MAX_LEASE_S)
 
     async def _update(
         self, identity: Identity, fence: int, *conditions: sa.ColumnElement[bool], **values: Any
@@ -446,12 +427,13 @@ def _is(identity: Identity) -> sa.ColumnElement[bool]:
     return sa.and_(*(entries.c[name] == value for name, value in identity._asdict().items()))
 
 
-def _owned(row: Any) -> Owned:
-    return Owned(
+def _claimed(row: Any) -> Claimed:
+    return Claimed(
         fence=row.fence,
-        starts=row.starts,
-        calling=bool(row.calling),
-        settles_in_s=max(0.0, row.settles_in_s),
+        attempts=row.attempts,
+        in_flight=bool(row.in_flight),
+        lands_within_s=max(0.0, row.lands_within_s),
+        steps={} if row.steps is None else json.loads(row.steps),
         happened=row.result is not None,
         result=None if row.result is None else json.loads(row.result),
     )

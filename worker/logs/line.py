@@ -1,4 +1,4 @@
-"""One log line: what is kept of it, and its two forms, JSON for machines and text for people."""
+"""One log line, bounded and masked, as JSON for machines or as text for people."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from worker.logs.masking import MASK, Redactor, is_secret_name
 #: What a field's value becomes: JSON, and frozen, since the writer reads it later.
 Field: TypeAlias = "bool | int | float | str | list[Field] | dict[str, Field] | None"
 
-# Characters. A line is for reading; what is longer belongs elsewhere. What the caller hands over is cut
-# once more after masking: a cut in the middle of a secret would keep its first half from being found.
+# Characters. A line is for reading; longer text belongs elsewhere. A field is cut once more after masking,
+# because a cut in the middle of a secret would keep its first half from being found.
 MAX_KEPT = 8192
 _MAX_VALUE = 4096
 _MAX_EVENT = 1024
@@ -26,7 +26,7 @@ _MAX_DEPTH = 5
 
 
 class Line(NamedTuple):
-    """What was logged, before it is masked and written."""
+    """A logged event, before it is masked and written."""
 
     at: datetime
     level: str
@@ -36,14 +36,14 @@ class Line(NamedTuple):
 
 
 def frozen_field(value: object) -> Field:
-    """Return what a line keeps of a field's value: cheap, bounded, and safe to read in another thread."""
+    """Return a field's value as a line keeps it: bounded, and safe to read in another thread."""
     if type(value) is str:
         return value if len(value) <= MAX_KEPT else value[:MAX_KEPT]
     return _frozen(value, _MAX_DEPTH)
 
 
 def json_text(line: Line, redactor: Redactor) -> str:
-    """Write the line as one JSON object: `ts`, `level`, `event`, then the fields. ASCII only."""
+    """Return the line as one JSON object: `ts`, `level`, `event`, then the fields. ASCII only."""
     parts: dict[str, Field] = {
         "ts": _timestamp(line.at),
         "level": line.level,
@@ -60,10 +60,10 @@ def json_text(line: Line, redactor: Redactor) -> str:
 
 
 def plain_text(*, colour: bool) -> Callable[[Line, Redactor], str]:
-    """Make the form for people: `time level event name=value…`, a stack indented below.
+    """Create the formatter for people: `time level event name=value…`, a stack indented below.
 
-    Control characters, ANSI escapes and those that reorder text are escaped, so that no value can pass
-    for a line, or for the end of one.
+    Control characters, ANSI escapes and those that reorder text are escaped, so that no value can look
+    like a line, or like the end of one.
     """
     colours = _COLOURS if colour and "NO_COLOR" not in os.environ else {}
 
@@ -115,7 +115,7 @@ def _frozen(value: object, depth: int) -> Field:
         return [_frozen(item, depth - 1) for item in list(value)[:_MAX_ITEMS]]
     try:
         text = str(value)
-    except Exception:  # whatever a foreign __str__ raises: the line matters more than the value
+    except Exception:  # a foreign __str__ may raise anything: the line matters more than the value
         text = ""
     return text[:MAX_KEPT] or f"<{type(value).__name__}>"
 
@@ -134,7 +134,7 @@ def _masked(name: str, value: Field, redactor: Redactor) -> Field:
 
 def _error_texts(error: TracebackException, redactor: Redactor) -> tuple[str, str]:
     summary = _joined(error.format_exception_only()).strip()
-    # The end says what happened, so the start goes where there is too much.
+    # The end says what happened, so a text that is too long loses its start.
     stack = redactor.mask(_joined(error.format())[-2 * _MAX_STACK :])[-_MAX_STACK:]
     return _cut(redactor.mask(summary), _MAX_VALUE), stack.rstrip()
 

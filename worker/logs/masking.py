@@ -1,7 +1,7 @@
 """Masking of secrets in what people read: by value, by name, by shape.
 
-By value finds only what `Redactor.register` was told, and nothing shorter than `MIN_SECRET_LENGTH`:
-a short secret would mask half of every line. By name and by shape catch what nobody registered.
+By value finds only registered secrets (`Redactor.register`) of at least `MIN_SECRET_LENGTH` characters: a
+shorter one would mask half of every line. By name and by shape find secrets that were not registered.
 """
 
 import base64
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
-#: What stands where a secret stood.
+#: Replaces a secret.
 MASK = "***"
 #: Characters. Shorter values are not masked by value: they would be found everywhere.
 MIN_SECRET_LENGTH = 8
@@ -23,7 +23,7 @@ MIN_SECRET_LENGTH = 8
 _WINDOW = 5
 _STRIDE = 4
 
-# Names of connectors, tenants, events and codes come again and again; ids pass through in between.
+# Texts known to be clean: names of connectors, tenants, events and codes repeat in most lines.
 _REMEMBERED_TEXTS = 4096
 _REMEMBERED_LENGTH = 64
 
@@ -114,7 +114,7 @@ class Redactor:
 
 @lru_cache(maxsize=2048)
 def is_secret_name(name: str) -> bool:
-    """Tell whether a field of this name holds a secret: `client_secret`, `X-Vault-Token`, `privateKey`."""
+    """Return whether a field of this name holds a secret: `client_secret`, `X-Vault-Token`, `privateKey`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:128]).replace("-", "_").lower()
     return _SECRET_NAME.search(words) is not None
 
@@ -174,7 +174,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (("hvs.", "hvb.", "hvr."), re.compile(r"\bhv[sbr]\.[\w-]{8,}"), MASK),  # Vault's tokens
     (("ya29.",), re.compile(r"\bya29\.[\w-]{8,}"), MASK),  # Google's
     (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+)?"), MASK),  # a JWT
-    # pydantic repeats what it was given: somebody's parameters, which no log may hold.
+    # pydantic repeats its input: a job's parameters, which no log may hold.
     (("input_value=",), re.compile(r"(input_value=).{0,300}?(?=, input_type=)", re.S), rf"\g<1>{MASK}"),
 )
 

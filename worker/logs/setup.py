@@ -65,10 +65,10 @@ def configure_logging(
 
     Args:
         level: the name of loguru's lowest level to write, as `INFO`.
-        redactor: what masks; a new one, told nothing, masks by name and shape alone.
+        redactor: masks secrets; a new one, without registered secrets, masks by name and shape alone.
         stream: standard output if None.
-        max_lines: lines that may wait for a slow stream; what does not fit is dropped and counted.
-        on_dropped: called with the number of lines just lost, from any thread.
+        max_lines: lines that may wait for a slow stream; beyond, lines are dropped and counted.
+        on_dropped: called with each number of lost lines, from any thread.
 
     Raises:
         ValueError: no such level.
@@ -115,28 +115,28 @@ class Logs:
         return self._writer.dropped_lines
 
     def report_drops(self, on_dropped: Callable[[int], None]) -> None:
-        """Call this with the number of lines just lost, from any thread; at once for those lost before."""
+        """Call this with each number of lost lines, from any thread; at once with those lost before."""
         self._writer.report_drops(on_dropped)
 
     def flush(self, timeout_s: float = 2.0) -> bool:
-        """Wait until what was logged before is written; False if the stream took too long."""
+        """Wait until the lines logged before are written; False if the stream took too long."""
         return self._writer.flush(timeout_s)
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Write what waits, for this long at most, and undo what `configure_logging` set."""
+        """Write the waiting lines, for this long at most, and undo what `configure_logging` set."""
         atexit.unregister(self.stop)
         self._uncaught.restore()
         self._standard.restore()
         try:
             logger.remove(self._sink_id)
         except ValueError:
-            pass  # somebody has removed every sink
+            pass  # other code has removed every sink
         self._writer.stop(timeout_s)
 
     def _take(self, record: "Record") -> bool:
-        # The filter takes the record, and no sink ever sees it: what loguru does between the two (copy,
-        # format, lock) costs 11 µs a line, and its lock refuses a line logged from a signal handler or
-        # a finaliser that interrupts another.
+        # The filter takes the record, and no sink ever sees it: loguru's work between the two (copy, format,
+        # lock) costs 11 µs a line, and its lock refuses a line logged from a signal handler or a finaliser
+        # that interrupts another.
         fields = record["extra"]
         for name, value in fields.items():
             fields[name] = frozen_field(value)
@@ -164,7 +164,7 @@ class _StandardLogging(logging.Handler):
         logging.captureWarnings(True)
 
     def restore(self) -> None:
-        """Put the standard library's logging back as it was."""
+        """Restore the standard library's logging."""
         logging.captureWarnings(False)
         root = logging.getLogger()
         root.setLevel(self._root_before[0])
@@ -179,7 +179,7 @@ class _StandardLogging(logging.Handler):
             level = record.levelno
         try:
             event = record.getMessage()
-        except Exception:  # another's wrong format string is no reason to lose the line
+        except Exception:  # a library's wrong format string is no reason to lose the line
             event = str(record.msg)
         error = record.exc_info if record.exc_info and record.exc_info[0] else None
         # Nothing is passed by keyword: loguru would take the library's text for a format string.
@@ -187,7 +187,7 @@ class _StandardLogging(logging.Handler):
 
 
 class _UncaughtExceptions:
-    """Logs what would go to standard error unmasked: exceptions nobody caught, in any thread."""
+    """Logs uncaught exceptions of any thread, which would go to standard error unmasked."""
 
     def __init__(self) -> None:
         self._before = (sys.excepthook, threading.excepthook, sys.unraisablehook)
@@ -196,7 +196,7 @@ class _UncaughtExceptions:
         sys.unraisablehook = self._unraisable
 
     def restore(self) -> None:
-        """Put the hooks back as they were."""
+        """Restore the hooks."""
         sys.excepthook, threading.excepthook, sys.unraisablehook = self._before
 
     def _in_main(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -214,7 +214,7 @@ class _UncaughtExceptions:
     def _unraisable(self, args: "sys.UnraisableHookArgs") -> None:
         if args.exc_value is not None:
             error = (args.exc_type, args.exc_value, args.exc_traceback)
-            logger.opt(exception=error).error("exception nobody could catch")
+            logger.opt(exception=error).error("unraisable exception")
 
 
 def _stack(
@@ -233,4 +233,4 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _ignore(message: str) -> None:
-    """Receive nothing: the filter has taken the record already."""
+    """Do nothing: the filter has taken the record already."""

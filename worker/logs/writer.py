@@ -13,25 +13,25 @@ from worker.logs.line import Line
 
 # Lines rendered and written at a time: a millisecond of the interpreter, and then others may run.
 _BATCH_LINES = 64
-#: Seconds the writer rests after a write. Lines gather meanwhile, and callers need not wake it for each.
+#: Seconds the writer pauses after a write, so that lines gather and need not wake it one by one.
 _GATHER_S = 0.01
 
 
 class LogWriter:
     """Take lines from any thread and write them to a stream in order.
 
-    1. `put` queues a line, or counts it as dropped where `max_lines` wait already
+    1. `put` queues a line, or counts it as dropped if `max_lines` wait already
     2. the writer's thread takes a batch, renders it and writes it with one call
-    3. what the stream refuses (closed pipe, full disk) counts as dropped; the next batch is tried again
-    4. once the stream takes lines again, the first one says how many were lost
+    3. lines that the stream refuses (closed pipe, full disk) count as dropped; the next batch is tried again
+    4. once the stream takes lines again, the first one reports how many were lost
 
-    Whoever makes it calls `stop`, which writes what waits for as long as it is given.
+    Its creator calls `stop`, which writes the waiting lines within the time it is given.
 
     Args:
-        stream: written through its file descriptor where it has one. The stream's own buffer has a lock,
+        stream: written through its file descriptor if it has one. The stream's own buffer has a lock,
             and a thread stuck in it takes the interpreter down at exit.
-        render: makes a line's text, without line break; runs in the writer's thread.
-        on_dropped: called with the number of lines just lost, from any thread.
+        render: returns a line's text, without line break; runs in the writer's thread.
+        on_dropped: called with each number of lost lines, from any thread.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LogWriter:
         self._stopping = threading.Event()
         self._give_up_at = float("inf")
         self._count_lock = threading.Lock()
-        self._untold = 0
+        self._unreported = 0
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -68,14 +68,14 @@ class LogWriter:
             self._wake.set()
 
     def report_drops(self, on_dropped: Callable[[int], None]) -> None:
-        """Call this with the number of lines just lost, from any thread; at once for those lost before."""
+        """Call this with each number of lost lines, from any thread; at once with those lost before."""
         with self._count_lock:
             self._on_dropped, before = on_dropped, self.dropped_lines
         if before:
             on_dropped(before)
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until what was put before is written or lost; False if that took too long."""
+        """Wait until the lines put before are written or lost; False if that took too long."""
         if not self._thread.is_alive():
             return not self._waiting
         written = threading.Event()
@@ -84,7 +84,7 @@ class LogWriter:
         return written.wait(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """Write what waits, for this long at most, then end the thread. Calling it again does nothing."""
+        """Write the waiting lines, for this long at most, then end the thread. A second call does nothing."""
         if self._stopping.is_set():
             return
         self._give_up_at = time.monotonic() + timeout_s
@@ -105,19 +105,19 @@ class LogWriter:
             if self._stopping.is_set():
                 return
             self._wake.clear()
-            if self._waiting:  # put between the last look and the clear
+            if self._waiting:  # put between the last check and the clear
                 self._wake.set()
 
     def _write_batch(self) -> bool:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_LINES))]
         lines = [line for line in batch if isinstance(line, Line)]
         with self._count_lock:
-            untold, self._untold = self._untold, 0
+            unreported, self._unreported = self._unreported, 0
         texts = [self._text(line) for line in lines]
-        if untold:
-            texts.insert(0, self._text(_told(untold)))
+        if unreported:
+            texts.insert(0, self._text(_drop_report(unreported)))
         if texts and not self._write("\n".join(texts) + "\n"):
-            self._drop(len(lines), untold)
+            self._drop(len(lines), unreported)
         for mark in batch:
             if isinstance(mark, threading.Event):
                 mark.set()
@@ -127,8 +127,8 @@ class LogWriter:
         try:
             return self._render(line)
         except Exception as error:  # the writer outlives any line
-            told = Line(line.at, "ERROR", "log line could not be written", {"error": type(error).__name__})
-            return self._render(told)
+            failure = Line(line.at, "ERROR", "log line could not be written", {"error": type(error).__name__})
+            return self._render(failure)
 
     def _write(self, text: str) -> bool:
         try:
@@ -142,15 +142,15 @@ class LogWriter:
         return True
 
     def _write_bytes(self, fd: int, data: bytes) -> None:
-        rest = memoryview(b"\n" + data if self._line_is_broken else data)
-        while rest:
+        remaining = memoryview(b"\n" + data if self._line_is_broken else data)
+        while remaining:
             try:
-                written = os.write(fd, rest)
-            except BlockingIOError:  # somebody made our end of the pipe non-blocking
+                written = os.write(fd, remaining)
+            except BlockingIOError:  # another process made our end of the pipe non-blocking
                 self._await_room(fd)
                 continue
-            self._line_is_broken = bytes(rest[written - 1 : written]) != b"\n"
-            rest = rest[written:]
+            self._line_is_broken = bytes(remaining[written - 1 : written]) != b"\n"
+            remaining = remaining[written:]
 
     def _await_room(self, fd: int) -> None:
         poller = select.poll()
@@ -159,10 +159,10 @@ class LogWriter:
             if time.monotonic() > self._give_up_at:
                 raise TimeoutError
 
-    def _drop(self, lines: int, told_before: int = 0) -> None:
+    def _drop(self, lines: int, reported_before: int = 0) -> None:
         with self._count_lock:
             self.dropped_lines += lines
-            self._untold += lines + told_before
+            self._unreported += lines + reported_before
             on_dropped = self._on_dropped
         if lines and on_dropped is not None:
             on_dropped(lines)
@@ -177,5 +177,5 @@ def _own_descriptor(stream: TextIO) -> int | None:
         return None
 
 
-def _told(dropped: int) -> Line:
+def _drop_report(dropped: int) -> Line:
     return Line(datetime.now(UTC), "WARNING", "log lines dropped", {"dropped": dropped})

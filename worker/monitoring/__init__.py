@@ -1,17 +1,17 @@
-"""The sidecar port: metrics, health, readiness and the status page for operators."""
+"""The monitoring port: metrics, health, readiness and the status page for operators."""
 
 from worker.monitoring.listener import CannotListen, PortTaken
-from worker.monitoring.server import Sidecar
-from worker.monitoring.status import Check, Checks, ConnectorStatus, LaneStatus, Status, StatusSource
+from worker.monitoring.server import MonitoringServer
+from worker.monitoring.status import Check, Checks, ConnectorStatus, QueueStatus, Status, StatusSource
 
 __all__ = [
     "CannotListen",
     "Check",
     "Checks",
     "ConnectorStatus",
-    "LaneStatus",
+    "MonitoringServer",
     "PortTaken",
-    "Sidecar",
+    "QueueStatus",
     "Status",
     "StatusSource",
 ]

@@ -1,4 +1,4 @@
-"""A small HTTP listener for operators: GET and HEAD, one answer a connection, nothing that can be held up."""
+"""A small HTTP listener for operators: GET and HEAD, one response per connection, bounded everywhere."""
 
 import asyncio
 import errno
@@ -10,14 +10,14 @@ from typing import Final
 
 from loguru import logger
 
-#: Seconds a client has to send its head, and to take the answer.
+#: Seconds a client has to send its request head, and to read the response.
 HEAD_TIMEOUT_S: Final = 5.0
-ANSWER_TIMEOUT_S: Final = 10.0
-#: Seconds for answers that are being made when the listener closes.
+RESPONSE_TIMEOUT_S: Final = 10.0
+#: Seconds for responses in progress when the listener closes.
 CLOSE_TIMEOUT_S: Final = 2.0
 #: Bytes of a head. No scraper, probe or browser sends more.
 MAX_HEAD_BYTES: Final = 16_384
-#: Connections at a time. Beyond, whoever has been silent longest is dropped.
+#: Connections at a time. Beyond, the connection that has been silent longest is dropped.
 MAX_CONNECTIONS: Final = 64
 
 _SECURITY_HEADERS: Final = (
@@ -26,13 +26,13 @@ _SECURITY_HEADERS: Final = (
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-#: For every answer that brings no policy of its own: nothing may be loaded, framed or run.
+#: For a response without a policy of its own: nothing may be loaded, framed or run.
 _LOCKED_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a path answers."""
+class Response:
+    """The response to one path."""
 
     status: HTTPStatus
     content_type: str
@@ -40,31 +40,31 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = field(default=())
 
 
-Handler = Callable[[str], Awaitable[Answer]]
+Handler = Callable[[str], Awaitable[Response]]
 
 
 class CannotListen(Exception):
-    """The sidecar's address cannot be had; the text is one line that names the setting."""
+    """The monitoring port cannot be opened; the text is one line that names the setting."""
 
 
 class PortTaken(CannotListen):
-    """Somebody else listens there."""
+    """Another process listens there."""
 
 
-def plain(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Answer:
-    """Answer with one line of text."""
-    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
+def plain(status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Response:
+    """Return a response of one line of text."""
+    return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
 
 
 async def bind(host: str, port: int) -> socket.socket:
-    """Take the address.
+    """Return a socket bound to the address.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 chooses a free one.
 
     Raises:
-        PortTaken: somebody else listens there.
-        CannotListen: no such address, or no permission.
+        PortTaken: another process listens there.
+        CannotListen: there is no such address, or no permission.
     """
     setting = f"CONNECTORS_METRICS_PORT={port}"
     try:
@@ -76,23 +76,25 @@ async def bind(host: str, port: int) -> socket.socket:
         dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server((str(address[0]), port), family=family, dualstack_ipv6=dual, backlog=128)
     except socket.gaierror as error:
-        raise CannotListen(f"CONNECTORS_METRICS_HOST={host}: no such address; 127.0.0.1 always is") from error
+        raise CannotListen(
+            f"CONNECTORS_METRICS_HOST={host}: no such address; 127.0.0.1 always works"
+        ) from error
     except PermissionError as error:
         raise CannotListen(f"{setting}: not permitted on {host}; set one above 1023") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"{setting}: the port is taken on {host}; set another one") from error
         raise CannotListen(
-            f"CONNECTORS_METRICS_HOST={host}: this machine does not have that address; 127.0.0.1 it has"
+            f"CONNECTORS_METRICS_HOST={host}: this machine does not have that address; use 127.0.0.1"
         ) from error
 
 
 class Listener:
     """Answers HTTP on a bound socket.
 
-    Each connection gets one answer and is closed. Its head must come in time and in size, its answer must
-    be taken in time. Where too many are open, the oldest that has not sent its head yet makes room, so that
-    clients who only hold connections cannot keep a probe out.
+    Each connection gets one response and is closed. Its request head must come in time and in size, and the
+    response must be read in time. If too many are open, the oldest that has not sent its head yet is closed,
+    so that clients that only hold connections cannot keep a probe out.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -102,11 +104,11 @@ class Listener:
         self._reading: dict[asyncio.StreamWriter, None] = {}  # in the order they came
 
     async def serve(self, bound: socket.socket) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         self._server = await asyncio.start_server(self._connected, sock=bound, limit=MAX_HEAD_BYTES)
 
     async def close(self) -> None:
-        """Give the port back, and cut off whoever is still connected: a slow reader holds up no stop."""
+        """Close the port and all connections: a slow reader does not delay the stop."""
         if self._server is not None:
             self._server.close()
         for writer in self._open:
@@ -122,54 +124,59 @@ class Listener:
             oldest = next(iter(self._reading))
             oldest.transport.abort()
         try:
-            await self._converse(reader, writer)
+            await self._handle_request(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            writer.transport.abort()  # gone, or too slow: it gets no answer
+            writer.transport.abort()  # gone, or too slow: it gets no response
         finally:
             del self._open[writer]
             self._reading.pop(writer, None)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head_only = False
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            answer = plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is too large")
+            response = plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
         else:
             del self._reading[writer]
             head_only = head.startswith(b"HEAD ")
-            answer = await self._answer(head)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            writer.write(_head(answer) if head_only else _head(answer) + answer.body)
+            response = await self._respond(head)
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+            writer.write(_head(response) if head_only else _head(response) + response.body)
             await writer.drain()
             writer.close()
             await writer.wait_closed()
 
-    async def _answer(self, head: bytes) -> Answer:
+    async def _respond(self, head: bytes) -> Response:
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             return plain(HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1")
         method, target, _ = words
         if method not in {"GET", "HEAD"}:
-            return plain(HTTPStatus.METHOD_NOT_ALLOWED, "GET and HEAD alone", ("Allow", "GET, HEAD"))
+            return plain(
+                HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are allowed", ("Allow", "GET, HEAD")
+            )
         try:
             return await self._handler(target.partition("?")[0])
         except Exception as bug:
-            logger.opt(exception=bug).error("sidecar could not answer")
-            return plain(HTTPStatus.INTERNAL_SERVER_ERROR, "the sidecar failed; the worker's log says where")
+            logger.opt(exception=bug).error("monitoring request failed")
+            return plain(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "the monitoring server failed; the worker's log has the traceback",
+            )
 
 
-def _head(answer: Answer) -> bytes:
+def _head(response: Response) -> bytes:
     headers = [
-        ("Content-Type", answer.content_type),
-        ("Content-Length", str(len(answer.body))),
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
         ("Connection", "close"),
         *_SECURITY_HEADERS,
-        *answer.headers,
+        *response.headers,
     ]
-    if all(name != "Content-Security-Policy" for name, _ in answer.headers):
+    if all(name != "Content-Security-Policy" for name, _ in response.headers):
         headers.append(("Content-Security-Policy", _LOCKED_POLICY))
-    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}", *(f"{n}: {v}" for n, v in headers)]
+    lines = [f"HTTP/1.1 {response.status.value} {response.status.phrase}", *(f"{n}: {v}" for n, v in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -9,7 +9,7 @@ from html import escape
 from typing import Final
 
 from worker.metrics import SUCCEEDED, Totals
-from worker.monitoring.status import CheckResult, ConnectorStatus, LaneStatus, Status
+from worker.monitoring.status import CheckResult, ConnectorStatus, QueueStatus, Status
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#1b2430;--soft:#566273;--line:#dfe4ea;
@@ -68,7 +68,7 @@ td::before{content:attr(data-label);flex:0 0 6.5rem;color:var(--soft);font-size:
 td:empty{display:none}}
 """
 
-# Replaces the page's content every few seconds; where scripts are off, the browser reloads it instead.
+# Replaces the page's content every few seconds; if scripts are off, the browser reloads it instead.
 _SCRIPT: Final = """
 (()=>{
 const button=document.getElementById("pause"),lost=document.getElementById("lost");
@@ -79,16 +79,16 @@ const update=async()=>{
  if(!paused&&!document.hidden){
   const limit=new AbortController(),timer=setTimeout(()=>limit.abort(),4000);
   try{
-   const answer=await fetch("/",{cache:"no-store",signal:limit.signal});
-   const fresh=new DOMParser().parseFromString(await answer.text(),"text/html");
-   if(!answer.ok||!fresh.getElementById("live"))throw 0;
+   const response=await fetch("/",{cache:"no-store",signal:limit.signal});
+   const fresh=new DOMParser().parseFromString(await response.text(),"text/html");
+   if(!response.ok||!fresh.getElementById("live"))throw 0;
    for(const id of["live","state","at"]){
     const now=document.getElementById(id),next=fresh.getElementById(id);
     if(now.innerHTML!==next.innerHTML)now.innerHTML=next.innerHTML;
    }
    document.title=fresh.title;lost.hidden=true;
   }catch{
-   lost.hidden=false;document.title="No answer \\u2013 connectors worker";
+   lost.hidden=false;document.title="No response \\u2013 connectors worker";
   }finally{clearTimeout(timer);}
  }
  setTimeout(update,3000);
@@ -102,7 +102,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-#: Goes with the page: its own style and script by hash, requests to where it came from, nothing else.
+#: Sent with the page: its own style and script by hash, requests to its own origin, nothing else.
 HEADERS: Final = (
     (
         "Content-Security-Policy",
@@ -114,17 +114,17 @@ HEADERS: Final = (
 
 
 def render(status: Status | None, checks: Sequence[CheckResult], totals: Totals) -> str:
-    """Write the page.
+    """Return the page.
 
     Args:
-        status: None where the worker's loop does not answer; a check says so.
+        status: None if the worker's loop does not respond; a check says so.
     """
     state = _state(status, checks)
-    connectors, lanes = (status.connectors, status.lanes) if status is not None else ((), ())
+    connectors, queues = (status.connectors, status.queues) if status is not None else ((), ())
     sections = (
         _checks(checks),
         _connectors(connectors),
-        _lanes(lanes),
+        _queues(queues),
         _jobs(totals.jobs),
         _counts("Replies", "Outcome", totals.replies, "third", keep_zeros=True),
         _counts("Retries", "Code", totals.retries, "third"),
@@ -147,7 +147,7 @@ def render(status: Status | None, checks: Sequence[CheckResult], totals: Totals)
 <p>{_identity(status)}</p>
 <div class="state" id="state" role="status">{_tag(*state)}</div>
 </header>
-<p id="lost" class="bad" role="alert" hidden>The worker does not answer. What you see is the last it said.</p>
+<p id="lost" class="bad" role="alert" hidden>The worker does not respond. This is its last known state.</p>
 <main id="live"><div class="grid">
 {"".join(sections)}
 </div></main>
@@ -171,7 +171,7 @@ def _state(status: Status | None, checks: Sequence[CheckResult]) -> tuple[str, s
 
 def _identity(status: Status | None) -> str:
     if status is None:
-        return "version unknown while it does not answer"
+        return "version unknown: the worker does not respond"
     name = f" on {escape(status.name)}" if status.name else ""
     return f"version {escape(status.version)}{name}"
 
@@ -208,20 +208,20 @@ def _connectors(connectors: Iterable[ConnectorStatus]) -> str:
     return _section("Connectors", ("Connector", "Version", "State", "#Actions"), rows, "half")
 
 
-def _lanes(lanes: Iterable[LaneStatus]) -> str:
+def _queues(queues: Iterable[QueueStatus]) -> str:
     rows = []
-    for lane in lanes:
-        used, total = lane.slots_used, lane.slots_used + lane.slots_free
-        state = _tag("good", "consuming") if lane.fault is None else _tag("bad", "not consuming")
-        detail = f"<br>{escape(lane.fault)}" if lane.fault is not None else ""
+    for queue in queues:
+        used, total = queue.slots_used, queue.slots_used + queue.slots_free
+        state = _tag("good", "consuming") if queue.fault is None else _tag("bad", "not consuming")
+        detail = f"<br>{escape(queue.fault)}" if queue.fault is not None else ""
         rows.append(
             (
-                _name(lane.name),
+                _name(queue.name),
                 _cell(state + detail),
                 _cell(f'<span class="slots">{used:,} of {total:,}</span>{_bar(used, total)}'),
             )
         )
-    return _section("Lanes", ("Lane", "State", "Slots used"), rows, "full")
+    return _section("Queues", ("Queue", "State", "Slots used"), rows, "full")
 
 
 def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> str:
@@ -254,7 +254,7 @@ def _counts(
 
 
 def _section(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: str) -> str:
-    """Write one table; a heading that begins with `#` stands over numbers."""
+    """Return one table; a heading that begins with `#` is over numbers."""
     if not rows:
         return f'<section class="{width}"><h2>{title}</h2><p class="empty">None.</p></section>\n'
     heads = "".join(

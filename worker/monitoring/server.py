@@ -1,4 +1,4 @@
-"""The sidecar: what an operator asks the worker over HTTP."""
+"""The monitoring server: metrics, health, readiness and the status page over HTTP."""
 
 import asyncio
 import json
@@ -15,39 +15,38 @@ from loguru import logger
 from worker.logs.masking import mask_shapes
 from worker.metrics import CONTENT_TYPE, Metrics
 from worker.monitoring import page
-from worker.monitoring.listener import Answer, Listener, bind, plain
+from worker.monitoring.listener import Listener, Response, bind, plain
 from worker.monitoring.status import CheckResult, Checks, Status, StatusSource
 from worker.monitoring.watchdog import BEAT_S, BLOCKED_AFTER_S, Watchdog
 
 T = TypeVar("T")
 
 #: Seconds to wait for the worker's loop to read a state.
-LOOP_ANSWER_S: Final = 1.0
-#: Seconds to wait for the sidecar's own thread to come up and to go.
+LOOP_RESPONSE_S: Final = 1.0
+#: Seconds to wait for the monitoring thread to start and to end.
 THREAD_S: Final = 5.0
 #: Characters of a check's reason that are shown.
 MAX_REASON: Final = 300
 
 _LOOP_CHECK: Final = "event_loop"
-_NO_ANSWER: Final = f"the event loop has not answered for {LOOP_ANSWER_S:.0f} s"
+_NO_RESPONSE: Final = f"the event loop has not responded for {LOOP_RESPONSE_S:.0f} s"
 
 
-class Sidecar:
+class MonitoringServer:
     """Serves /metrics, /healthz, /readyz and the status page, and watches the worker's loop.
 
-    It runs on an event loop and thread of its own: a blocked worker can still say that it is blocked, and no
-    reader of metrics costs a job its time. What it shows of the worker (`checks`, `status`) it has read on
-    the worker's loop, so neither needs a lock.
+    It runs on an event loop and thread of its own: a blocked worker can still report that it is blocked, and
+    reading metrics takes no time from jobs. The worker's state (`checks`, `status`) is read on the worker's
+    loop, so neither needs a lock.
 
-    1. `start` takes the port, starts the watchdog on the worker's loop, and the thread
-    2. the thread answers, and looks every quarter second whether the worker's loop turns
-    3. `stop` ends both; the service calls it last, so that a drain can be watched
+    1. `start` opens the port, starts the watchdog on the worker's loop, and the thread
+    2. the thread answers requests, and checks every quarter second that the worker's loop turns
+    3. `stop` ends both; the service calls it last, so that a drain can be observed
 
     Args:
-        checks: the readiness checks by name, read anew for each answer.
-        not_loaded: connectors that failed to load, with the reason; named in /readyz, and no fault of
-            the others.
-        blocked_after_s: seconds without a turn of the loop after which the worker is not healthy.
+        checks: the readiness checks by name, run for each request.
+        not_loaded: connectors that failed to load, with the reason; shown in /readyz, which stays ready.
+        blocked_after_s: seconds without a turn of the loop after which the worker is unhealthy.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Sidecar:
         not_loaded: Mapping[str, str] | None = None,
         blocked_after_s: float = BLOCKED_AFTER_S,
     ) -> None:
-        self._not_loaded = {name: _told(reason) for name, reason in (not_loaded or {}).items()}
+        self._not_loaded = {name: _shown(reason) for name, reason in (not_loaded or {}).items()}
         self._host = host
         self._port = port
         self._metrics = metrics
@@ -80,10 +79,10 @@ class Sidecar:
         return self._port
 
     async def start(self) -> None:
-        """Take the port and begin to answer.
+        """Open the port and start to answer requests.
 
         Raises:
-            PortTaken, CannotListen: the address cannot be had.
+            PortTaken, CannotListen: the port cannot be opened.
         """
         self._worker_loop = asyncio.get_running_loop()
         bound = await bind(self._host, self._port)
@@ -92,13 +91,13 @@ class Sidecar:
         serving: Future[None] = Future()
         self._ended = Future()
         self._thread = threading.Thread(
-            target=self._run, args=(bound, serving, self._ended), name="sidecar", daemon=True
+            target=self._run, args=(bound, serving, self._ended), name="monitoring", daemon=True
         )
         self._thread.start()
         await asyncio.wait_for(asyncio.wrap_future(serving), THREAD_S)
 
     async def stop(self) -> None:
-        """Give the port back. Calling it again, or before `start`, does nothing."""
+        """Close the port. A second call, or one before `start`, does nothing."""
         if self._ended is None or self._thread is None or self._loop is None or self._stopping is None:
             return
         self._watchdog.stop()
@@ -110,13 +109,15 @@ class Sidecar:
         except RuntimeError:
             pass  # its thread has died, and said so
         except TimeoutError:
-            logger.warning("sidecar does not stop", seconds=THREAD_S)  # its thread is no reason to stay
+            logger.warning(
+                "monitoring server does not stop", seconds=THREAD_S
+            )  # the process ends all the same
 
     def _run(self, bound: socket, serving: "Future[None]", ended: "Future[None]") -> None:
         try:
             asyncio.run(self._serve(bound, serving))
         except Exception as error:
-            logger.opt(exception=error).error("sidecar died")
+            logger.opt(exception=error).error("monitoring server failed")
             if not serving.done():
                 serving.set_exception(error)
         finally:
@@ -126,21 +127,21 @@ class Sidecar:
     async def _serve(self, bound: socket, serving: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        listener = Listener(self._answer)
+        listener = Listener(self._respond)
         await listener.serve(bound)
         serving.set_result(None)
         while not self._stopping.is_set():
-            self._watchdog.look()
+            self._watchdog.check()
             try:
                 await asyncio.wait_for(self._stopping.wait(), BEAT_S)
             except TimeoutError:
-                pass  # time to look again
+                pass  # time for the next check
         await listener.close()
 
-    async def _answer(self, path: str) -> Answer:
+    async def _respond(self, path: str) -> Response:
         match path:
             case "/metrics":
-                return Answer(HTTPStatus.OK, CONTENT_TYPE, self._metrics.render())
+                return Response(HTTPStatus.OK, CONTENT_TYPE, self._metrics.render())
             case "/healthz":
                 return self._health()
             case "/readyz":
@@ -148,34 +149,36 @@ class Sidecar:
             case "/":
                 return await self._page()
             case _:
-                return plain(HTTPStatus.NOT_FOUND, "there is /, /metrics, /healthz and /readyz")
+                return plain(
+                    HTTPStatus.NOT_FOUND, "not found; the paths are /, /metrics, /healthz and /readyz"
+                )
 
-    def _health(self) -> Answer:
+    def _health(self) -> Response:
         blocked_s = self._watchdog.blocked_s()
         if blocked_s is None:
             return plain(HTTPStatus.OK, "ok")
         return plain(HTTPStatus.SERVICE_UNAVAILABLE, _blocked(blocked_s))
 
-    async def _readiness(self) -> Answer:
+    async def _readiness(self) -> Response:
         results = await self._check_all()
         ready = all(result.ok for result in results)
         shown = [{"name": check.name, "ok": check.ok, "detail": check.reason} for check in results]
-        return Answer(
+        return Response(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
             "application/json",
             json.dumps({"ready": ready, "checks": shown, "not_loaded": self._not_loaded}).encode() + b"\n",
         )
 
-    async def _page(self) -> Answer:
+    async def _page(self) -> Response:
         results = await self._check_all()
         status: Status | None = None
-        if results[0].ok:  # the event loop's check, which says so where nothing is known
+        if results[0].ok:  # the event loop's check, which explains a missing status
             try:
                 status = await self._on_worker_loop(self._status.snapshot)
             except TimeoutError:
-                results[0] = CheckResult(_LOOP_CHECK, _NO_ANSWER)
+                results[0] = CheckResult(_LOOP_CHECK, _NO_RESPONSE)
         body = page.render(status, results, self._metrics.totals())
-        return Answer(HTTPStatus.OK, "text/html; charset=utf-8", body.encode(), page.HEADERS)
+        return Response(HTTPStatus.OK, "text/html; charset=utf-8", body.encode(), page.HEADERS)
 
     async def _check_all(self) -> list[CheckResult]:
         blocked_s = self._watchdog.blocked_s()
@@ -184,14 +187,14 @@ class Sidecar:
         try:
             results = await self._on_worker_loop(partial(_run_checks, self._checks))
         except TimeoutError:
-            return [CheckResult(_LOOP_CHECK, _NO_ANSWER)]
+            return [CheckResult(_LOOP_CHECK, _NO_RESPONSE)]
         return [CheckResult(_LOOP_CHECK, None), *results]
 
     async def _on_worker_loop(self, read: Callable[[], T]) -> T:
-        """Read something of the worker's on its own loop.
+        """Return what `read` returns on the worker's loop.
 
         Raises:
-            TimeoutError: the loop did not get to it in time, or has ended.
+            TimeoutError: the loop did not run it in time, or has ended.
         """
         answered: Future[T] = Future()
 
@@ -203,12 +206,12 @@ class Sidecar:
             except Exception as error:  # raised again where it is awaited
                 answered.set_exception(error)
 
-        assert self._worker_loop is not None, "start() sets it before anybody can ask"
+        assert self._worker_loop is not None, "start() sets it before the first request"
         try:
             self._worker_loop.call_soon_threadsafe(answer)
         except RuntimeError as error:  # the loop is closed
             raise TimeoutError from error
-        return await asyncio.wait_for(asyncio.wrap_future(answered), LOOP_ANSWER_S)
+        return await asyncio.wait_for(asyncio.wrap_future(answered), LOOP_RESPONSE_S)
 
 
 def _run_checks(checks: Checks) -> list[CheckResult]:
@@ -220,10 +223,10 @@ def _reason(check: Callable[[], str | None]) -> str | None:
         reason = check()
     except Exception as error:  # a check that fails is a check that failed
         return f"the check itself failed: {type(error).__name__}"
-    return None if reason is None else _told(reason)
+    return None if reason is None else _shown(reason)
 
 
-def _told(reason: str) -> str:
+def _shown(reason: str) -> str:
     return mask_shapes(reason)[:MAX_REASON]
 
 

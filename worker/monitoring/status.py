@@ -1,11 +1,11 @@
-"""What the status page is told of the worker: a snapshot, taken on the worker's loop."""
+"""The worker's state as the status page shows it: a snapshot, taken on the worker's loop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-#: A readiness check: None, or a short reason why not, without a secret. It reports a state that is kept
-#: elsewhere and asks nobody; it is called on the worker's loop.
+#: A readiness check: None, or a short reason why not ready, without a secret. It reads a state that is kept
+#: elsewhere and does no I/O; it is called on the worker's loop.
 Check = Callable[[], str | None]
 
 #: The checks by name, in the order they are shown.
@@ -14,21 +14,21 @@ Checks = Mapping[str, Check]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check's answer."""
+    """The result of one check."""
 
     name: str
-    #: None if all is well.
+    #: Why the check fails; None if it passes.
     reason: str | None
 
     @property
     def ok(self) -> bool:
-        """Whether all is well."""
+        """Whether the check passes."""
         return self.reason is None
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectorStatus:
-    """A connector that is installed here."""
+    """An installed connector."""
 
     name: str
     version: str = ""
@@ -38,8 +38,8 @@ class ConnectorStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatus:
-    """A lane that is consumed here."""
+class QueueStatus:
+    """A queue that this worker consumes."""
 
     name: str
     slots_used: int
@@ -50,20 +50,20 @@ class LaneStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The worker at one moment."""
+    """The worker's state at one moment."""
 
     version: str
     uptime_s: float
     connectors: tuple[ConnectorStatus, ...] = ()
-    lanes: tuple[LaneStatus, ...] = ()
+    queues: tuple[QueueStatus, ...] = ()
     #: Tells this worker from others: host name and process id, say.
     name: str = ""
     draining: bool = False
 
 
 class StatusSource(Protocol):
-    """Whoever can describe the worker; the service."""
+    """Describes the worker; implemented by the service."""
 
     def snapshot(self) -> Status:
-        """Describe the worker now. Called on its loop, and must not wait for anything."""
+        """Return the worker's state now. Called on its loop; must not wait for anything."""
         ...

@@ -1,4 +1,4 @@
-"""What the sidecar says of a worker: its readiness, check by check, and its state."""
+"""A worker's readiness, check by check, and its state for the status page."""
 
 import os
 import socket
@@ -8,28 +8,33 @@ from importlib.metadata import version
 from typing import Protocol
 
 from connectors.registry import Registry
-from worker.broker.confirmed_publisher import Outbox
-from worker.broker.queue_consumer import Lane
+from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.topology import JobQueue
 from worker.credentials.source import CredentialSource
-from worker.ledger.store import Ledger
-from worker.monitoring.status import ConnectorStatus, LaneStatus, Status
+from worker.job.concurrency import ConcurrencyLimiter
+from worker.ledger.store import SqlLedger
+from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
 
 class _Worker(Protocol):
-    """What of the worker is looked at."""
+    """The parts of the worker that are read."""
 
     registry: Registry
-    lanes: list[Lane]
+    consumers: list[QueueConsumer]
     credentials: CredentialSource
-    ledger: Ledger
-    outbox: Outbox
+    ledger: SqlLedger
+    confirmed_publisher: ConfirmedPublisher
+
+    @property
+    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
 
     @property
     def is_stopping(self) -> bool: ...
 
 
 class WorkerStatus:
-    """Reads a worker's state for the sidecar; asks nobody, waits for nothing."""
+    """Reads a worker's state for the monitoring server; does no I/O, waits for nothing."""
 
     def __init__(self, worker: _Worker) -> None:
         self._worker = worker
@@ -37,17 +42,17 @@ class WorkerStatus:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     def checks(self) -> Mapping[str, Callable[[], str | None]]:
-        """Give the readiness checks by name."""
+        """Return the readiness checks by name."""
         return {
             "running": lambda: "draining" if self._worker.is_stopping else None,
             "broker": self._broker,
-            "lanes": self._lanes,
+            "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
         }
 
     def snapshot(self) -> Status:
-        """Describe the worker now."""
+        """Return the worker's state now."""
         return Status(
             version=version("connectors-service"),
             uptime_s=time.monotonic() - self._started_at,
@@ -60,25 +65,35 @@ class WorkerStatus:
                 )
                 for each in self._worker.registry.installed.values()
             ),
-            lanes=tuple(
-                LaneStatus(
-                    lane.queue,
-                    slots_used=lane.slots.used,
-                    slots_free=lane.slots.total - lane.slots.used,
-                    fault=lane.fault,
-                )
-                for lane in self._worker.lanes
-                if not lane.bulk
+            queues=tuple(
+                self._queue_status(consumer) for consumer in self._worker.consumers if not consumer.queue.bulk
             ),
             name=self._name,
             draining=self._worker.is_stopping,
         )
 
-    def _broker(self) -> str | None:
-        if not self._worker.outbox.is_open:
-            return "not connected to publish"
-        return None if self._worker.outbox.flowing.is_set() else "the broker's memory or disk alarm"
+    def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
+        limiter = self._worker.limiters[consumer.queue]
+        return QueueStatus(
+            consumer.queue.name,
+            slots_used=limiter.used,
+            slots_free=limiter.total - limiter.used,
+            fault=consumer.fault,
+        )
 
-    def _lanes(self) -> str | None:
-        faults = [f"{lane.queue}: {lane.fault}" for lane in self._worker.lanes if lane.fault]
+    def _broker(self) -> str | None:
+        if not self._worker.confirmed_publisher.is_open:
+            return "the publishing connection is down"
+        return (
+            None
+            if self._worker.confirmed_publisher.flowing.is_set()
+            else "the broker blocks publishing: its memory or disk alarm is on"
+        )
+
+    def _queues(self) -> str | None:
+        faults = [
+            f"{consumer.queue.name}: {consumer.fault}"
+            for consumer in self._worker.consumers
+            if consumer.fault
+        ]
         return "; ".join(faults) or None

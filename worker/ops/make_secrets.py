@@ -1,4 +1,4 @@
-"""Make the passwords and keys of compose.yaml, once, with nothing but Python: `make secrets`.
+"""Create the passwords and keys of compose.yaml, once, with nothing but Python: `make secrets`.
 
 Each is drawn here and written to `secrets/`, which git ignores. The directory is its owner's alone; the
 files in it can be read by all, since compose mounts them as they are and each container has a user of
@@ -18,8 +18,8 @@ from typing import Any, Final
 FOLDER: Final = Path(__file__).parents[2] / "secrets"
 
 #: Broker users: configure, write, read, and tags. A worker declares nothing, reads job queues and writes
-#: to our exchanges, not to the default one: what a forged reply_to could reach is closed by the broker.
-#: A publisher sends jobs, and reads answers from a queue of its own.
+#: to our exchanges, not to the default one: the broker blocks what a forged reply_to could reach.
+#: A publisher sends jobs, and reads replies from a queue of its own.
 USERS: Final = {
     "worker": (
         "^$",
@@ -38,9 +38,9 @@ USERS: Final = {
 
 
 def main() -> int:
-    """Write what is not there yet; what is there stays, since volumes depend on it."""
+    """Write the secrets unless they exist, because volumes depend on them."""
     if FOLDER.exists():
-        sys.stdout.write(f"{FOLDER.name}/ is there already; compose.yaml's volumes depend on it\n")
+        sys.stdout.write(f"{FOLDER.name}/ exists already; compose.yaml's volumes depend on it\n")
         return 0
     unfinished = FOLDER.with_name(f"{FOLDER.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def documents() -> dict[str, str]:
-    """Draw new secrets, and give each file's text by its name."""
+    """Return new random secrets, each file's text by its name."""
     passwords = {user: secrets.token_hex(24) for user in USERS}
     replies = "CONNECTORS_REPLY_EXCHANGE=connectors.replies\n"
 
@@ -99,7 +99,7 @@ def _access(passwords: dict[str, str]) -> dict[str, Any]:
 
 
 def _password_hash(password: str) -> str:
-    """Hash a password as RabbitMQ keeps it: four bytes of salt before their digest."""
+    """Return a password's hash as RabbitMQ stores it: four bytes of salt before their digest."""
     salt = secrets.token_bytes(4)
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 

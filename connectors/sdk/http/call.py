@@ -1,7 +1,6 @@
-"""One call: a token, its hops, and the account's budget, within one total time."""
+"""One call: a token, its hops, and the account's breaker, within one total time."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -9,17 +8,20 @@ from urllib.parse import urljoin
 
 import httpx
 
-from connectors.sdk.errors import ConnectorError, CredentialInvalid, Rejected, Sent, Timeout
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Rejected, Sent, Timeout
 from connectors.sdk.http.address import RefusedAddress, Target, check_target, read_url
-from connectors.sdk.http.circuit_breaker import Budget, Budgets, Permit
-from connectors.sdk.http.request import Outgoing, add_headers, invalid
-from connectors.sdk.http.status import is_error, wait_asked_s
+from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
+from connectors.sdk.http.compensation import CompensationSlots
+from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
+from connectors.sdk.http.refresh_tokens import Account
+from connectors.sdk.http.request import HttpRequest, add_headers
+from connectors.sdk.http.status import wait_asked_s
 from connectors.sdk.http.tokens import Token
-from connectors.sdk.http.transport import Flight, Transport
+from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
 
-#: Told of each request: how far inside the host lies (`public`, `loopback`, `internal`), how it ended
-#: (`2xx` to `5xx`, `timeout`, `unreachable`, `cut`, `oversize`, `refused`, `held`, `left`), seconds.
+#: Called after each request: how far inside the host lies (`public`, `loopback`, `internal`), how it ended
+#: (`2xx` to `5xx`, `timeout`, `unreachable`, `cut`, `oversize`, `refused`, `held_back`, `cancelled`), seconds.
 OnCall = Callable[[str, str, float], None]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -32,94 +34,93 @@ class Auth(Protocol):
     """Where a request gets its bearer token; `TokenAuth` is one."""
 
     async def token(self) -> Token:
-        """Give the token, fetched where need be."""
+        """Return the token, fetched if there is none."""
 
     def drop(self, refused: Token) -> None:
         """Forget a token that the provider refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class PoolState:
     """What the calls of all jobs share."""
 
     transport: Transport
-    budgets: Budgets
+    breakers: HostBreakers
+    compensation_slots: CompensationSlots
     #: The hosts of CONNECTORS_PLAINTEXT_HOSTS.
     internal: frozenset[str]
     on_call: OnCall
+    clock: Callable[[], float]
+    #: Seconds since the epoch, to measure dates against.
+    wall_clock: Callable[[], float]
 
 
-class Trail:
-    """What a job's requests may have changed so far; shared by all clients made from its own."""
-
-    __slots__ = ("may_have_effect",)
-
-    def __init__(self) -> None:
-        self.may_have_effect = False
-
-    def judge(self, request: Outgoing, error: ConnectorError) -> None:
-        """Let `sent` speak for the whole job rather than for one request."""
-        if request.is_safe and error.sent is Sent.UNCERTAIN:
-            error.sent = Sent.NO
-        if self.may_have_effect and error.sent is Sent.NO:
-            error.sent = Sent.UNCERTAIN
-        if error.sent is Sent.UNCERTAIN:
-            self.may_have_effect = True
-
-
-class Exchange:
+class HttpCall:
     """Make one call on behalf of an account.
 
     Args:
         account: tenant, connector and credential.
         named: the hosts (`host` or `host:port`) that a credential or a setting names.
-        trail: what the job's requests may have changed.
+        effects: what the run's requests may have changed.
+        is_compensation: pass pauses, open breakers and the host's slots.
     """
 
-    __slots__ = ("_account", "_named", "_shared", "_trail")
+    __slots__ = ("_account", "_effects", "_is_compensation", "_named", "_state")
 
     def __init__(
-        self, shared: Shared, account: tuple[str, str, str], named: frozenset[str], trail: Trail
+        self,
+        state: PoolState,
+        account: Account,
+        named: frozenset[str],
+        effects: JobEffects,
+        *,
+        is_compensation: bool = False,
     ) -> None:
-        self._shared = shared
+        self._state = state
         self._account = account
         self._named = named
-        self._trail = trail
+        self._effects = effects
+        self._is_compensation = is_compensation
 
-    async def run(self, request: Outgoing, auth: Auth | None, follow_redirects: bool) -> httpx.Response:
+    async def run(self, request: HttpRequest, auth: Auth | None, follow_redirects: bool) -> httpx.Response:
         """Make the call; a token that is refused is renewed once.
 
         Raises:
-            ConnectorError: there is no answer; an answer of 400 or more is given back.
+            ConnectorError: there is no answer; an answer of 400 or more is returned.
         """
         if auth is None:
             return await self._follow(request, follow_redirects)
-        token = await _in_time(request, auth)
+        token = await self._token(request, auth)
         response = await self._follow(_with_bearer(request, token), follow_redirects)
         if response.status_code != 401:
             return response
         # Refused is answered and not done: whatever the method, it may be sent once more.
         auth.drop(token)
-        renewed = await _in_time(request, auth)
+        renewed = await self._token(request, auth)
         if renewed.value == token.value:
             return response
         return await self._follow(_with_bearer(request, renewed), follow_redirects)
 
-    async def _follow(self, request: Outgoing, follow_redirects: bool) -> httpx.Response:
-        """Send, and send again where the answer leads, if that was asked for."""
-        response = await self._send(request)
-        if not follow_redirects or not request.is_safe:
+    async def _follow(self, request: HttpRequest, follow_redirects: bool) -> httpx.Response:
+        """Send, and send again to where the answer leads, if that was asked for."""
+        effect = None if request.is_safe else self._effects.track()
+        response = await self._send(request, effect)
+        if effect is not None:
+            if is_unprocessed(response.status_code, request.unprocessed_statuses):
+                effect.prove_unprocessed()
+            return response
+        if not follow_redirects:
             return response
         for _ in range(MAX_REDIRECTS):
             if response.status_code not in _REDIRECTS or "location" not in response.headers:
                 return response
             request = self._hop(request, response.headers["location"])
-            response = await self._send(request)
+            response = await self._send(request, effect)
         if response.status_code in _REDIRECTS:
             raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times")
         return response
 
-    def _hop(self, request: Outgoing, location: str) -> Outgoing:
+    def _hop(self, request: HttpRequest, location: str) -> HttpRequest:
         """Check where a redirect leads, and leave behind what must not go there."""
         here = request.target
         try:
@@ -128,7 +129,7 @@ class Exchange:
                 raise RefusedAddress("is plain http, from https")
             if there.origin != here.origin and not self._is_named(there):
                 raise RefusedAddress("names another host, which the credential does not allow")
-            check_target(there, is_named=self._is_named(there), internal=self._shared.internal)
+            check_target(there, is_named=self._is_named(there), internal=self._state.internal)
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
@@ -137,51 +138,77 @@ class Exchange:
             headers = {name: value for name, value in headers.items() if name.lower() in _CROSSING_HEADERS}
         return replace(request, target=there, headers=headers)
 
-    async def _send(self, request: Outgoing) -> httpx.Response:
-        """Put one request on the wire, and let the account's budget learn from how it ends."""
-        target = request.target
+    async def _send(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
+        """Put one request on the wire, and let the account's breaker learn from how it ends."""
+        target, state = request.target, self._state
         try:
-            reach = check_target(target, is_named=self._is_named(target), internal=self._shared.internal)
+            reach = check_target(target, is_named=self._is_named(target), internal=state.internal)
         except RefusedAddress as error:
             raise self._refused(target, error) from None
-        budget = self._shared.budgets.of((*self._account, target.netloc))
-        started = time.monotonic()
-        outcome, permit = "held", None
+        breaker = state.breakers.of((*self._account, target.netloc))
+        started = state.clock()
+        outcome, permit = "held_back", None
         try:
-            permit = budget.enter()
-            outcome = "left"
-            response = await self._fly(request)
+            permit = breaker.enter(is_compensation=self._is_compensation)
+            outcome = "cancelled"
+            response = await self._send_in_time(request, effect)
             outcome = f"{response.status_code // 100}xx"
-            _teach(budget, permit, response)
+            _report(breaker, permit, response, state.wall_clock())
             permit = None
         except ConnectorError as error:
             if permit is not None:
-                outcome = _word(error)
+                outcome = _outcome_of(error)
                 if outcome in {"timeout", "unreachable", "cut"}:
-                    budget.failed(permit)
+                    breaker.failed(permit)
                     permit = None
             raise
         finally:
             if permit is not None:
-                budget.left(permit)
-            self._shared.on_call(reach.value, outcome, time.monotonic() - started)
-        if not request.is_safe and not is_error(response.status_code):
-            self._trail.may_have_effect = True
+                breaker.release(permit)
+            state.on_call(reach.value, outcome, state.clock() - started)
         return response
 
-    async def _fly(self, request: Outgoing) -> httpx.Response:
-        """Send within what is left of the call's time."""
-        host, flight = request.target.host, Flight()
-        rest_s = request.ends_at - time.monotonic()
-        if rest_s > 0:
+    async def _send_in_time(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
+        """Send within the call's time; once a write has left, the deadline ends it no more."""
+        host, limit = request.target.host, asyncio.timeout(None)
+
+        def record_sent() -> None:
+            if effect is not None:
+                effect.record_sent()
+                if not limit.expired():
+                    limit.reschedule(_at(self._remaining_s(request)))
+
+        progress = SendProgress(record_sent)
+        remaining_s = self._remaining_s(request)
+        if remaining_s > 0:
             try:
-                async with asyncio.timeout(rest_s):
-                    return await self._shared.transport.send(request, flight)
+                async with limit:
+                    limit.reschedule(_at(remaining_s))
+                    return await self._transmit(request, progress)
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
                 raise self._refused(request.target, error) from None
-        raise _late(request, f"{host} did not answer", flight.sent)
+        if effect is not None and progress.sent is Sent.UNCERTAIN:
+            remaining_s = request.limit.timeout_s
+        raise _late(request, f"{host} did not answer", progress.sent, remaining_s)
+
+    async def _transmit(self, request: HttpRequest, progress: SendProgress) -> httpx.Response:
+        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
+        return await self._state.transport.send(request, progress, slots)
+
+    async def _token(self, request: HttpRequest, auth: Auth) -> Token:
+        remaining_s = self._remaining_s(request)
+        if remaining_s > 0:
+            try:
+                async with asyncio.timeout(remaining_s):
+                    return await auth.token()
+            except TimeoutError:
+                pass
+        raise _late(request, "the access token did not come", Sent.NO, remaining_s)
+
+    def _remaining_s(self, request: HttpRequest) -> float:
+        return request.limit.remaining_s(self._state.clock(), has_sent=self._effects.has_sent)
 
     def _is_named(self, target: Target) -> bool:
         return target.netloc in self._named or target.host in self._named
@@ -193,41 +220,35 @@ class Exchange:
                 details=[Detail(field="base_url", issue=str(error))],
                 sent=Sent.NO,
             )
-        return invalid("url", str(error))
+        return InvalidParams.field("url", str(error))
 
 
-async def _in_time(request: Outgoing, auth: Auth) -> Token:
-    rest_s = request.ends_at - time.monotonic()
-    if rest_s > 0:
-        try:
-            async with asyncio.timeout(rest_s):
-                return await auth.token()
-        except TimeoutError:
-            pass
-    raise _late(request, "the access token did not come", Sent.NO)
+def _at(remaining_s: float) -> float:
+    """Return when that is, by the loop's clock, which timeouts run by."""
+    return asyncio.get_running_loop().time() + remaining_s
 
 
-def _late(request: Outgoing, what: str, sent: Sent) -> Timeout:
-    if request.limit_s <= 0:
+def _late(request: HttpRequest, what: str, sent: Sent, had_s: float) -> Timeout:
+    if had_s <= 0:
         return Timeout(f"no time was left to call {request.target.host}", sent=Sent.NO)
-    return Timeout(f"{what} within {request.limit_s:.3g} s", sent=sent)
+    return Timeout(f"{what} within {min(had_s, request.limit.timeout_s):.3g} s", sent=sent)
 
 
-def _with_bearer(request: Outgoing, token: Token) -> Outgoing:
+def _with_bearer(request: HttpRequest, token: Token) -> HttpRequest:
     headers = dict(request.headers)
     add_headers(headers, {"Authorization": f"Bearer {token.value.get_secret_value()}"})
     return replace(request, headers=headers)
 
 
-def _teach(budget: Budget, permit: Permit, response: httpx.Response) -> None:
-    wait_s = wait_asked_s(response.headers, now=time.time())
+def _report(breaker: HostBreaker, permit: BreakerPermit, response: httpx.Response, now: float) -> None:
+    wait_s = wait_asked_s(response.headers, now=now)
     if response.status_code >= 500:
-        budget.failed(permit, wait_s=wait_s)
+        breaker.failed(permit, wait_s=wait_s)
     else:
-        budget.answered(permit, is_limited=response.status_code == 429, wait_s=wait_s)
+        breaker.answered(permit, is_limited=response.status_code == 429, wait_s=wait_s)
 
 
-def _word(error: ConnectorError) -> str:
+def _outcome_of(error: ConnectorError) -> str:
     """Name a failure for the metrics."""
     if isinstance(error, Timeout):
         return "timeout"

@@ -1,8 +1,8 @@
 """How much an account may ask of a host now: pauses the host asked for, and a circuit breaker.
 
-One `Budget` per tenant, connector, credential and host: what one account used up or broke holds
-back nobody else. A budget learns from each answer and refuses in advance what would be refused
-anyway; a refused call sent nothing (`Sent.NO`) and says when to come again.
+One `HostBreaker` per tenant, connector, credential and host: what one account used up or broke holds
+back nobody else. A breaker learns from each answer and refuses in advance what would be refused
+anyway; a refused call sent nothing (`Sent.NO`) and says when to retry.
 """
 
 import time
@@ -28,21 +28,21 @@ PAUSE_SLACK_S: Final = 0.05
 #: Accounts remembered; the one unused for longest is forgotten first.
 MAX_ACCOUNTS: Final = 10_000
 
-BudgetKey = tuple[str, str, str, str]
+BreakerKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
+class BreakerPermit:
     """One call let through, to be handed back with its outcome."""
 
     started_at: float
     is_probe: bool
 
 
-class Budget:
+class HostBreaker:
     """What one account may ask of one host.
 
-    Each call: `enter` (or be refused), then exactly one of `answered`, `failed`, `left`.
+    Each call: `enter` (or be refused), then exactly one of `answered`, `failed`, `release`.
     """
 
     def __init__(self, host: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,28 +58,33 @@ class Budget:
         self._open_s = OPEN_S
         self._is_probing = False
 
-    def enter(self) -> Permit:
-        """Let a call through.
+    def enter(self, *, is_compensation: bool = False) -> BreakerPermit:
+        """Admit a call.
+
+        Args:
+            is_compensation: admit it whatever the state: it takes back what an admitted call did.
 
         Raises:
             RateLimited: a wait that the host asked for still runs.
             Unavailable: the breaker is open, or the host asked for a pause with a 503.
         """
         now = self._clock()
-        if (rest_s := self._resume_at - now) > PAUSE_SLACK_S:
-            raise self._paused(rest_s)
+        if is_compensation:
+            return BreakerPermit(now, is_probe=False)
+        if (remaining_s := self._resume_at - now) > PAUSE_SLACK_S:
+            raise self._paused(remaining_s)
         if self._open_until is None:
-            return Permit(now, is_probe=False)
+            return BreakerPermit(now, is_probe=False)
         if now < self._open_until or self._is_probing:
             raise Unavailable(
-                f"{self._host} has failed {FAILURES_TO_OPEN} times in a row and is left alone for now",
+                f"{self._host} has failed {FAILURES_TO_OPEN} times in a row and is not called for now",
                 retry_after_s=round(max(self._open_until - now, 1.0), 3),
                 sent=Sent.NO,
             )
         self._is_probing = True
-        return Permit(now, is_probe=True)
+        return BreakerPermit(now, is_probe=True)
 
-    def answered(self, permit: Permit, *, is_limited: bool, wait_s: float | None) -> None:
+    def answered(self, permit: BreakerPermit, *, is_limited: bool, wait_s: float | None) -> None:
         """Learn from an answer below 500.
 
         Args:
@@ -98,7 +103,7 @@ class Budget:
         if wait_s:
             self.pause(wait_s)
 
-    def failed(self, permit: Permit, *, wait_s: float | None = None) -> None:
+    def failed(self, permit: BreakerPermit, *, wait_s: float | None = None) -> None:
         """Learn from a 5xx, a cut connection or a timeout."""
         now = self._clock()
         if wait_s:
@@ -114,58 +119,58 @@ class Budget:
             if self._failures >= FAILURES_TO_OPEN:
                 self._open_until = now + self._open_s
 
-    def left(self, permit: Permit) -> None:
+    def release(self, permit: BreakerPermit) -> None:
         """Learn nothing: the call was cancelled, or refused by our own rules."""
         if permit.is_probe:
             self._is_probing = False
 
     def pause(self, wait_s: float, *, is_limit: bool = True) -> None:
-        """Refuse every call for so many seconds."""
+        """Refuse every call for `wait_s` seconds."""
         resume_at = self._clock() + wait_s
         if resume_at > self._resume_at:
             self._resume_at, self._is_paused_by_limit = resume_at, is_limit
 
-    def _close(self, permit: Permit) -> None:
+    def _close(self, permit: BreakerPermit) -> None:
         self._failures = 0
         self._open_until, self._open_s = None, OPEN_S
         if permit.is_probe:
             self._is_probing = False
 
-    def _paused(self, rest_s: float) -> ConnectorError:
-        rest_s = round(rest_s, 3)
+    def _paused(self, remaining_s: float) -> ConnectorError:
+        remaining_s = round(remaining_s, 3)
         if self._is_paused_by_limit:
             return RateLimited(
-                f"{self._host} asked this account to wait; {rest_s:g} s are left",
-                retry_after_s=rest_s,
+                f"{self._host} asked this account to wait; {remaining_s:g} s are left",
+                retry_after_s=remaining_s,
                 sent=Sent.NO,
             )
         return Unavailable(
-            f"{self._host} is unavailable and asked to wait; {rest_s:g} s are left",
-            retry_after_s=rest_s,
+            f"{self._host} is unavailable and asked to wait; {remaining_s:g} s are left",
+            retry_after_s=remaining_s,
             sent=Sent.NO,
         )
 
 
-class Budgets:
-    """The budgets of all accounts, bounded."""
+class HostBreakers:
+    """The breakers of all accounts, bounded."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, max_accounts: int = MAX_ACCOUNTS
     ) -> None:
         self._clock = clock
         self._max_accounts = max_accounts
-        self._budgets: OrderedDict[BudgetKey, Budget] = OrderedDict()
+        self._breakers: OrderedDict[BreakerKey, HostBreaker] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._budgets)
+        return len(self._breakers)
 
-    def of(self, key: BudgetKey) -> Budget:
-        """Find or make the budget of (tenant, connector, credential, host)."""
-        budget = self._budgets.get(key)
-        if budget is None:
-            budget = self._budgets[key] = Budget(key[3], self._clock)
-            if len(self._budgets) > self._max_accounts:
-                self._budgets.popitem(last=False)
+    def of(self, key: BreakerKey) -> HostBreaker:
+        """Find or make the breaker of (tenant, connector, credential, host)."""
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = self._breakers[key] = HostBreaker(key[3], self._clock)
+            if len(self._breakers) > self._max_accounts:
+                self._breakers.popitem(last=False)
         else:
-            self._budgets.move_to_end(key)
-        return budget
+            self._breakers.move_to_end(key)
+        return breaker

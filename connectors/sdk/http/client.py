@@ -4,7 +4,7 @@ One `HttpPool` a process holds what all jobs share; each job gets an `HttpClient
 tenant, connector, credential and deadline. One call goes through these steps:
 
 1. the URL is read and checked (`address`): https, unless a credential or a setting names the host
-2. the account's budget lets it through, or says when to come again (`budget`)
+2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
 5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
@@ -13,15 +13,16 @@ tenant, connector, credential and deadline. One call goes through these steps:
 All within one total deadline. Each error says in `sent` how far the job had come:
 
     NO          nothing that could change the provider has left: safe to repeat, whatever it does
-    ANSWERED    the provider has answered; its word counts
-    UNCERTAIN   cut off, timed out, or lost by a gateway (502, 504) after it may have been processed
+    ANSWERED    the provider has answered that it did nothing (a 4xx other than 408)
+    UNCERTAIN   cut off, timed out or answered 5xx after it may have been processed
 
-GET and HEAD change nothing, so a broken one is NO; but once an earlier request of the job may have
-changed something, none of its later failures is NO.
+GET and HEAD change nothing, so a broken one is NO; but once an earlier request of the run may have
+changed something (`job_effects`), none of its later failures is NO, and the job's deadline cuts none of
+its later calls short: a write on its way is left to finish.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,22 +30,24 @@ from typing import Any
 
 import httpx
 
-from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
 from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
-from connectors.sdk.http.call import Auth, Exchange, OnCall, Shared, Trail
-from connectors.sdk.http.circuit_breaker import Budgets
+from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
+from connectors.sdk.http.circuit_breaker import HostBreakers
+from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
+from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
+    BODILESS_METHODS,
     METHODS,
-    SAFE_METHODS,
     Headers,
-    Outgoing,
+    HttpRequest,
     Query,
     QueryValue,
+    TimeLimit,
     add_headers,
     encode_body,
     encode_query,
-    invalid,
 )
 from connectors.sdk.http.resolver import Lookup
 from connectors.sdk.http.status import is_error, status_error
@@ -53,7 +56,7 @@ from connectors.sdk.http.transport import Transport
 
 __all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
 
-#: Told how much of a quota an account (tenant, connector, credential) has used: `(account, used, total)`.
+#: Called with the used part of an account's quota (tenant, connector, credential): `(account, used, total)`.
 OnQuota = Callable[[tuple[str, str, str], int, int], None]
 
 
@@ -74,16 +77,18 @@ class HttpPolicy:
 
 
 class HttpPool:
-    """What all jobs of a process share: connections, budgets, breakers and tokens.
+    """What all jobs of a process share: connections, breakers and tokens.
 
     The worker makes one and closes it; connections are made when the first call needs them.
 
     Args:
-        on_call: told of each request, for the metrics; must not block.
-        on_quota: told of each quota that a provider speaks of; must not block.
-        on_secret: told each access token, to be masked.
+        on_call: called after each request, for the metrics; must not block.
+        on_quota: called with each quota that a provider reports; must not block.
+        on_secret: called with each access token, to be masked.
         keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
+        clock: what pauses, breakers, tokens and time limits are measured by, in seconds.
+        wall_clock: seconds since the epoch; what a Retry-After date is measured against.
 
     Raises:
         ValueError: the CA file cannot be read.
@@ -98,11 +103,13 @@ class HttpPool:
         on_secret: Callable[[str], None] | None = None,
         keep: Keep = forget_at_exit,
         lookup: Lookup | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
         self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
-        self.tokens = TokenCache(on_secret=on_secret)
+        self.tokens = TokenCache(clock=clock, on_secret=on_secret)
         self.rotations = Rotations(keep)
         transport = Transport(
             internal=internal,
@@ -110,22 +117,37 @@ class HttpPool:
             per_host=policy.max_connections_per_host,
             lookup=lookup,
         )
-        self.shared = Shared(transport, Budgets(), internal, on_call or _ignore_call)
+        self.state = PoolState(
+            transport,
+            HostBreakers(clock=clock),
+            CompensationSlots(),
+            internal,
+            on_call or _ignore_call,
+            clock,
+            wall_clock,
+        )
 
     def client(
-        self, *, tenant: str, connector: str, credential: str, deadline: float | None = None
+        self,
+        *,
+        tenant: str,
+        connector: str,
+        credential: str,
+        deadline: float | None = None,
+        effects: JobEffects | None = None,
     ) -> "HttpClient":
-        """Make the client of one job; costs next to nothing.
+        """Create the client of one job; costs next to nothing.
 
         Args:
-            deadline: of `time.monotonic()`; no call outlives it.
+            deadline: by the pool's clock; no call outlives it unless a write of the run has left.
+            effects: records what the run's requests may have changed.
         """
-        return HttpClient(self, (tenant, connector, credential), deadline, Trail())
+        return HttpClient(self, (tenant, connector, credential), deadline, effects or JobEffects())
 
     async def close(self) -> None:
         """Stop token fetches and close every connection."""
         await self.tokens.close()
-        await self.shared.transport.close()
+        await self.state.transport.close()
 
 
 class HttpClient:
@@ -135,14 +157,26 @@ class HttpClient:
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
     """
 
-    __slots__ = ("_auth", "_base", "_deadline", "_headers", "_named", "_pool", "_trail", "account")
+    __slots__ = (
+        "_auth",
+        "_base",
+        "_deadline",
+        "_effects",
+        "_ends_at",
+        "_headers",
+        "_named",
+        "_pool",
+        "account",
+    )
 
-    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, trail: "Trail") -> None:
+    def __init__(self, pool: HttpPool, account: Account, deadline: float | None, effects: JobEffects) -> None:
         self._pool = pool
         #: Tenant, connector and credential.
         self.account = account
         self._deadline = deadline
-        self._trail = trail
+        self._effects = effects
+        #: Of a compensation: when its time ends, by the pool's clock.
+        self._ends_at: float | None = None
         self._base: Target | None = None
         self._headers: Headers = {}
         self._auth: Auth | None = None
@@ -166,7 +200,7 @@ class HttpClient:
         auth: Auth | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> "HttpClient":
-        """Give a client for the API that a credential or a setting names.
+        """Return a client for the API that a credential or a setting names.
 
         Paths (`/orders`) are then relative to `base_url`; a host named so may be loopback. Never
         pass a URL that came from a job's parameters.
@@ -190,18 +224,28 @@ class HttpClient:
         return client
 
     def detached(self) -> "HttpClient":
-        """Give a client without the job's deadline, for work that other jobs wait for, too."""
+        """Return a client without the job's deadline, because other jobs wait for its result, too."""
         client = self._copy()
-        client._deadline, client._trail = None, Trail()
+        client._deadline, client._ends_at, client._effects = None, None, JobEffects()
+        return client
+
+    def compensation(self, *, timeout_s: float = COMPENSATION_TIMEOUT_S) -> "HttpClient":
+        """Return a client for calls that take back what an earlier call of this job did.
+
+        They pass the pauses and open breakers that the failure may have set, and the job's deadline.
+        There are few of them at a time, and all of this client's together have `timeout_s`.
+        """
+        client = self._copy()
+        client._deadline, client._ends_at = None, self._pool.state.clock() + timeout_s
         return client
 
     def pause(self, url: str, wait_s: float) -> None:
-        """Hold back this account's calls to a host that said in its own way to slow down."""
+        """Pause this account's calls to a host that asked for it in its own way."""
         target = self._read(url, None)
-        self._pool.shared.budgets.of((*self.account, target.netloc)).pause(wait_s)
+        self._pool.state.breakers.of((*self.account, target.netloc)).pause(wait_s)
 
     def quota(self, used: int, total: int) -> None:
-        """Tell the metrics how much of this account's quota is used, as the provider says."""
+        """Report to the metrics how much of this account's quota is used."""
         self._pool.on_quota(self.account, used, total)
 
     async def request(
@@ -219,6 +263,8 @@ class HttpClient:
         max_bytes: int | None = None,
         follow_redirects: bool = False,
         raise_for_status: bool = True,
+        changes_nothing: bool = False,
+        unprocessed_statuses: Collection[int] = (),
     ) -> httpx.Response:
         """Make one call and read its answer whole.
 
@@ -227,11 +273,13 @@ class HttpClient:
             params: the query, encoded here.
             json: a body, as are `content` (bytes or text) and `data` (a form); one of them.
             auth: gives a bearer token; renewed once after a 401.
-            timeout_s: for the call in all; the job's deadline cuts it short.
+            timeout_s: for the call in all; the job's deadline cuts it short until a write has left.
             max_bytes: most decoded bytes of the answer.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                told of.
+                given.
             raise_for_status: turn 400 and more into an error.
+            changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
+            unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
 
         Raises:
             InvalidParams: the URL, a header or the body cannot be sent; nothing was.
@@ -239,37 +287,32 @@ class HttpClient:
             ConnectorError: one of `connectors.sdk.errors`; `sent` says how far it came.
         """
         if method not in METHODS:
-            raise invalid("method", f"must be one of {', '.join(sorted(METHODS))}")
+            raise InvalidParams.field("method", f"must be one of {', '.join(sorted(METHODS))}")
         target = self._read(url, params)
         if auth is None and self._base is not None and target.origin == self._base.origin:
             auth = self._auth
         body, content_type = encode_body(json, content, data)
-        if body is not None and method in SAFE_METHODS:
-            raise invalid("method", f"{method} carries no body")
-        now, policy = time.monotonic(), self._pool.policy
-        limit_s = policy.timeout_s if timeout_s is None else timeout_s
-        if self._deadline is not None:
-            limit_s = min(limit_s, self._deadline - now)
-        request = Outgoing(
+        if body is not None and method in BODILESS_METHODS:
+            raise InvalidParams.field("method", f"{method} carries no body")
+        policy, started = self._pool.policy, self._pool.state.clock()
+        request = HttpRequest(
             method,
             target,
             self._merge_headers(target, headers, content_type),
             body,
             policy.max_response_bytes if max_bytes is None else max_bytes,
-            limit_s,
-            now + limit_s,
+            self._limit(policy.timeout_s if timeout_s is None else timeout_s, started),
+            changes_nothing or method in SAFE_METHODS,
+            frozenset(unprocessed_statuses),
         )
         try:
-            exchange = Exchange(self._pool.shared, self.account, self._named, self._trail)
-            response = await exchange.run(request, auth, follow_redirects)
+            response = await self._call().run(request, auth, follow_redirects)
             if raise_for_status and is_error(response.status_code):
-                raise status_error(
-                    response.status_code, host=target.host, headers=response.headers, now=time.time()
-                )
+                raise self._error_of(request, response)
         except ConnectorError as error:
-            self._trail.judge(request, error)
+            self._effects.cover(error, is_safe=request.is_safe)
             raise
-        response.elapsed = timedelta(seconds=time.monotonic() - now)
+        response.elapsed = timedelta(seconds=self._pool.state.clock() - started)
         return response
 
     async def get(self, url: str, **options: Any) -> httpx.Response:
@@ -292,6 +335,30 @@ class HttpClient:
         """Make a DELETE; see `request`."""
         return await self.request("DELETE", url, **options)
 
+    def _call(self) -> HttpCall:
+        return HttpCall(
+            self._pool.state,
+            self.account,
+            self._named,
+            self._effects,
+            is_compensation=self._ends_at is not None,
+        )
+
+    def _limit(self, timeout_s: float, now: float) -> TimeLimit:
+        if self._ends_at is not None:
+            timeout_s = min(timeout_s, self._ends_at - now)
+        return TimeLimit(timeout_s, now + timeout_s, self._deadline)
+
+    def _error_of(self, request: HttpRequest, response: httpx.Response) -> ConnectorError:
+        return status_error(
+            response.status_code,
+            host=request.target.host,
+            headers=response.headers,
+            now=self._pool.state.wall_clock(),
+            method="GET" if request.is_safe else request.method,
+            unprocessed_statuses=request.unprocessed_statuses,
+        )
+
     def _read(self, url: str, params: Query | None) -> Target:
         """Read the URL: a path belongs to the base, and never names a host."""
         base = self._base
@@ -300,12 +367,12 @@ class HttpClient:
             if url.startswith("/"):
                 root = root.rstrip("/")
             elif url and not url.startswith("?"):
-                raise invalid("url", "must be absolute, or a path that begins with /")
+                raise InvalidParams.field("url", "must be absolute, or a path that begins with /")
             url = root + url
         try:
             target = read_url(url)
         except RefusedAddress as error:
-            raise invalid("url", str(error)) from None
+            raise InvalidParams.field("url", str(error)) from None
         if not params:
             return target
         query = encode_query(params)
@@ -325,9 +392,9 @@ class HttpClient:
         return merged
 
     def _copy(self) -> "HttpClient":
-        client = HttpClient(self._pool, self.account, self._deadline, self._trail)
+        client = HttpClient(self._pool, self.account, self._deadline, self._effects)
         client._base, client._headers, client._named = self._base, self._headers, self._named
-        client._auth = self._auth
+        client._auth, client._ends_at = self._auth, self._ends_at
         return client
 
 

@@ -8,17 +8,16 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from connectors.sdk.errors import InvalidParams, Sent
+from connectors.sdk.errors import InvalidParams
 from connectors.sdk.http.address import Target
-from schemas.error import Detail
 
 QueryValue = str | int | float | bool
 Query = Mapping[str, QueryValue | Sequence[QueryValue]]
 Headers = Mapping[str, str | SecretStr]
 
-#: Methods that change nothing at the provider.
-SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
-METHODS: Final = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+#: Methods that carry no body.
+BODILESS_METHODS: Final = frozenset({"GET", "HEAD"})
 #: Headers of the connection rather than of the request: writing them is the transport's business.
 TRANSPORT_HEADERS: Final = frozenset(
     {
@@ -40,7 +39,24 @@ _TOKEN_CHARS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class TimeLimit:
+    """How long a whole call may take, redirects and token included, by the pool's clock."""
+
+    #: Seconds of its own, and when they end.
+    timeout_s: float
+    ends_at: float
+    #: The job's deadline: it ends the call only as long as no write of the job has left.
+    deadline: float | None = None
+
+    def remaining_s(self, now: float, *, has_sent: bool) -> float:
+        """Return the seconds left, 0 or less if there are none."""
+        if self.deadline is None or has_sent:
+            return self.ends_at - now
+        return min(self.ends_at, self.deadline) - now
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
     """One request, ready to be written."""
 
     method: str
@@ -49,14 +65,11 @@ class Outgoing:
     body: bytes | None = field(repr=False)
     #: Most decoded bytes to take of the answer.
     max_bytes: int
-    #: Seconds the whole call has, redirects and token included; and when they end (`time.monotonic()`).
-    limit_s: float
-    ends_at: float
-
-    @property
-    def is_safe(self) -> bool:
-        """Whether it changes nothing, however it ends."""
-        return self.method in SAFE_METHODS
+    limit: TimeLimit
+    #: Whether it changes nothing, however it ends.
+    is_safe: bool
+    #: Statuses by which the provider vows that it did nothing.
+    unprocessed_statuses: frozenset[int] = frozenset()
 
 
 def encode_query(params: Query) -> str:
@@ -73,11 +86,11 @@ def encode_query(params: Query) -> str:
             elif isinstance(item, str | int | float):
                 text = str(item)
             else:
-                raise invalid(f"query.{name}", "must be text, a number or a boolean")
+                raise InvalidParams.field(f"query.{name}", "must be text, a number or a boolean")
             try:
                 pairs.append(f"{quote(name, safe='')}={quote(text, safe='')}")
             except UnicodeEncodeError:
-                raise invalid("query", "has characters that cannot be encoded") from None
+                raise InvalidParams.field("query", "has characters that cannot be encoded") from None
     return "&".join(pairs)
 
 
@@ -90,7 +103,7 @@ def encode_body(
         InvalidParams: more than one is given, or it cannot be encoded (NaN, a lone surrogate).
     """
     if sum(part is not None for part in (value, content, data)) > 1:
-        raise invalid("body", "is given twice: use one of json, content and data")
+        raise InvalidParams.field("body", "is given twice: use one of json, content and data")
     try:
         if value is not None:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -100,7 +113,7 @@ def encode_body(
         if isinstance(content, str):
             return content.encode(), "text/plain; charset=utf-8"
     except (ValueError, TypeError, RecursionError):
-        raise invalid("body", "cannot be encoded") from None
+        raise InvalidParams.field("body", "cannot be encoded") from None
     return content, None if content is None else "application/octet-stream"
 
 
@@ -113,7 +126,7 @@ def add_headers(merged: dict[str, str], headers: Headers) -> None:
     for name, secret in headers.items():
         value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
         if (issue := header_fault(name, value)) is not None:
-            raise invalid("headers", issue)
+            raise InvalidParams.field("headers", issue)
         for present in [present for present in merged if present.lower() == name.lower()]:
             del merged[present]
         merged[name] = value
@@ -131,5 +144,5 @@ def header_fault(name: str, value: str) -> str | None:
 
 
 def invalid(field: str, issue: str) -> InvalidParams:
-    """Make the error of a call that was refused before anything left."""
-    return InvalidParams(f"{field}: {issue}", details=[Detail(field=field, issue=issue)], sent=Sent.NO)
+    """Return the error of a call that was refused before anything left."""
+    return InvalidParams.field(field, issue)

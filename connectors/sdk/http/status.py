@@ -1,7 +1,8 @@
 """What a provider's answer means: the one table from status to error class."""
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -15,9 +16,9 @@ from connectors.sdk.errors import (
     PermissionDenied,
     RateLimited,
     Rejected,
-    Sent,
     Unavailable,
 )
+from connectors.sdk.http.job_effects import sent_of
 
 #: Any 5xx that is not here is Unavailable, any other 4xx Rejected (contract, section 9).
 STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
@@ -30,10 +31,6 @@ STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
         429: RateLimited,
     }
 )
-
-#: A gateway's word about a server that it lost (502) or gave up on (504): that server may have done
-#: the work. 500 and 503 are the server's own word, and taken as such: it failed, it did not do it.
-UNCERTAIN_STATUSES: Final = frozenset({502, 504})
 
 #: Longest wait taken over from a provider. Beyond it a header is a mistake, or an attack.
 MAX_WAIT_S: Final = 3600.0
@@ -63,7 +60,7 @@ _POLICY_PART = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,18})\b")
 
 
 def is_error(status: int) -> bool:
-    """Whether a status means that the call failed."""
+    """Return whether a status means that the call failed."""
     return status >= 400
 
 
@@ -72,16 +69,20 @@ def status_error(
     *,
     host: str,
     headers: Mapping[str, str],
-    now: float,
+    now: float | None = None,
     data: Mapping[str, Any] | None = None,
+    method: str = "POST",
+    unprocessed_statuses: Collection[int] = (),
 ) -> ConnectorError:
-    """Turn an answer of 400 or more into the error to raise.
+    """Return the error to raise for an answer of 400 or more.
 
     Args:
         host: the provider, for the message.
         headers: lower-case names; Retry-After is read.
-        now: seconds since the epoch, to measure dates against.
+        now: seconds since the epoch, to measure dates against; this machine's time by default.
         data: what a program can use; the status alone by default.
+        method: of the request, which decides whether a 5xx leaves anything open.
+        unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
     """
     kind = STATUS_ERRORS.get(status, Unavailable if status >= 500 else Rejected)
     wait_s = None
@@ -91,7 +92,7 @@ def status_error(
         f"{host} {_MEANINGS[kind]} (status {status})",
         retry_after_s=wait_s,
         data={"status": status} if data is None else data,
-        sent=Sent.UNCERTAIN if status in UNCERTAIN_STATUSES else Sent.ANSWERED,
+        sent=sent_of(status, method, unprocessed_statuses),
     )
 
 
@@ -115,10 +116,16 @@ def read_retry_after(value: str, *, now: float) -> float | None:
     return _clamp(date.timestamp() - now)
 
 
-def wait_asked_s(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Read how long the provider asks to wait: Retry-After, else a used-up limit's reset; or None."""
+def wait_asked_s(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Return the seconds that the provider asks to wait, by Retry-After or a used-up limit; None if it does not.
+
+    Args:
+        headers: lower-case names.
+        now: seconds since the epoch; this machine's time by default.
+    """
     if _WAIT_HEADERS.isdisjoint(headers):
         return None
+    now = time.time() if now is None else now
     if (value := headers.get("retry-after")) is not None:
         return read_retry_after(value, now=now)
     for remaining, reset in _LIMIT_HEADERS:

@@ -35,7 +35,7 @@ Fetch = Callable[[], Awaitable[Token]]
 
 
 class TokenCache:
-    """Tokens by key, each fetched by one flight at a time.
+    """Tokens by key, each fetched once at a time.
 
     Who asks while a fetch is on its way waits for that one; who gives up waiting does not stop it
     for the others. The key must change with the credential's content (put a digest of the document
@@ -53,7 +53,7 @@ class TokenCache:
         self._on_secret = on_secret
         self._max_tokens = max_tokens
         self._tokens: OrderedDict[Hashable, tuple[Token, float]] = OrderedDict()
-        self._flights: dict[Hashable, asyncio.Task[Token]] = {}
+        self._fetches: dict[Hashable, asyncio.Task[Token]] = {}
         self._refusals: OrderedDict[Hashable, tuple[CredentialInvalid, float]] = OrderedDict()
 
     async def get(self, key: Hashable, fetch: Fetch, *, cool_down_s: float = 0.0) -> Token:
@@ -73,17 +73,17 @@ class TokenCache:
         if held is not None and self._clock() < held[1]:
             self._tokens.move_to_end(key)
             return held[0]
-        flight = self._flights.get(key)
-        if flight is None:
+        running = self._fetches.get(key)
+        if running is None:
             if (refused := self._refusals.get(key)) is not None:
-                if (rest_s := refused[1] - self._clock()) > 0:
-                    raise _unsent(refused[0], f"; not tried again for {rest_s:.0f} s")
+                if (remaining_s := refused[1] - self._clock()) > 0:
+                    raise _unsent(refused[0], f"; not tried again for {remaining_s:.0f} s")
                 del self._refusals[key]
-            flight = asyncio.get_running_loop().create_task(self._fetch(key, fetch, cool_down_s))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
+            running = asyncio.get_running_loop().create_task(self._fetch(key, fetch, cool_down_s))
+            self._fetches[key] = running
+            running.add_done_callback(lambda done: self._settle(key, done))
         try:
-            return await asyncio.shield(flight)
+            return await asyncio.shield(running)
         except ConnectorError as error:
             failure = _unsent(error)
         raise failure
@@ -96,10 +96,10 @@ class TokenCache:
 
     async def close(self) -> None:
         """Stop the fetches that are on their way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        fetches = list(self._fetches.values())
+        for running in fetches:
+            running.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
 
     async def _fetch(self, key: Hashable, fetch: Fetch, cool_down_s: float) -> Token:
         try:
@@ -122,11 +122,11 @@ class TokenCache:
             self._tokens.popitem(last=False)
         return token
 
-    def _land(self, key: Hashable, flight: asyncio.Task[Token]) -> None:
-        self._flights.pop(key, None)
-        if not flight.cancelled():
+    def _settle(self, key: Hashable, running: asyncio.Task[Token]) -> None:
+        self._fetches.pop(key, None)
+        if not running.cancelled():
             # Looked at here, so that asyncio does not report it where every waiter has gone.
-            flight.exception()
+            running.exception()
 
 
 class TokenAuth:

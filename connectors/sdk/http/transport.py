@@ -1,7 +1,7 @@
 """One request on the wire, over aiohttp, and how far it came when it failed.
 
 The class of aiohttp's error does not tell whether a request left: a POST that is cut after it was
-processed and a refused connection look alike. So a `Flight` notes the moment before the first byte
+processed and a refused connection look alike. So a `SendProgress` notes the moment before the first byte
 is handed to the socket, and each failure is judged by it.
 
 Deliberately absent: proxies and .netrc (trust_env is off), cookies, redirects (the client follows
@@ -12,7 +12,7 @@ one request on the wire, tries are counted by the worker.
 import asyncio
 import io
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ import yarl
 
 from connectors.sdk.errors import ConnectorError, Sent, Unavailable
 from connectors.sdk.http.charset import charset_of
-from connectors.sdk.http.request import Outgoing
+from connectors.sdk.http.request import HttpRequest
 from connectors.sdk.http.resolver import GuardedResolver, Lookup
 from schemas.error import Code
 
@@ -41,13 +41,23 @@ MAX_HEADER_BYTES: Final = 16_384
 READ_CHUNK_BYTES: Final = 65_536
 
 
-class Flight:
-    """How far one request has come."""
+class SendProgress:
+    """How far one request has come.
 
-    __slots__ = ("sent",)
+    Args:
+        on_sent: called when its first byte is about to leave; must not block.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_on_sent", "sent")
+
+    def __init__(self, on_sent: Callable[[], None] = lambda: None) -> None:
         self.sent = Sent.NO
+        self._on_sent = on_sent
+
+    def record_sent(self) -> None:
+        """Record that the first byte is about to leave."""
+        self.sent = Sent.UNCERTAIN
+        self._on_sent()
 
 
 class Transport:
@@ -80,10 +90,15 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
-    async def send(self, request: Outgoing, flight: Flight) -> httpx.Response:
+    async def send(
+        self, request: HttpRequest, progress: SendProgress, slots: asyncio.Semaphore | None = None
+    ) -> httpx.Response:
         """Send one request and read its answer whole, decoded.
 
         An answer of 400 or more whose body breaks off counts as answered, with what came of it.
+
+        Args:
+            slots: bound this request in the place of the host's own slots.
 
         Raises:
             RefusedAddress: the host's name leads to an address that is refused.
@@ -92,19 +107,19 @@ class Transport:
         session = self._session or self._start()
         try:
             async with (
-                self._slots_of(request.target.netloc),
+                slots or self._slots_of(request.target.netloc),
                 session.request(
                     request.method,
                     yarl.URL(request.target.url, encoded=True),
                     headers=request.headers,
                     data=_payload(request.body),
                     allow_redirects=False,
-                    trace_request_ctx=flight,
+                    trace_request_ctx=progress,
                 ) as answer,
             ):
                 return await _read(answer, request)
         except (aiohttp.ClientError, OSError) as error:
-            failure = _explain(error, request.target.host, flight)
+            failure = _explain(error, request.target.host, progress)
         # Raised outside of the handler: aiohttp's errors hold the request's headers, secrets included.
         raise failure
 
@@ -126,7 +141,7 @@ class Transport:
         if self._is_closed:
             raise RuntimeError("the HTTP pool is closed")
         trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_note_departure)
+        trace.on_request_headers_sent.append(_note_headers_sent)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -155,13 +170,13 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return body if body is None or len(body) <= 2**20 else io.BytesIO(body)
 
 
-async def _note_departure(_session: object, trace: SimpleNamespace, _params: object) -> None:
+async def _note_headers_sent(_session: object, trace: SimpleNamespace, _params: object) -> None:
     """Called when the connection stands and the headers are about to be written."""
-    flight: Flight = trace.trace_request_ctx
-    flight.sent = Sent.UNCERTAIN
+    progress: SendProgress = trace.trace_request_ctx
+    progress.record_sent()
 
 
-async def _read(answer: aiohttp.ClientResponse, request: Outgoing) -> httpx.Response:
+async def _read(answer: aiohttp.ClientResponse, request: HttpRequest) -> httpx.Response:
     host = request.target.host
     if answer.status < 200:
         raise Unavailable(f"{host} answered with a change of protocol", sent=Sent.UNCERTAIN)
@@ -222,7 +237,7 @@ class Answer(httpx.Response):
         self._request = value
 
 
-def _as_httpx(answer: aiohttp.ClientResponse, request: Outgoing, content: bytes) -> httpx.Response:
+def _as_httpx(answer: aiohttp.ClientResponse, request: HttpRequest, content: bytes) -> httpx.Response:
     headers = answer.raw_headers
     if "content-encoding" in answer.headers and request.method != "HEAD":
         # The body is decoded: what describes its encoded form would have httpx decode it again.
@@ -239,9 +254,9 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: Outgoing, content: bytes)
     return response
 
 
-def _explain(error: Exception, host: str, flight: Flight) -> ConnectorError:
+def _explain(error: Exception, host: str, progress: SendProgress) -> ConnectorError:
     """Say in our own words what happened; a third party's text may hold what it must not."""
-    if flight.sent is Sent.NO:
+    if progress.sent is Sent.NO:
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             what = f"the name {host} cannot be resolved"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):

@@ -8,10 +8,11 @@ FakeProvider, Asked, Answer   the other system: scripted HTTP with a journal
 Fault, FaultProxy          what can go wrong between the two: cut, hung, refused, garbled
 FakeClock                  time that waits are skipped in
 ConnectorContract          what every connector must pass; subclass it
+Via                        how its credential leads through the proxy that fails on demand
 """
 
 from connectors.sdk.testing.clock import FakeClock
-from connectors.sdk.testing.contract import ConnectorContract
+from connectors.sdk.testing.contract import ConnectorContract, Via
 from connectors.sdk.testing.fault_proxy import Fault, FaultProxy
 from connectors.sdk.testing.kit import Kit, run
 from connectors.sdk.testing.provider import Answer, Asked, FakeProvider
@@ -27,5 +28,6 @@ __all__ = [
     "FaultProxy",
     "Kit",
     "Ran",
+    "Via",
     "run",
 ]

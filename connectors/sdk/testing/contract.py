@@ -317,7 +317,6 @@ class ConnectorContract:
             deadline = scene.kit.clock.now() + timedelta(seconds=DEADLINE_S)
             task = await scene.run_until_hit(action, scene.example(action), deadline=deadline)
             scene.kit.clock.skip(DEADLINE_S)
-            scene.kit.caller.end_call()
             ran = await task
             if scene.proxy.hit:
                 scene.expect(
@@ -440,8 +439,7 @@ class _Scene:
         return None if self.provider is None else self.contract.state(self.provider)
 
     def effect(self, action: Action[..., Any]) -> Effect:
-        params = action.signature.read(dict(self.example(action)))
-        return action.effect_of(params, self.kit.caller.credential())
+        return self.kit.effect_of(action, self.example(action))
 
     async def run_until_hit(
         self, action: Action[..., Any], params: Mapping[str, Any], **about: Any
@@ -471,7 +469,7 @@ def _cut(kind: Any) -> Work:
         scene.proxy.fail(Fault(kind, times=1, hits=hits))
         task = await scene.run_until_hit(action, params, key="k")
         if kind == "hang_after":
-            scene.kit.caller.end_call()
+            scene.kit.end_calls()
         ran = await task
         if scene.proxy.hit == 0:
             return

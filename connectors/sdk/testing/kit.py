@@ -1,26 +1,35 @@
-"""One action run as a worker runs it: the checks, the effect, the retries, the key, the masking."""
+"""One action run on the worker's own core, with memory in place of vault and database."""
 
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import uuid4
 
+from connectors.registry import Registry
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import ConnectorError, Sent
 from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.personal import PersonalData
-from connectors.sdk.retry import MAX_ATTEMPTS, Retry, decide
-from connectors.sdk.testing.calls import Call, Caller, Outcome
+from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.lease import LeasePolicy
+from connectors.sdk.runtime.memory_ledger import MemoryLedger
+from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
+from connectors.sdk.runtime.result import result_of
+from connectors.sdk.runtime.retry import MAX_ATTEMPTS, Retry, decide, final_outcome
 from connectors.sdk.testing.clock import FakeClock
-from connectors.sdk.testing.once import Once
-from connectors.sdk.testing.ran import Ran, Seen, observe
-from schemas.error import Code
+from connectors.sdk.testing.ran import Ran, Recorder, Seen, observe, secrets_of
+from connectors.sdk.testing.secret import FixedSecret
 from schemas.job import Job
-from schemas.result import Result, error_of
+from schemas.result import Stage
+
+#: Seconds until a job that could not run comes back, unless it is known when; skipped, not waited for.
+SNOOZE_S = 1.0
+#: A lease that outlives every skip of a test.
+PATIENT = LeasePolicy(lease_s=1e9)
 
 
 class Kit:
@@ -31,12 +40,12 @@ class Kit:
         again = await kit.run("create_contact", {"email": "ada@example.com"}, key="k")
         assert again.replayed
 
-    Waits between tries are skipped (`clock`), timeouts are real.
+    Waits between attempts are skipped (`clock`); timeouts end when they are over, or when they are skipped.
 
     Args:
-        credential: the secret's document, as it would lie in the vault.
+        credential: the secret's fields, as they would lie in the vault.
         settings: what an operator would have set for the connector.
-        timeout_s: in the place of each action's own.
+        timeout_s: in place of each action's own.
     """
 
     def __init__(
@@ -54,14 +63,31 @@ class Kit:
         self.clock = clock or FakeClock()
         self._settings = dict(settings or {})
         self._max_attempts = max_attempts
+        self._timeout_s = timeout_s
         self._tenant = tenant
         self._secrets: set[str] = set()
-        self._http = HttpPool(HttpPolicy(), on_secret=self._secrets.add)
-        #: Calls the functions; its `timeout_s` may be changed between runs.
-        self.caller = Caller(
-            connector, credential, self._http, clock=self.clock, secrets=self._secrets, timeout_s=timeout_s
+        self._secret = FixedSecret(connector, credential, self._secrets)
+        self._ledger = MemoryLedger(self.clock, PATIENT)
+        self._http = HttpPool(
+            HttpPolicy(),
+            on_secret=self._secrets.add,
+            clock=self.clock.monotonic,
+            wall_clock=self.clock.timestamp,
         )
-        self._once = Once(self.caller)
+        # A logger of this kit's own: what the tests of others log is not caught.
+        log = logging.Logger("connectors", logging.DEBUG)
+        self._recorder = Recorder()
+        log.addHandler(self._recorder)
+        self._executor = Executor(
+            Registry.of(connector),
+            self._secret,
+            self._http,
+            self._ledger,
+            clock=self.clock,
+            lease_policy=PATIENT,
+            action_timeout_s=timeout_s,
+            log=log,
+        )
 
     async def __aenter__(self) -> Self:
         self._settings, self.connector.settings = self.connector.settings, self._settings
@@ -69,11 +95,21 @@ class Kit:
 
     async def __aexit__(self, *_: object) -> None:
         self.connector.settings = self._settings
+        await self._executor.close()
         await self._http.close()
 
     def forget(self) -> None:
-        """Forget every key, as a worker would that lost its ledger: the provider alone knows now."""
-        self._once.forget()
+        """Forget every key, like a worker that lost its ledger: only the provider knows now."""
+        self._ledger.clear()
+
+    def end_calls(self) -> None:
+        """End the time of every call that runs now, and skip to that moment."""
+        limits = [action.timeout_s for action in self.connector.actions.values()]
+        self.clock.skip(self._timeout_s or max(limits, default=0.0))
+
+    def effect_of(self, action: Action[..., Any], params: Mapping[str, Any]) -> Effect:
+        """Return what running an action with these params does."""
+        return action.effect_of(action.signature.read(dict(params)), self._secret.read())
 
     async def run(
         self,
@@ -85,88 +121,73 @@ class Kit:
         deadline: datetime | None = None,
         locale: str = "en",
     ) -> Ran:
-        """Run a job to its end: its last try, its undo, or its checks."""
+        """Run a job to its end: its last attempt, its undo, or its checks."""
         name = action if isinstance(action, str) else action.name
-        job = Job(
-            id=str(uuid4()),
-            connector=self.connector.name,
-            action=name,
-            params=json.loads(json.dumps(params or {})),
-            tenant=self._tenant,
-            idempotency_key=key,
-            mode=mode,
-            deadline=deadline,
-            locale=locale,
-        )
+        job = self._job(name, params or {}, key, mode=mode, deadline=deadline, locale=locale)
         known = self.connector.actions.get(name)
         personal = PersonalData() if known is None else known.signature.personal(job.params)
         seen = Seen(self._secrets, personal)
-        started_at, waits_s, failures, starts = self.clock.now(), [], 0, 0
+        started_at, waits_s = self.clock.now(), list[float]()
+        with self._recorder.keep(job.id, seen.lines):
+            outcome = await self._run_to_end(job, seen, waits_s)
+        result = result_of(job, outcome, started_at=started_at, finished_at=self.clock.now())
+        return observe(result, seen, params=job.params, waits_s=tuple(waits_s))
+
+    def context(self, action: Action[..., Any], params: Mapping[str, Any], *, key: str) -> Context[Any]:
+        """Create the context of a run, to call a function of the connector by hand."""
+        job = self._job(action.name, params, key, id=key)
+        credential = self._secret.read()
+        self._secrets.update(secrets_of(credential))
+        return self._executor.context(job, Attempt(Deadline(None, self.clock)), credential)
+
+    async def _run_to_end(self, job: Job, seen: Seen, waits_s: list[float]) -> Outcome:
+        """Make attempts as the worker does, and skip the waits between them."""
+        failures, attempts, is_uncertain = 0, 0, False
+
+        def report(stage: Stage, message: str | None) -> None:
+            if stage == "note":
+                seen.notes.append(message or "")
+
         while True:
-            outcome = await self._attempt(job, seen, starts)
-            error, starts = outcome.error, outcome.starts
+            deadline = Deadline(job.deadline, self.clock)
+            attempt = Attempt(deadline, attempts=attempts, is_uncertain=is_uncertain, report_progress=report)
+            try:
+                outcome = await self._executor.execute(job, attempt)
+            except Snooze as snooze:
+                self.clock.skip(snooze.retry_in_s or snooze.at_most_s or SNOOZE_S)
+                continue
+            if outcome.ack_after is not None:
+                await outcome.ack_after
+            error, attempts, is_uncertain = outcome.error, outcome.attempts, outcome.is_uncertain
             if error is None:
-                break
+                return outcome
             failures, now = failures + 1, self.clock.now()
             decision = decide(
                 error.code,
                 failures=failures,
                 max_attempts=self._max_attempts,
                 now=now,
-                deadline=deadline,
+                deadline=job.deadline,
                 retry_after_s=error.retry_after_s,
-                chance=1.0,
+                random_fraction=1.0,
             )
             if not isinstance(decision, Retry):
-                if decision.at_deadline:
-                    outcome = replace(outcome, error=_out_of_time(error))
-                break
+                return final_outcome(outcome, at_deadline=decision.at_deadline)
             waits_s.append((decision.not_before - now).total_seconds())
             self.clock.skip(waits_s[-1])
-        result = _result(job, outcome, started_at, self.clock.now())
-        return observe(result, seen, params=job.params, waits_s=tuple(waits_s))
 
-    async def _attempt(self, job: Job, seen: Seen, starts: int) -> Outcome:
-        """Make one try, as the worker's executor does."""
-        try:
-            action = self._find(job)
-            without = job.mode == "undo" and not job.params
-            params = None if without else action.signature.read(job.params)
-            call = Call(action, params, job, seen, starts)
-            if job.mode == "undo":
-                return await self._once.undo(call)
-            if job.mode == "validate":
-                self.caller.check_deadline(job)
-                self.caller.credential()
-                return Outcome(data={"valid": True}, starts=starts)
-            if action.effect_of(params, None) is not Effect.READ:
-                return await self._once.run(call)
-            self.caller.check_deadline(job)
-            return await self.caller.call(call, heeds_deadline=True)
-        except ConnectorError as error:
-            return Outcome(error=error, starts=starts)
-
-    def _find(self, job: Job) -> Action[..., Any]:
-        action = self.connector.actions.get(job.action)
-        if action is None:
-            message = f"connector {job.connector!r} has no action {job.action!r}"
-            raise ConnectorError(message, code=Code.ACTION_NOT_FOUND)
-        if job.mode == "undo" and not action.can_undo:
-            message = f"{job.connector}.{job.action} declares no undo"
-            raise ConnectorError(message, code=Code.ACTION_NOT_FOUND)
-        return action
-
-    def context(self, action: Action[..., Any], params: Mapping[str, Any], *, key: str) -> Context[Any]:
-        """Make the context of a run, to call a function of the connector by hand."""
-        job = Job(
-            id=key,
+    def _job(
+        self, action: str, params: Mapping[str, Any], key: str | None, *, id: str | None = None, **fields: Any
+    ) -> Job:
+        return Job(
+            id=id or str(uuid4()),
             connector=self.connector.name,
-            action=action.name,
-            params=dict(params),
+            action=action,
+            params=json.loads(json.dumps(params)),
             tenant=self._tenant,
+            idempotency_key=key,
+            **fields,
         )
-        seen = Seen(self._secrets, action.signature.personal(job.params))
-        return self.caller.context(Call(action, None, job, seen, starts=0))
 
 
 async def run(
@@ -180,38 +201,3 @@ async def run(
     """Run one action once, in one line; `Kit.run` has the options."""
     async with Kit(connector, credential=credential) as kit:
         return await kit.run(action, params, **options)
-
-
-def _result(job: Job, outcome: Outcome, started_at: datetime, finished_at: datetime) -> Result:
-    failure = outcome.error
-    return Result(
-        id=job.id,
-        connector=job.connector,
-        action=job.action,
-        status="failed" if failure else "succeeded",
-        data=None if failure else outcome.data,
-        error=None
-        if failure is None
-        else error_of(
-            failure.code,
-            failure.message,
-            locale=job.locale,
-            retry_after_s=failure.retry_after_s,
-            details=failure.details,
-            data=failure.data,
-        ),
-        attempts=outcome.starts,
-        replayed=outcome.replayed,
-        started_at=started_at,
-        finished_at=finished_at,
-        duration_ms=round((finished_at - started_at).total_seconds() * 1000, 1),
-    )
-
-
-def _out_of_time(last: ConnectorError) -> ConnectorError:
-    outcome = "unknown" if last.sent is Sent.UNCERTAIN else "not_started"
-    return ConnectorError(
-        f"no time was left for another try before the deadline; the last met {last.code}: {last.message}",
-        code=Code.DEADLINE_EXCEEDED,
-        data={"outcome": outcome, "last_code": last.code.value},
-    )

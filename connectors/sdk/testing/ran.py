@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,8 +23,8 @@ class Ran:
 
     #: What the caller would be sent.
     result: Result
-    #: Whether it would lie among the dead letters.
-    parked: bool
+    #: Whether it would be dead-lettered.
+    dead_lettered: bool
     #: Seconds that the worker would have waited before each further try, at most.
     waits_s: tuple[float, ...]
     #: What a caller who asked for progress was told.
@@ -83,7 +84,7 @@ def observe(result: Result, seen: Seen, *, params: Mapping[str, Any], waits_s: t
     facts = None if result.error is None else result.error.code.facts
     return Ran(
         result=result,
-        parked=facts is not None and (facts.parked or facts.retryable),
+        dead_lettered=facts is not None and (facts.dead_lettered or facts.retryable),
         waits_s=waits_s,
         notes=tuple(seen.notes),
         logs=tuple(_masked(line, secrets) for line in seen.lines),
@@ -97,16 +98,27 @@ def observe(result: Result, seen: Seen, *, params: Mapping[str, Any], waits_s: t
 
 
 class Recorder(logging.Handler):
-    """Keeps what was logged."""
+    """Keeps what jobs logged, each job's apart."""
 
-    def __init__(self, lines: list[dict[str, Any]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._lines = lines
+        self._lines: dict[str, list[dict[str, Any]]] = {}
+
+    @contextmanager
+    def keep(self, job_id: str, lines: list[dict[str, Any]]) -> Iterator[None]:
+        """Append the lines of one job to a list while the block runs."""
+        self._lines[job_id] = lines
+        try:
+            yield
+        finally:
+            del self._lines[job_id]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one line."""
         fields = getattr(record, "fields", {})
-        self._lines.append({"level": record.levelname, "event": record.getMessage(), **fields})
+        lines = self._lines.get(fields.get("job_id", ""))
+        if lines is not None:
+            lines.append({"level": record.levelname, "event": record.getMessage(), **fields})
 
 
 def secrets_of(value: Any) -> set[str]:

@@ -9,8 +9,7 @@ from connectors.google_calendar import google_calendar
 from connectors.sandbox.google.event_body import new_event
 from connectors.sandbox.google.server import GoogleSandbox
 from connectors.sandbox.google.store import Actor
-from connectors.sdk.testing import ConnectorContract
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import ConnectorContract, Via
 from tests.support.desk import OWNER
 
 pytestmark = pytest.mark.integration

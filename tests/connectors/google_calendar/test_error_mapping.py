@@ -13,14 +13,16 @@ from schemas.error import Code
 from tests.support.desk import Desk
 
 
-def answer(status: int, reason: str | None, headers: dict[str, str] | None = None) -> httpx.Response:
+def answer(
+    status: int, reason: str | None, headers: dict[str, str] | None = None, *, method: str = "GET"
+) -> httpx.Response:
     detail = {"domain": "global", "reason": reason, "message": "Do tell <script> about sk-secret"}
     body = {"error": {"errors": [detail], "code": status, "message": detail["message"]}}
     return httpx.Response(
         status,
         headers=headers,
         content=b"" if reason is None else json.dumps(body).encode(),
-        request=httpx.Request("GET", "https://www.googleapis.com/"),
+        request=httpx.Request(method, "https://www.googleapis.com/"),
     )
 
 
@@ -90,8 +92,10 @@ def test_a_rate_limit_waits_as_long_as_it_was_told_or_a_second() -> None:
     assert [7.0, 1.0, 9.0] == [each.retry_after_s for each in (told, untold, too_many)]
 
 
-def test_a_gateways_word_leaves_open_whether_it_happened() -> None:
-    assert [Sent.UNCERTAIN, Sent.ANSWERED] == [refusal(answer(status, None)).sent for status in (502, 503)]
+def test_a_5xx_leaves_open_whether_a_write_happened() -> None:
+    for method, sent in (("POST", Sent.UNCERTAIN), ("GET", Sent.NO)):
+        answers = [answer(status, None, method=method) for status in (500, 502, 503)]
+        assert {sent} == {refusal(each).sent for each in answers}
 
 
 @pytest.mark.parametrize(

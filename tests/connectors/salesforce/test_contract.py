@@ -7,8 +7,7 @@ import pytest
 
 from connectors.salesforce import salesforce
 from connectors.sandbox.salesforce.server import KEY_FIELD, Field, SalesforceSandbox
-from connectors.sdk.testing import ConnectorContract
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import ConnectorContract, Via
 
 pytestmark = pytest.mark.integration
 

@@ -17,7 +17,7 @@ from schemas.error import Code
 from schemas.job import Job
 from worker.credentials.source import NoVault
 from worker.job.executor import Executor
-from worker.job.outcome import Attempt, NotNow, Outcome
+from worker.job.outcome import Attempt, Outcome, Snooze
 from worker.job.retry import GiveUp, Retry, decide
 from worker.ledger.store import Ledger
 
@@ -131,7 +131,7 @@ async def test_a_create_that_may_land_yet_is_waited_for_and_not_repeated(desk: D
     first = await desk.send("create_lead", LEAD, lead_key_field=KEY_FIELD)
 
     assert Code.TIMEOUT == _code(first)
-    with pytest.raises(NotNow, match="may land yet"):
+    with pytest.raises(Snooze, match="may land yet"):
         await desk.send("create_lead", LEAD, starts=1, lead_key_field=KEY_FIELD)
     assert 0 == desk.leads()
 

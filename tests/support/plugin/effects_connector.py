@@ -1,4 +1,4 @@
-"""A third party's connector, as the worker finds it: one action of each effect, on the judge's service."""
+"""A third party's connector, as the worker finds it: one action of each effect, on the oracle's service."""
 
 import asyncio
 import os

@@ -88,7 +88,7 @@ def test_the_wire_is_exported_with_the_actions_that_are_enabled() -> None:
     assert "http.request.job" not in document["channels"]["jobs"]["messages"]
 
 
-def test_the_definitions_hold_the_lanes_that_are_enabled() -> None:
+def test_the_definitions_hold_the_queues_that_are_enabled() -> None:
     queues = {queue["name"] for queue in exported("definitions")["queues"]}
 
     assert {"connectors.jobs.effects", "connectors.jobs.dummy.bulk", "connectors.dead"} <= queues
@@ -138,7 +138,7 @@ def test_check_by_name_holds_what_is_declared_to_the_contract(
 
     assert 0 == done.exit_code, done.output
     assert 3 == len(json.loads(done.stdout))
-    assert "only what needs no provider" in done.stderr
+    assert "only checks without a provider" in done.stderr
 
 
 def test_check_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -164,4 +164,4 @@ def test_check_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_check_of_nothing_says_so(tmp_path: Any) -> None:
     done = CliRunner().invoke(app, ["check", str(tmp_path)])
 
-    assert (2, True) == (done.exit_code, "subclasses ConnectorContract" in done.stderr)
+    assert (2, True) == (done.exit_code, "subclass of ConnectorContract" in done.stderr)

@@ -24,7 +24,7 @@ from schemas.job import Job
 from worker.credentials.source import VaultUnavailable
 from worker.job.action_runner import Call, Caller, utc_now
 from worker.job.idempotency import Once
-from worker.job.outcome import Attempt, NotNow, Outcome
+from worker.job.outcome import Attempt, Outcome, Snooze
 from worker.ledger.database import LedgerUnavailable
 from worker.ledger.store import Identity, Ledger, Owned, fingerprint_of
 
@@ -249,11 +249,11 @@ async def test_a_slow_undo_is_answered_at_its_deadline_and_finished_all_the_same
 async def test_an_undo_waits_until_the_call_of_a_dead_worker_can_no_longer_land(bench: Bench) -> None:
     await bench.died_in("order", settles_in_s=1.5)
 
-    with pytest.raises(NotNow):
+    with pytest.raises(Snooze):
         await bench.undo(bench.call("order", mode="undo"))
     assert [] == bench.world.undone
     while not bench.world.undone:
-        with suppress(NotNow):
+        with suppress(Snooze):
             await bench.undo(bench.call("order", mode="undo"))
 
     assert [KEY] == bench.world.undone
@@ -284,7 +284,7 @@ async def test_a_worker_that_stood_still_before_its_call_does_not_send_it(
 
     monkeypatch.setattr(bench.ledger, "begin", stalling)
 
-    with pytest.raises(NotNow):
+    with pytest.raises(Snooze):
         await bench.run(bench.call("note"))
     assert [] == bench.world.happened
 
@@ -302,7 +302,7 @@ async def test_a_call_that_was_refused_before_the_vault_went_away_is_not_unknown
         raise CredentialInvalid("401")
 
     bench.world.before = refuse
-    with pytest.raises(NotNow):
+    with pytest.raises(Snooze):
         await bench.run(bench.call("note"))
     bench.vault.away = False
     bench.world.before = lambda: None

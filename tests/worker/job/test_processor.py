@@ -11,11 +11,12 @@ import worker.job.processor
 from connectors.registry import load
 from schemas.job import Job
 from worker.broker import Delivery, Properties
-from worker.broker.confirmed_publisher import Sending
+from worker.broker.confirmed_publisher import PublishOutcome
+from worker.broker.topology import JobQueue
 from worker.job.action_runner import HOLD_S
-from worker.job.concurrency import Slots
-from worker.job.outcome import Attempt, NotNow, Outcome
-from worker.job.processor import Consumer
+from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.outcome import Attempt, Outcome, Snooze
+from worker.job.processor import JobProcessor
 from worker.metrics import Metrics
 
 OUTAGE = timedelta(minutes=10)
@@ -46,7 +47,7 @@ class WaitingExecutor:
         if Clock.time < self.back_at:
             Clock.time = min(Clock.time + timedelta(seconds=HOLD_S), self.back_at)
             if Clock.time < self.back_at:
-                raise NotNow("the vault is sealed")
+                raise Snooze("the vault is sealed")
         return Outcome(data="pong", starts=attempt.starts + 1)
 
 
@@ -54,13 +55,7 @@ class WaitingExecutor:
 CONNECTION = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
 
 
-class FakeLane:
-    """As much of a lane as a job touches."""
-
-    slots = Slots(1)
-    bulk = False
-    queue = "lane"
-    connector = "dummy"
+QUEUE = JobQueue("queue", "dummy")
 
 
 class Rungs:
@@ -78,9 +73,9 @@ class Rungs:
         Clock.time = max(now, history.not_before)
         self.delivery = _delivery(history.headers())
 
-    async def reply(self, _delivery_: Delivery, _history: Any, result: Any) -> Sending:
+    async def reply(self, _delivery_: Delivery, _history: Any, result: Any) -> PublishOutcome:
         self.told.append(result)
-        return Sending.DELIVERED
+        return PublishOutcome.DELIVERED
 
     async def park(self, *_: Any, **__: Any) -> None:
         self.parked += 1
@@ -97,15 +92,16 @@ def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
     return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
 
 
-def _consumer(executor: Any, publisher: Any) -> Consumer:
+def _processor(executor: Any, publisher: Any) -> JobProcessor:
     registry, metrics = load(("dummy",)), Metrics(version="0")
     metrics.add_connector("dummy", registry.connectors["dummy"].actions)
-    metrics.add_lane("lane", 1)
-    return Consumer(
+    metrics.add_queue("queue", 1)
+    return JobProcessor(
         executor,
         publisher,
         registry,
         metrics,
+        limiters={QUEUE: ConcurrencyLimiter(1)},
         trusted_users=["us"],
         max_attempts=2,
         max_body_bytes=1000,
@@ -118,14 +114,13 @@ async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
     monkeypatch.setattr(worker.job.processor, "datetime", Clock)
     executor, rungs = WaitingExecutor(), Rungs()
     began = Clock.time
-    consumer = _consumer(executor, rungs)
-    lane: Any = FakeLane()
+    processor = _processor(executor, rungs)
 
     while not rungs.told:
         assert rungs.delivery is not None
         delivery, rungs.delivery = rungs.delivery, None
-        consumer.take(lane, delivery)
-        while consumer.in_hand:
+        processor.receive(QUEUE, delivery)
+        while processor.in_flight:
             await asyncio.sleep(0)
 
     assert Clock.time - began >= OUTAGE
@@ -137,8 +132,8 @@ async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
 
 @pytest.mark.parametrize("moment", ["while it is acked", "right after"])
 async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: str) -> None:
-    """Else it is unsettled for ever, and a lane that takes one at a time stands still."""
-    consumer, lane = _consumer(WaitingExecutor(timedelta()), Rungs()), FakeLane()
+    """Else it is unsettled for ever, and a queue that takes one at a time stands still."""
+    processor = _processor(WaitingExecutor(timedelta()), Rungs())
     acked: list[int] = []
 
     def delivery(number: int) -> Delivery:
@@ -146,7 +141,7 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
 
         def lose() -> None:
             channel.is_closed = True
-            consumer.take(lane, delivery(2))  # type: ignore[arg-type]
+            processor.receive(QUEUE, delivery(2))
 
         async def ack(*_: Any, **__: Any) -> None:
             acked.append(number)
@@ -159,9 +154,9 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
         properties = Properties(reply_to="callers", correlation_id="c")
         return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)  # type: ignore[arg-type]
 
-    consumer.take(lane, delivery(1))  # type: ignore[arg-type]
+    processor.receive(QUEUE, delivery(1))
     async with asyncio.timeout(5):
-        while consumer.in_hand or len(acked) < 2:
+        while processor.in_flight or len(acked) < 2:
             await asyncio.sleep(0)
 
     assert [1, 2] == acked

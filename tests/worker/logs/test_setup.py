@@ -123,12 +123,14 @@ def test_no_value_passes_for_a_line_or_steers_a_terminal(hostile: str, log_forma
 
 def test_text_is_for_people() -> None:
     with logging_to_memory(log_format="text") as log:
-        logger.info("job retried", attempt=2, lane="connectors.jobs.http", reason='it said "no"', say="Şu an")
+        logger.info(
+            "job retried", attempt=2, queue="connectors.jobs.http", reason='it said "no"', say="Şu an"
+        )
 
         text = log.text
 
     assert text.split("Z ", 1)[1] == (
-        'INFO     job retried attempt=2 lane=connectors.jobs.http reason="it said \\"no\\"" say="Şu an"\n'
+        'INFO     job retried attempt=2 queue=connectors.jobs.http reason="it said \\"no\\"" say="Şu an"\n'
     )
 
 

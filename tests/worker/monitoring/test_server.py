@@ -16,7 +16,15 @@ import pytest
 from loguru import logger
 
 from worker.metrics import Metrics
-from worker.monitoring import CannotListen, ConnectorStatus, LaneStatus, PortTaken, Sidecar, Status, listener
+from worker.monitoring import (
+    CannotListen,
+    ConnectorStatus,
+    MonitoringServer,
+    PortTaken,
+    QueueStatus,
+    Status,
+    listener,
+)
 from worker.monitoring.page import render
 from worker.monitoring.status import Check, CheckResult
 from worker.monitoring.watchdog import Watchdog
@@ -42,10 +50,12 @@ class Answer(NamedTuple):
 
 
 @asynccontextmanager
-async def sidecar(
+async def monitoring_server(
     checks: Mapping[str, Check] | None = None, status: Any = None, **options: Any
-) -> AsyncIterator[Sidecar]:
-    one = Sidecar("127.0.0.1", 0, Metrics(version="1.2.3"), checks or {}, status or FakeStatus(), **options)
+) -> AsyncIterator[MonitoringServer]:
+    one = MonitoringServer(
+        "127.0.0.1", 0, Metrics(version="1.2.3"), checks or {}, status or FakeStatus(), **options
+    )
     await one.start()
     try:
         yield one
@@ -53,11 +63,11 @@ async def sidecar(
         await one.stop()
 
 
-async def ask(one: Sidecar, path: str, method: str = "GET") -> Answer:
+async def ask(one: MonitoringServer, path: str, method: str = "GET") -> Answer:
     return await send(one, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
 
-async def send(one: Sidecar, data: bytes) -> Answer:
+async def send(one: MonitoringServer, data: bytes) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
     writer.write(data)
     async with asyncio.timeout(10):
@@ -89,7 +99,7 @@ def logged() -> Iterator[list[dict[str, Any]]]:
 
 
 async def test_metrics_are_prometheus_text() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, "/metrics")
 
     assert answer.status == 200
@@ -98,14 +108,14 @@ async def test_metrics_are_prometheus_text() -> None:
 
 
 async def test_healthy_while_the_loop_turns() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, "/healthz")
 
     assert (answer.status, answer.body) == (200, b"ok\n")
 
 
 async def test_ready_when_every_check_is() -> None:
-    async with sidecar({"broker": lambda: None}) as one:
+    async with monitoring_server({"broker": lambda: None}) as one:
         answer = await ask(one, "/readyz")
 
     told = json.loads(answer.body)
@@ -116,7 +126,7 @@ async def test_ready_when_every_check_is() -> None:
 
 async def test_not_ready_names_the_check_and_why() -> None:
     checks = {"broker": lambda: None, "credentials": lambda: "the vault is sealed"}
-    async with sidecar(checks) as one:
+    async with monitoring_server(checks) as one:
         answer = await ask(one, "/readyz")
 
     told = json.loads(answer.body)
@@ -136,7 +146,7 @@ async def test_checks_are_read_anew_each_time_and_on_the_workers_loop() -> None:
         threads.append(threading.get_ident())
         return next(reasons)
 
-    async with sidecar({"running": check}) as one:
+    async with monitoring_server({"running": check}) as one:
         first, second = await ask(one, "/readyz"), await ask(one, "/readyz")
 
     assert (first.status, second.status) == (200, 503)
@@ -147,7 +157,7 @@ async def test_a_check_that_fails_itself_is_not_ready() -> None:
     def check() -> str | None:
         raise LookupError("with a secret in it")
 
-    async with sidecar({"broker": check}) as one:
+    async with monitoring_server({"broker": check}) as one:
         answer = await ask(one, "/readyz")
 
     assert answer.status == 503
@@ -156,7 +166,7 @@ async def test_a_check_that_fails_itself_is_not_ready() -> None:
 
 
 async def test_no_password_of_a_url_is_shown() -> None:
-    async with sidecar(
+    async with monitoring_server(
         {"broker": lambda: "cannot reach amqp://guest:canary@rabbit/"},
         not_loaded={"acme": "token=canary"},
     ) as one:
@@ -167,7 +177,7 @@ async def test_no_password_of_a_url_is_shown() -> None:
 
 
 async def test_connectors_that_failed_to_load_are_named_and_do_not_count() -> None:
-    async with sidecar(not_loaded={"acme": "no module named acme_sdk"}) as one:
+    async with monitoring_server(not_loaded={"acme": "no module named acme_sdk"}) as one:
         answer = await ask(one, "/readyz")
 
     assert answer.status == 200
@@ -176,7 +186,7 @@ async def test_connectors_that_failed_to_load_are_named_and_do_not_count() -> No
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/nothing"])
 async def test_head_answers_the_same_without_body(path: str) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         get, head = await ask(one, path), await ask(one, path, "HEAD")
 
     assert get.status == head.status
@@ -186,7 +196,7 @@ async def test_head_answers_the_same_without_body(path: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", "TRACE"])
 async def test_other_methods_are_refused(method: str) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, "/metrics", method)
 
     assert answer.status == 405
@@ -197,7 +207,7 @@ async def test_other_methods_are_refused(method: str) -> None:
     "path", ["/nothing", "/metrics/", "//metrics", "/../etc/passwd", "http://x/metrics", "*", "/%6detrics"]
 )
 async def test_other_paths_are_not_found(path: str) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, path)
 
     assert answer.status == 404
@@ -205,7 +215,7 @@ async def test_other_paths_are_not_found(path: str) -> None:
 
 
 async def test_a_query_is_ignored() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, "/healthz?probe=1")
 
     assert answer.status == 200
@@ -215,14 +225,14 @@ async def test_a_query_is_ignored() -> None:
     "data", [b"nonsense\r\n\r\n", b"\r\n\r\n", b"GET /\r\n\r\n", b"GET / FTP/1\r\n\r\n", b"\xff\r\n\r\n"]
 )
 async def test_what_is_not_http_is_refused(data: bytes) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await send(one, data)
 
     assert answer.status == 400
 
 
 async def test_an_oversize_head_is_refused() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * listener.MAX_HEAD_BYTES * 4)
         try:
@@ -237,7 +247,7 @@ async def test_an_oversize_head_is_refused() -> None:
 
 
 async def test_silent_clients_keep_no_probe_out() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         held = [
             await asyncio.open_connection("127.0.0.1", one.port) for _ in range(listener.MAX_CONNECTIONS * 2)
         ]
@@ -257,7 +267,7 @@ async def test_silent_clients_keep_no_probe_out() -> None:
 
 async def test_a_client_that_never_ends_its_head_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "HEAD_TIMEOUT_S", 0.1)
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(b"GET / HTTP/1.1\r\n")
         try:
@@ -270,7 +280,7 @@ async def test_a_client_that_never_ends_its_head_is_dropped(monkeypatch: pytest.
 
 
 async def test_stopping_does_not_wait_for_open_connections(caplog: pytest.LogCaptureFixture) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         _, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(b"GET / HTTP/1.1\r\n")
         await ask(one, "/healthz")
@@ -281,17 +291,17 @@ async def test_stopping_does_not_wait_for_open_connections(caplog: pytest.LogCap
     took_s = time.monotonic() - begin
     await hang_up(writer)
     assert took_s < 2
-    assert not [thread for thread in threading.enumerate() if thread.name == "sidecar"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "monitoring"]
     assert caplog.text == ""
 
 
 async def test_stopping_gives_the_port_back_and_may_be_repeated() -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         port = one.port
         await one.stop()
         await one.stop()
 
-        again = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+        again = MonitoringServer("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
         await again.start()
         await again.stop()
 
@@ -301,7 +311,7 @@ async def test_stopping_gives_the_port_back_and_may_be_repeated() -> None:
 async def test_a_taken_port_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        one = Sidecar("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
+        one = MonitoringServer("127.0.0.1", port, Metrics(version="1"), {}, FakeStatus())
 
         with pytest.raises(PortTaken) as caught:
             await one.start()
@@ -314,7 +324,7 @@ async def test_a_taken_port_is_said_in_one_line() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_said_in_one_line(host: str) -> None:
-    one = Sidecar(host, 0, Metrics(version="1"), {}, FakeStatus())
+    one = MonitoringServer(host, 0, Metrics(version="1"), {}, FakeStatus())
 
     with pytest.raises(CannotListen, match=f"^CONNECTORS_METRICS_HOST={re.escape(host)}: .*127.0.0.1"):
         await one.start()
@@ -343,7 +353,7 @@ def while_blocked(port: int, until: Callable[[int, bytes], bool], path: str) -> 
 
 async def test_a_blocked_loop_is_unhealthy_and_its_stack_is_logged_once() -> None:
     with logged() as records:
-        async with sidecar(blocked_after_s=0.3) as one:
+        async with monitoring_server(blocked_after_s=0.3) as one:
             before = await ask(one, "/healthz")
 
             status, body = while_blocked(one.port, lambda status, _: status == 503, "/healthz")
@@ -371,7 +381,7 @@ async def test_a_blocked_loop_is_unhealthy_and_its_stack_is_logged_once() -> Non
 
 
 async def test_a_blocked_loop_is_not_ready_and_the_page_still_comes() -> None:
-    async with sidecar({"broker": lambda: None}, blocked_after_s=0.3) as one:
+    async with monitoring_server({"broker": lambda: None}, blocked_after_s=0.3) as one:
         while_blocked(one.port, lambda status, _: status == 503, "/healthz")
         status, body = while_blocked(one.port, lambda status, _: status == 503, "/readyz")
         page_status, page = while_blocked(one.port, lambda status, _: status == 200, "/")
@@ -406,7 +416,7 @@ def let_pass(watchdog: Watchdog, clock: Clock, seconds: float, *, beating: bool)
         clock.now += 0.25
         if beating:
             watchdog.beat()
-        watchdog.look()
+        watchdog.check()
 
 
 def test_a_loop_that_turns_has_no_lag(watchdog: Watchdog, clock: Clock) -> None:
@@ -440,7 +450,7 @@ def test_each_block_is_logged_once(watchdog: Watchdog, clock: Clock) -> None:
 def test_a_process_that_was_stopped_as_a_whole_is_no_block(watchdog: Watchdog, clock: Clock) -> None:
     with logged() as records:
         clock.now += 3600
-        watchdog.look()
+        watchdog.check()
         blocked_s = watchdog.blocked_s()
         watchdog.beat()
 
@@ -466,9 +476,9 @@ FULL = Status(
         ConnectorStatus("dummy", "0.1.0", 5),
         ConnectorStatus("acme", "2.0", 0, fault="cannot import <acme_sdk>"),
     ),
-    lanes=(
-        LaneStatus("connectors.jobs.dummy", 3, 97),
-        LaneStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
+    queues=(
+        QueueStatus("connectors.jobs.dummy", 3, 97),
+        QueueStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
     ),
     name="worker-7",
 )
@@ -567,7 +577,7 @@ def test_the_page_loads_nothing_from_elsewhere(page: Outline) -> None:
 
 
 async def test_the_pages_policy_allows_its_own_style_and_script_alone() -> None:
-    async with sidecar(status=FakeStatus(FULL)) as one:
+    async with monitoring_server(status=FakeStatus(FULL)) as one:
         answer = await ask(one, "/")
 
     policy = answer.headers["Content-Security-Policy"]
@@ -583,7 +593,7 @@ async def test_the_pages_policy_allows_its_own_style_and_script_alone() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/readyz", "/nothing"])
 async def test_every_answer_brings_security_headers(path: str) -> None:
-    async with sidecar() as one:
+    async with monitoring_server() as one:
         answer = await ask(one, path)
 
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -595,7 +605,7 @@ async def test_every_answer_brings_security_headers(path: str) -> None:
 def test_everything_on_the_page_is_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
     status = Status(
-        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (LaneStatus(evil, 1, 1, fault=evil),), evil
+        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (QueueStatus(evil, 1, 1, fault=evil),), evil
     )
     metrics = Metrics(version="1")
     metrics.job_finished(evil, evil, evil, 1)
@@ -627,10 +637,10 @@ def test_a_worker_that_does_nothing_yet_has_a_page() -> None:
 
 async def test_a_bug_in_the_status_is_logged_and_answered() -> None:
     with logged() as records:
-        async with sidecar(status=BrokenStatus()) as one:
+        async with monitoring_server(status=BrokenStatus()) as one:
             answer = await ask(one, "/")
             health = await ask(one, "/healthz")
 
     assert (answer.status, health.status) == (500, 200)
     assert b"a bug" not in answer.body
-    assert ["sidecar could not answer"] == [record["event"] for record in records]
+    assert ["monitoring request failed"] == [record["event"] for record in records]

@@ -27,7 +27,7 @@ from connectors.sdk.errors import (
 )
 from connectors.sdk.http.address import RefusedAddress, read_url
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
-from connectors.sdk.http.request import Outgoing
+from connectors.sdk.http.request import HttpRequest, TimeLimit
 from connectors.sdk.http.resolver import GuardedResolver
 from connectors.sdk.http.tokens import Token, TokenAuth
 from schemas.error import Code
@@ -349,7 +349,7 @@ async def test_waiting_for_a_connection_is_not_sending(pool: HttpPool) -> None:
     async with serve_raw(never) as served:
         small = HttpPool(HttpPolicy(max_connections_per_host=1))
         api = client_of(small).at(served.url)
-        first = asyncio.create_task(api.post("/", json={}))
+        first = asyncio.create_task(client_of(small).at(served.url).post("/", json={}))
         while not served.requests:
             await asyncio.sleep(0.001)
         with pytest.raises(Timeout) as failure:
@@ -380,13 +380,38 @@ async def test_a_dripping_answer_ends_at_the_total_deadline(pool: HttpPool) -> N
 async def test_the_jobs_deadline_cuts_a_call_short(pool: HttpPool) -> None:
     async with serve_raw(never) as served:
         client = client_of(pool, deadline=time.monotonic() + 0.1).at(served.url)
-        with pytest.raises(Timeout) as during:
-            await client.post("/", json={}, timeout_s=60)
+        with pytest.raises(Timeout, match=r"within 0\.") as during:
+            await client.get("/", timeout_s=60)
         with pytest.raises(Timeout, match="no time was left") as after:
             await client_of(pool, deadline=time.monotonic() - 1).at(served.url).post("/", json={})
 
-    assert (Sent.UNCERTAIN, Sent.NO) == (during.value.sent, after.value.sent)
+    assert (Sent.NO, Sent.NO) == (during.value.sent, after.value.sent)
     assert 1 == len(served.requests)
+
+
+async def test_a_deadline_ends_a_write_only_before_it_leaves(pool: HttpPool) -> None:
+    async def slow(_request: web.Request) -> web.StreamResponse:
+        await asyncio.wait_for(deadline_passed.wait(), 5)
+        return web.json_response({})
+
+    deadline_passed = asyncio.Event()
+    async with serve(slow) as served:
+        api = client_of(pool, deadline=time.monotonic() + 0.1).at(served.url)
+        asyncio.get_running_loop().call_later(0.15, deadline_passed.set)
+        first = await api.post("/", json={}, timeout_s=5)
+        second = await api.get("/")
+        third = await api.post("/", json={})
+
+    assert [200, 200, 200] == [each.status_code for each in (first, second, third)]
+
+
+async def test_a_deadline_ends_a_search_by_post(pool: HttpPool) -> None:
+    async with serve_raw(never) as served:
+        api = client_of(pool, deadline=time.monotonic() + 0.1).at(served.url)
+        with pytest.raises(Timeout, match=r"within 0\.") as failure:
+            await api.post("/search", json={}, changes_nothing=True)
+
+    assert Sent.NO is failure.value.sent
 
 
 @pytest.mark.parametrize(
@@ -874,7 +899,7 @@ async def test_a_token_that_does_not_come_left_the_call_unsent(pool: HttpPool) -
     assert [] == served.requests
 
 
-# Budget
+# HostBreaker
 
 
 async def test_a_retry_after_holds_back_the_account_and_no_other(pool: HttpPool) -> None:
@@ -921,8 +946,8 @@ async def test_the_breaker_opens_when_the_host_fails_and_a_probe_closes_it(pool:
         assert 10 == len(served.requests)
 
         status = 200
-        budget = pool.shared.budgets.of(("acme", "http", "default", f"127.0.0.1:{served.port}"))
-        budget._open_until = 0.0
+        breaker = pool.state.breakers.of(("acme", "http", "default", f"127.0.0.1:{served.port}"))
+        breaker._open_until = 0.0
         assert 200 == (await api.get("/")).status_code
         assert 200 == (await api.get("/")).status_code
 
@@ -981,7 +1006,8 @@ async def test_secrets_are_in_no_error_and_no_repr(pool: HttpPool, unused_port: 
         response = await client_of(pool).at(echoing.url, headers=headers).get("/", raise_for_status=False)
 
     assert canary not in repr(response.request.headers)
-    assert canary not in repr(Outgoing("GET", read_url(echoing.url), {"a": canary}, canary.encode(), 1, 1, 1))
+    target, limit = read_url(echoing.url), TimeLimit(1, 1)
+    assert canary not in repr(HttpRequest("GET", target, {"a": canary}, canary.encode(), 1, limit, True))
     for error in errors:
         seen: BaseException | None = error
         while seen is not None:
@@ -995,10 +1021,3 @@ async def test_a_job_s_client_costs_next_to_nothing(pool: HttpPool) -> None:
         client_of(pool)
 
     assert (time.perf_counter() - started) / 1000 < 50e-6
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])

@@ -46,15 +46,26 @@ def test_each_status_has_its_code(status: int, code: Code) -> None:
     ("status", "sent"),
     [
         (400, Sent.ANSWERED),
-        (408, Sent.ANSWERED),
-        (500, Sent.ANSWERED),
+        (408, Sent.UNCERTAIN),
+        (429, Sent.ANSWERED),
+        (500, Sent.UNCERTAIN),
         (502, Sent.UNCERTAIN),
-        (503, Sent.ANSWERED),
+        (503, Sent.UNCERTAIN),
         (504, Sent.UNCERTAIN),
     ],
 )
-def test_a_gateway_that_lost_its_server_leaves_the_outcome_uncertain(status: int, sent: Sent) -> None:
+def test_only_a_4xx_proves_that_a_write_was_not_processed(status: int, sent: Sent) -> None:
     assert sent is status_error(status, host="h", headers={}, now=NOW).sent
+
+
+def test_a_status_that_the_provider_vows_for_proves_it_too() -> None:
+    assert Sent.ANSWERED is status_error(503, host="h", headers={}, unprocessed_statuses={503}).sent
+
+
+def test_a_read_leaves_nothing_open_whatever_its_status() -> None:
+    sent = [status_error(status, host="h", headers={}, method="GET").sent for status in (404, 408, 500)]
+
+    assert [Sent.ANSWERED, Sent.NO, Sent.NO] == sent
 
 
 @pytest.mark.parametrize(

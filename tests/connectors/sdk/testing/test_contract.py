@@ -12,8 +12,7 @@ from pydantic import Field
 from connectors.sdk import Connector, ConnectorError, Context, Effect
 from connectors.sdk.auth import ApiKey
 from connectors.sdk.errors import Code, Sent
-from connectors.sdk.testing import Answer, Asked, ConnectorContract, FakeProvider
-from connectors.sdk.testing.contract import Via
+from connectors.sdk.testing import Answer, Asked, ConnectorContract, FakeProvider, Via
 
 pytestmark = pytest.mark.integration
 

@@ -8,63 +8,63 @@ from typing import Any
 
 from connectors.sdk import Connector, Effect
 
-rogue = Connector("rogue")
+misbehaving = Connector("misbehaving")
 
 _kept: list[Any] = []
 
 
-class Rubbish:
-    """What no encoder knows."""
+class Unencodable:
+    """A value that no encoder knows."""
 
     def __repr__(self) -> str:
         raise ValueError("not even this")
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def leave() -> None:
     """Try to end the worker."""
     sys.exit(7)
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def interrupt() -> None:
     """Try to end the worker as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 def leave_from_thread() -> None:
     """Try to end the worker from a thread."""
     raise SystemExit(7)
 
 
-@rogue.action(effect=Effect.READ)
-async def rubbish() -> Any:
-    """Return what cannot be sent."""
-    return {"rubbish": Rubbish()}
+@misbehaving.action(effect=Effect.READ)
+async def unencodable() -> Any:
+    """Return a value that cannot be encoded."""
+    return {"value": Unencodable()}
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def lie() -> int:
-    """Return what is not declared."""
+    """Return another type than declared."""
     return "no number"  # type: ignore[return-value]
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def flood() -> str:
-    """Return more than a reply holds."""
+    """Return more than fits in a reply."""
     return "x" * (2 * 1024 * 1024)
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def cycle() -> Any:
-    """Return what never ends."""
+    """Return a value that contains itself."""
     endless: dict[str, Any] = {}
     endless["self"] = endless
     return endless
 
 
-@rogue.action(effect=Effect.READ)
+@misbehaving.action(effect=Effect.READ)
 async def leak() -> str:
     """Leave a task, a thread and memory behind."""
 
@@ -78,13 +78,13 @@ async def leak() -> str:
     return "leaked"
 
 
-@rogue.action(effect=Effect.READ, timeout_s=3600)
+@misbehaving.action(effect=Effect.READ, timeout_s=3600)
 def block() -> None:
     """Hold a thread for good."""
     time.sleep(3600)
 
 
-@rogue.action(effect=Effect.READ, timeout_s=0.2)
+@misbehaving.action(effect=Effect.READ, timeout_s=0.2)
 async def ignore_cancellation() -> None:
     """Refuse to be given up."""
     ends_at = time.monotonic() + 5

@@ -1,4 +1,4 @@
-"""A third party's connector harms its own lane alone, whatever it does."""
+"""A third party's connector harms its own queue alone, whatever it does."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import PLUGIN, StartWorker
-from tests.support.rpc import Stranger, job
+from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.integration
 
-ROGUES = PLUGIN.with_name("rogues")
+MISBEHAVING = PLUGIN.with_name("misbehaving")
 #: More than the threads that one connector's synchronous actions have.
 BLOCKED = 40
 
@@ -21,8 +21,8 @@ BLOCKED = 40
 async def worker(broker_url: str, start_worker: StartWorker) -> WorkerProcess:
     return await start_worker(
         broker_url,
-        enabled="dummy,effects,rogue,rogue_raises,rogue_exits",
-        PYTHONPATH=f"{PLUGIN}:{ROGUES}",
+        enabled="dummy,effects,misbehaving,raises_at_import,exits_at_import",
+        PYTHONPATH=f"{PLUGIN}:{MISBEHAVING}",
     )
 
 
@@ -33,17 +33,17 @@ def soon() -> str:
 
 async def test_the_others_are_answered_whatever_it_does(worker: WorkerProcess, broker_url: str) -> None:
     def send_all() -> dict[str, Any]:
-        with Stranger(broker_url) as stranger:
-            replies = {"leave_from_thread": stranger.call(job("rogue", "leave_from_thread"))}
+        with ExternalClient(broker_url) as client:
+            replies = {"leave_from_thread": client.call(job("misbehaving", "leave_from_thread"))}
             for _ in range(BLOCKED):
-                stranger.send(job("rogue", "block"), reply_to="")
-            actions = "leave interrupt rubbish lie flood cycle leak ignore_cancellation"
+                client.send(job("misbehaving", "block"), reply_to="")
+            actions = "leave interrupt unencodable lie flood cycle leak ignore_cancellation"
             sent = {
-                action: stranger.send(job("rogue", action, deadline=soon())) for action in actions.split()
+                action: client.send(job("misbehaving", action, deadline=soon())) for action in actions.split()
             }
-            sent["echo"] = stranger.send(job("dummy", "echo", {"message": "hi"}))
-            sent["sync"] = stranger.send(job("dummy", "block", {"seconds": 0.01}))
-            answers = stranger.wait(list(sent.values()), 40)
+            sent["echo"] = client.send(job("dummy", "echo", {"message": "hi"}))
+            sent["sync"] = client.send(job("dummy", "block", {"seconds": 0.01}))
+            answers = client.wait(list(sent.values()), 40)
             return {**replies, **{action: answers[id_][0] for action, id_ in sent.items()}}
 
     replies = await asyncio.to_thread(send_all)
@@ -53,7 +53,7 @@ async def test_the_others_are_answered_whatever_it_does(worker: WorkerProcess, b
         "leave_from_thread": "CONNECTOR_ERROR",
         "leave": "CONNECTOR_ERROR",
         "interrupt": "CONNECTOR_ERROR",
-        "rubbish": "CONNECTOR_ERROR",
+        "unencodable": "CONNECTOR_ERROR",
         "lie": "CONNECTOR_ERROR",
         "cycle": "CONNECTOR_ERROR",
         "flood": "RESULT_TOO_LARGE",
@@ -70,11 +70,11 @@ async def test_those_that_do_not_load_are_named_and_the_others_run(
 ) -> None:
     faults = " ".join(line["reason"] for line in worker.logged("connector not loaded"))
 
-    assert "rogue_raises" in faults
+    assert "raises_at_import" in faults
     assert "ZeroDivisionError: no luck at import" in faults
-    assert "'rogue_exits' of rogue-connectors 3.2 fails to import: SystemExit" in faults
-    with Stranger(broker_url) as stranger:
-        answer = stranger.call(job("rogue_raises", "anything"))
+    assert "'exits_at_import' of misbehaving-connectors 3.2 fails to import: SystemExit" in faults
+    with ExternalClient(broker_url) as client:
+        answer = client.call(job("raises_at_import", "anything"))
     assert "CONNECTOR_NOT_FOUND" == answer["error"]["code"]
 
 
@@ -82,7 +82,7 @@ async def test_the_metrics_say_which_version_runs(worker: WorkerProcess) -> None
     text = (await worker.get("metrics")).text
 
     assert (
-        'connectors_connector_info{connector="rogue",distribution="rogue-connectors",version="3.2"} 1.0'
+        'connectors_connector_info{connector="misbehaving",distribution="misbehaving-connectors",version="3.2"} 1.0'
         in text
     )
     assert (

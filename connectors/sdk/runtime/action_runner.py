@@ -1,0 +1,371 @@
+"""Running one action: its secret, its context, its time, and what it returned or raised."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from connectors.sdk.context import Context, JobLog
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Timeout
+from connectors.sdk.http.client import HttpPool
+from connectors.sdk.http.job_effects import JobEffects
+from connectors.sdk.runtime.call import Call
+from connectors.sdk.runtime.clock import Clock
+from connectors.sdk.runtime.deadline import deadline_exceeded
+from connectors.sdk.runtime.infrastructure import Infrastructure
+from connectors.sdk.runtime.outcome import Outcome
+from connectors.sdk.runtime.threads import ThreadCall, Threads
+from schemas.error import Code
+from schemas.job import Job
+from schemas.result import MAX_RESULT_BYTES
+
+#: Seconds that a cancelled action gets to clean up.
+CLEAN_UP_S: Final = 2.0
+
+#: Awaited right before a call leaves; raises if it must not.
+BeforeSend = Callable[[], Awaitable[None]]
+#: Returns what excludes other jobs of the tenant and connector under a name.
+LeaseOf = Callable[[Job, str], AbstractAsyncContextManager[None]]
+
+
+class CredentialSource(Protocol):
+    """Where the secrets of tenants come from.
+
+    `fetch` raises `InfrastructureUnavailable` if it cannot say for now.
+    """
+
+    async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, Any]:
+        """Return the fields of one secret."""
+        ...
+
+    async def invalidate(
+        self, tenant: str, connector: str, credential: str, refused: Mapping[str, Any] | None = None
+    ) -> None:
+        """Drop a secret that the provider refused, so that the next fetch reads it anew."""
+        ...
+
+    async def wait_available(self, timeout_s: float) -> bool:
+        """Wait until the source is believed to answer; return whether it is."""
+        ...
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One start of an action's function."""
+
+    call: Call
+    context: Context[Any]
+    effects: JobEffects
+    task: "asyncio.Task[Any] | None" = None
+    thread: ThreadCall | None = None
+
+
+class ActionRunner:
+    """Runs actions, each in a task of its own.
+
+    1. `fetch` gets the secret, and waits while there is none to be had
+    2. `run` starts the function; `before_send` is the last look at the lease
+    3. it is waited for until its time is over, then cancelled, then left alone
+    4. its return value or exception becomes an `Outcome`, which says whether an effect may be there
+    5. a secret that the provider refuses is read anew, once
+
+    Created and closed by the executor.
+
+    Args:
+        action_timeout_s: in place of each action's own; for tests.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialSource,
+        http: HttpPool,
+        infrastructure: Infrastructure,
+        clock: Clock,
+        lease: LeaseOf,
+        *,
+        log: logging.Logger,
+        action_timeout_s: float | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._http = http
+        self._infrastructure = infrastructure
+        self._clock = clock
+        self._lease = lease
+        self._log = log
+        self._action_timeout_s = action_timeout_s
+        self._threads = Threads()
+
+    def close(self) -> None:
+        """Close the thread pools."""
+        self._threads.close()
+
+    def limit_s(self, call: Call) -> float:
+        """Return the seconds until a call is given up."""
+        return call.action.timeout_s if self._action_timeout_s is None else self._action_timeout_s
+
+    async def fetch(self, call: Call) -> Mapping[str, Any]:
+        """Return the secret's fields, waiting while they cannot be had.
+
+        Raises:
+            Snooze: they could not be had for the hold, or the worker stops.
+            ConnectorError: there is no such secret, or the deadline came.
+        """
+        if call.connector.credential is None:
+            return {}
+        job, source = call.job, self._credentials
+        fetch = partial(source.fetch, job.tenant, job.connector, job.credential)
+        return await self._infrastructure.ask(
+            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt
+        )
+
+    async def run(
+        self,
+        call: Call,
+        secret: Mapping[str, Any],
+        *,
+        heeds_deadline: bool,
+        before_send: BeforeSend | None = None,
+    ) -> Outcome:
+        """Run the action; read the secret once more if the provider refuses it.
+
+        Args:
+            heeds_deadline: end the call at the deadline. A write on its way is left to finish.
+        """
+        outcome = await self._run_once(call, secret, heeds_deadline, before_send)
+        if not _is_refused_secret(outcome, call):
+            return outcome
+        job = call.job
+        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
+        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=secret)
+        fresh = await self.fetch(call)
+        if fresh == secret:
+            return outcome  # the same secret would be refused again, and accounts get locked
+        return await self._run_once(call.after(outcome.attempts), fresh, heeds_deadline, before_send)
+
+    async def run_hook(
+        self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
+    ) -> Any:
+        """Run a reconcile or an undo, bounded like an action.
+
+        Raises:
+            ConnectorError: what it raised, or TIMEOUT.
+        """
+        task = asyncio.create_task(self._contain(context, hook))
+        try:
+            await self._clock.wait({task}, self.limit_s(call))
+            if not task.done():
+                await self._cancel(task, call)
+        finally:
+            task.cancel()
+        if not task.done() or task.cancelled():
+            raise Timeout(f"{what} {call.name} took longer than {self.limit_s(call):g} s")
+        return task.result()
+
+    def context(
+        self, call: Call, credential: Any, effects: JobEffects | None = None, *, heeds_deadline: bool = True
+    ) -> Context[Any]:
+        """Create what an action is told and handed."""
+        job, attempt = call.job, call.attempt
+        remaining_s = attempt.deadline.remaining_s() if heeds_deadline else None
+        fields = {
+            "job_id": job.id,
+            "tenant": job.tenant,
+            "connector": job.connector,
+            "action": job.action,
+            "attempt": attempt.attempts + 1,
+        }
+        return Context(
+            job_id=job.id,
+            tenant=job.tenant,
+            connector=job.connector,
+            action=job.action,
+            idempotency_key=job.key,
+            credential=credential,
+            http=self._http.client(
+                tenant=job.tenant,
+                connector=job.connector,
+                credential=job.credential,
+                deadline=None if remaining_s is None else self._clock.monotonic() + remaining_s,
+                effects=effects,
+            ),
+            attempt=attempt.attempts + 1,
+            is_repeat=call.is_repeat,
+            deadline=attempt.deadline.at,
+            locale=job.locale,
+            log=JobLog(self._log, fields, partial(call.action.signature.personal, job.params)),
+            _report=lambda message: attempt.report_progress("note", message),
+            _lease=partial(self._lease, job),
+            _steps=call.steps,
+            _now=self._clock.now,
+        )
+
+    async def _run_once(
+        self, call: Call, secret: Mapping[str, Any], heeds_deadline: bool, before_send: BeforeSend | None
+    ) -> Outcome:
+        assert call.params is not None
+        effects = JobEffects()
+        call.steps.on_recorded = effects.clear
+        context = self.context(call, call.connector.read_credential(secret), effects)
+        call.attempt.deadline.check()
+        if before_send is not None:
+            await before_send()
+        call.attempt.report_progress("started", None)
+        execution = _Execution(call, context, effects)
+        execution.task = asyncio.create_task(self._execute(execution, call.params))
+        try:
+            return await self._outcome_of(execution, heeds_deadline=heeds_deadline)
+        finally:
+            if not execution.task.done():  # the worker abandons the job
+                execution.task.cancel()
+
+    async def _execute(self, execution: _Execution, params: BaseModel) -> Any:
+        """Call the function; whatever it raises stays inside this task."""
+        call = execution.call
+        with as_connector_error(execution.context):
+            if call.action.is_async:
+                value = await call.action.call(params, execution.context)
+            else:
+                thread = execution.thread = self._threads.start(
+                    call.connector.name, call.action.call, params, execution.context
+                )
+                value = await thread.result()
+            data = call.action.dump(value)
+            if (size := len(to_json(data))) > MAX_RESULT_BYTES:
+                raise ConnectorError(
+                    f"the result has {size} bytes; a reply holds {MAX_RESULT_BYTES}",
+                    code=Code.RESULT_TOO_LARGE,
+                    sent=Sent.UNCERTAIN,  # what it did, it did
+                )
+            return data
+
+    async def _outcome_of(self, execution: _Execution, *, heeds_deadline: bool) -> Outcome:
+        """Wait for the function until its time is over, and say what came of it."""
+        call, task = execution.call, execution.task
+        assert task is not None
+        attempts = call.attempt.attempts + 1
+        limit_s, at_deadline = self.limit_s(call), False
+        remaining_s = call.attempt.deadline.remaining_s()
+        if heeds_deadline and remaining_s is not None and remaining_s < limit_s:
+            limit_s, at_deadline = remaining_s, True
+        await self._clock.wait({task}, limit_s)
+        if not task.done():
+            await self._cancel(task, call)
+            if not task.done() or task.cancelled():
+                return self._given_up(execution, attempts, at_deadline=at_deadline)
+        if task.cancelled():
+            bug = ConnectorError(f"{call.name} cancelled itself", sent=Sent.UNCERTAIN)
+            return Outcome(error=bug, attempts=attempts, is_uncertain=True)
+        error = task.exception()
+        if error is None:
+            return Outcome(data=task.result(), attempts=attempts)
+        assert isinstance(error, ConnectorError)
+        uncertain = error.sent is Sent.UNCERTAIN or execution.effects.may_have_effect
+        return Outcome(error=error, attempts=attempts, is_uncertain=uncertain)
+
+    def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
+        """Say what became of a call whose time was over."""
+        call, task, thread = execution.call, execution.task, execution.thread
+        error: ConnectorError
+        if at_deadline:
+            error = deadline_exceeded(
+                f"the deadline {call.attempt.deadline} came while the action ran", outcome="unknown"
+            )
+        else:
+            error = Timeout(f"{call.name} did not end in {self.limit_s(call):g} s")
+        still_running: asyncio.Task[Any] | None
+        if thread is None:
+            still_running = None if task is None or task.done() else task
+            return Outcome(error=error, attempts=attempts, is_uncertain=True, still_running=still_running)
+        ended = thread.give_up()
+        still_running = None if ended is None else asyncio.create_task(self._finish(execution, ended))
+        if thread.never_started:
+            error = Timeout(f"no thread was free for {call.name} in {self.limit_s(call):g} s", sent=Sent.NO)
+        return Outcome(
+            error=error,
+            attempts=attempts,
+            is_uncertain=not thread.never_started,
+            still_running=still_running,
+        )
+
+    async def _finish(self, execution: _Execution, ended: "asyncio.Future[Any]") -> Any:
+        """Return the result of a thread whose time was over before it ended."""
+        with as_connector_error(execution.context):
+            return execution.call.action.dump(await asyncio.shield(ended))
+
+    async def _cancel(self, task: "asyncio.Task[Any]", call: Call) -> None:
+        """Cancel what took too long, and wait a moment for its cleaning up."""
+        task.cancel()
+        await self._clock.wait({task}, CLEAN_UP_S)
+        if not task.done():
+            JobLog(self._log, {"job_id": call.job.id}).warning(
+                "action ignores its cancellation", connector=call.job.connector, action=call.job.action
+            )
+            task.add_done_callback(_retrieve_exception)
+
+    async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
+        """Give up asking at the deadline.
+
+        Raises:
+            ConnectorError: DEADLINE_EXCEEDED.
+        """
+        task = asyncio.ensure_future(asking)
+        try:
+            await self._clock.wait({task}, call.attempt.deadline.remaining_s())
+            if not task.done():
+                call.attempt.deadline.check()
+            return await task
+        finally:
+            task.cancel()
+
+    async def _contain(self, context: Context[Any], hook: Coroutine[Any, Any, Any]) -> Any:
+        with as_connector_error(context):
+            return await hook
+
+
+class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
+    """Turn any exception of a connector into a ConnectorError: it ends its own job, not the worker."""
+
+    def __init__(self, context: Context[Any]) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: Any, bug: BaseException | None, trace: Any) -> None:
+        """Let our own errors pass, and replace the rest."""
+        if bug is None or isinstance(bug, ConnectorError | asyncio.CancelledError):
+            return
+        context = self._context
+        context.log.error(
+            "connector raised",
+            error=type(bug).__name__,
+            # Frames only: the text of a third party's error may hold a secret or the body.
+            frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)],
+        )
+        raise ConnectorError(
+            f"{context.connector}.{context.action} raised {type(bug).__name__}; "
+            f"the worker's log has the traceback under the job {context.job_id}",
+            sent=Sent.UNCERTAIN,  # whether anything was sent cannot be known
+        ) from None
+
+
+def _is_refused_secret(outcome: Outcome, call: Call) -> bool:
+    """Whether the provider refused the secret before anything happened."""
+    return (
+        isinstance(outcome.error, CredentialInvalid)
+        and not outcome.is_uncertain
+        and call.connector.credential is not None
+    )
+
+
+def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
+    """Look at the error of a task that is not awaited any more: asyncio reports unseen ones."""
+    if not task.cancelled():
+        task.exception()

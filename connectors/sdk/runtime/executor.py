@@ -1,0 +1,169 @@
+"""A job in, an outcome out. No AMQP, no SQL and no vault here: those come as protocols."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from connectors.registry import Registry
+from connectors.sdk.connector import Action, Connector
+from connectors.sdk.context import Context
+from connectors.sdk.effects import Effect
+from connectors.sdk.errors import ConnectorError
+from connectors.sdk.http.client import HttpPool
+from connectors.sdk.runtime.action_runner import ActionRunner, CredentialSource
+from connectors.sdk.runtime.call import Call
+from connectors.sdk.runtime.claims import ClaimKeeper
+from connectors.sdk.runtime.clock import Clock, SystemClock
+from connectors.sdk.runtime.idempotency import IdempotentRunner
+from connectors.sdk.runtime.infrastructure import HoldPolicy, Infrastructure
+from connectors.sdk.runtime.lease import LeasePolicy
+from connectors.sdk.runtime.ledger import Ledger
+from connectors.sdk.runtime.name_lease import NameLeases
+from connectors.sdk.runtime.outcome import Attempt, Outcome
+from connectors.sdk.runtime.reconcile import Reconciler
+from connectors.sdk.runtime.undo import UndoRunner
+from schemas.error import Code
+from schemas.job import Job
+
+#: Connectors log through the standard library; the worker's log takes that in.
+CONNECTOR_LOG: Final = logging.getLogger("connectors")
+
+
+class Executor:
+    """Runs jobs: finds the action, checks the job, and has it run.
+
+    1. the registry knows the connector and the action
+    2. the publisher may act for the tenant; the parameters fit
+    3. what reads is run at once; what writes goes through the ledger, which may know the answer
+    4. the deadline has not come; the vault gives the secret, and while it cannot, the job waits
+    5. the action runs in a task of its own, with its timeout
+    6. its return value or exception becomes an `Outcome`
+
+    Created and closed by the service, or by the test kit.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        credentials: CredentialSource,
+        http: HttpPool,
+        ledger: Ledger,
+        *,
+        publishers: Mapping[str, tuple[str, ...]] | None = None,
+        clock: Clock | None = None,
+        lease_policy: LeasePolicy | None = None,
+        hold_policy: HoldPolicy | None = None,
+        action_timeout_s: float | None = None,
+        log: logging.Logger = CONNECTOR_LOG,
+    ) -> None:
+        self._registry = registry
+        self._connectors = registry.connectors
+        self._publishers = publishers
+        self._clock = clock = clock or SystemClock()
+        policy = lease_policy or LeasePolicy()
+        self._infrastructure = Infrastructure(hold_policy or HoldPolicy(), clock)
+        leases = NameLeases(ledger, policy, clock)
+        self._runner = ActionRunner(
+            credentials,
+            http,
+            self._infrastructure,
+            clock,
+            leases.hold,
+            log=log,
+            action_timeout_s=action_timeout_s,
+        )
+        keeper = ClaimKeeper(ledger, self._infrastructure, policy, clock)
+        reconciler = Reconciler(self._runner, clock)
+        self._idempotent = IdempotentRunner(ledger, keeper, self._runner, reconciler, clock)
+        self._undo = UndoRunner(ledger, keeper, self._runner, reconciler, clock)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker drains."""
+        return self._infrastructure.is_stopping
+
+    def stop_waiting(self) -> None:
+        """Send jobs that wait for infrastructure back to their queue: the worker is stopping."""
+        self._infrastructure.stop()
+
+    async def close(self) -> None:
+        """Cut short what still runs, and close what the actions hold."""
+        await self._idempotent.close()
+        await self._undo.close()
+        self._runner.close()
+
+    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
+        """Run one attempt of a job.
+
+        Raises:
+            Snooze: infrastructure is unavailable, or another worker is at it; no attempt is used up.
+        """
+        try:
+            call = self._check(job, attempt)
+            if job.mode == "undo":
+                return await self._undo.undo(call)
+            if job.mode == "validate":
+                return await self._validate(call)
+            if call.action.effect_of(call.params, None) is not Effect.READ:
+                return await self._idempotent.run(call)
+            attempt.deadline.check()
+            secret = await self._runner.fetch(call)
+            return await self._runner.run(call, secret, heeds_deadline=True)
+        except ConnectorError as error:
+            return Outcome(error=error, attempts=attempt.attempts)
+
+    def context(self, job: Job, attempt: Attempt, credential: Any) -> Context[Any]:
+        """Create the context of a run, to call a function of a connector by hand."""
+        connector, action = self._find(job)
+        return self._runner.context(Call(connector, action, None, job, attempt), credential)
+
+    async def _validate(self, call: Call) -> Outcome:
+        """Make every check up to the call, and no call."""
+        call.attempt.deadline.check()
+        call.connector.read_credential(await self._runner.fetch(call))
+        return Outcome(data={"valid": True}, attempts=call.attempt.attempts)
+
+    def _check(self, job: Job, attempt: Attempt) -> Call:
+        """Return the call that a job asks for.
+
+        Raises:
+            ConnectorError: there is no such action, the publisher may not, or the params do not fit.
+        """
+        connector, action = self._find(job)
+        self._check_tenant(job, attempt.publisher)
+        return Call(connector, action, _read_params(action, job), job, attempt)
+
+    def _find(self, job: Job) -> tuple[Connector[Any], Action[..., Any]]:
+        connector = self._connectors.get(job.connector)
+        if connector is None:
+            fault = self._registry.broken.get(job.connector)
+            raise ConnectorError(
+                fault or f"no worker runs a connector {job.connector!r}", code=Code.CONNECTOR_NOT_FOUND
+            )
+        action = connector.actions.get(job.action)
+        if action is None:
+            known = ", ".join(connector.actions)
+            raise ConnectorError(
+                f"connector {job.connector!r} has no action {job.action!r}; it has {known}",
+                code=Code.ACTION_NOT_FOUND,
+            )
+        if job.mode == "undo" and not action.can_undo:
+            raise ConnectorError(f"{job.connector}.{job.action} declares no undo", code=Code.ACTION_NOT_FOUND)
+        return connector, action
+
+    def _check_tenant(self, job: Job, publisher: str | None) -> None:
+        if self._publishers is None:
+            return
+        tenants = self._publishers.get(publisher or "", ())
+        if job.tenant not in tenants and "*" not in tenants:
+            who = f"the broker user {publisher!r}" if publisher else "a publisher without user_id"
+            raise ConnectorError(
+                f"{who} may not act for the tenant {job.tenant!r}", code=Code.TENANT_FORBIDDEN
+            )
+
+
+def _read_params(action: Action[..., Any], job: Job) -> BaseModel | None:
+    """Return the checked parameters; an undo may come without."""
+    return None if job.mode == "undo" and not job.params else action.signature.read(job.params)

@@ -1,0 +1,329 @@
+"""One effect per key: claim it, execute it, record how it ended."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from connectors.sdk.effects import Effect
+from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Sent, Timeout
+from connectors.sdk.runtime.action_runner import ActionRunner
+from connectors.sdk.runtime.answers import late, outcome_of, outcome_past_deadline
+from connectors.sdk.runtime.call import Call
+from connectors.sdk.runtime.claims import ClaimKeeper
+from connectors.sdk.runtime.clock import Clock
+from connectors.sdk.runtime.lease import HeldClaim
+from connectors.sdk.runtime.ledger import (
+    Absent,
+    Claimed,
+    Identity,
+    Ledger,
+    LedgerUnavailable,
+    Mismatch,
+    fingerprint_of,
+)
+from connectors.sdk.runtime.outcome import Outcome, Snooze
+from connectors.sdk.runtime.reconcile import Reconciler
+from schemas.error import Code
+
+#: Codes by which a provider has answered for the key itself, so that an earlier attempt is settled, too. A refused
+#: credential, a missing permission or a limit says nothing of what happened before.
+DEFINITE: Final = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.REJECTED})
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """What this process does about a key; copies of its job join it."""
+
+    fingerprint: str
+    task: "asyncio.Task[Outcome]" = field(init=False)
+    #: What is answered while `task` goes on: its call cannot be stopped.
+    given_up: "asyncio.Future[Outcome]" = field(init=False)
+    #: None until the ledger gave it.
+    claim: HeldClaim | None = None
+    #: Its caller was told that nothing was sent, so that nothing may be.
+    is_closed: bool = False
+
+
+class IdempotentRunner:
+    """Runs a job that writes so that its effect happens once, however often the job comes.
+
+    1. a copy of a job that runs here joins it
+    2. the ledger gives the claim, or knows the answer
+    3. what a dead worker left is looked up before anything is repeated: KEYED runs again with the same key, WRITE is
+       reconciled or marked unknown
+    4. the lease is checked, the call leaves, the lease is renewed while it runs
+    5. the result is stored; a worker that lost its lease meanwhile writes nothing
+
+    The effect runs in a task of its own: a deadline ends the waiting for it, never the write.
+    """
+
+    def __init__(
+        self, ledger: Ledger, keeper: ClaimKeeper, runner: ActionRunner, reconciler: Reconciler, clock: Clock
+    ) -> None:
+        self._ledger = ledger
+        self._keeper = keeper
+        self._runner = runner
+        self._reconciler = reconciler
+        self._clock = clock
+        self._running: dict[Identity, _Running] = {}
+
+    async def run(self, call: Call) -> Outcome:
+        """Execute the job's effect, or return what is known of it.
+
+        Raises:
+            Snooze: another worker is at it, or the ledger is unavailable.
+        """
+        identity = identity_of(call)
+        fingerprint = fingerprint_of(call.job.params, call.job.credential)
+        while True:
+            running = self._running.get(identity)
+            is_copy = running is not None
+            if running is None:
+                running = self._start(call, identity, fingerprint)
+            elif running.fingerprint != fingerprint:
+                return outcome_of(Mismatch(), call)
+            remaining_s = call.attempt.deadline.remaining_s()
+            # A job that comes too late only asks the ledger, and that answer is worth its moment.
+            limit_s = None if remaining_s == 0 and not is_copy else remaining_s
+            await self._clock.wait({running.task, running.given_up}, limit_s)
+            if running.task.done():
+                outcome = running.task.result()
+            elif running.given_up.done():
+                outcome = running.given_up.result()
+            else:
+                outcome = left_running(call, running.claim, running.task)
+                running.is_closed = running.is_closed or not outcome.is_uncertain
+                return outcome
+            if not is_copy:
+                return outcome
+            if outcome.error is None:
+                return replace(outcome, replayed=True, ack_after=None)
+            if outcome.error.code is not Code.DEADLINE_EXCEEDED:
+                return replace(outcome, ack_after=None)
+            # The other copy's deadline came; ours may not have.
+
+    async def close(self) -> None:
+        """Cut short what still runs, and give its claims back: the worker ends."""
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, call: Call, identity: Identity, fingerprint: str) -> _Running:
+        running = self._running[identity] = _Running(fingerprint)
+        running.given_up = asyncio.get_running_loop().create_future()
+        running.task = asyncio.create_task(self._claim_and_execute(call, identity, running))
+        running.task.add_done_callback(lambda _: self._running.pop(identity, None))
+        return running
+
+    async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
+        """Claim the key and execute its effect, or return what the ledger knows."""
+        fingerprint = running.fingerprint
+        # The ledger is asked before the deadline: a job that comes late is told what has happened.
+        if call.attempt.deadline.has_passed:
+            known = await self._keeper.ask(lambda: self._ledger.look_up(identity, fingerprint), call)
+            if isinstance(known, Absent):
+                raise late(call, is_uncertain=call.attempt.is_uncertain)
+            return outcome_past_deadline(known, call)
+        claimed = await self._keeper.ask(lambda: self._ledger.claim(identity, fingerprint), call)
+        if not isinstance(claimed, Claimed):
+            return outcome_of(claimed, call)
+        claim = running.claim = HeldClaim(identity, claimed, claimed.attempts)
+        async with self._keeper.hold(claim):
+            try:
+                return await self._execute(self._prepared(call, claim), claim, running)
+            except ConnectorError as error:  # nothing left in this attempt
+                return await self._end_unsent(call, claim, error)
+
+    def _prepared(self, call: Call, claim: HeldClaim) -> Call:
+        """Return the call with what the ledger knows of its key."""
+        call.steps.results = dict(claim.claimed.steps)
+        call.steps.record = partial(self._keeper.record_steps, claim)
+        return replace(call.after(claim.attempts), is_repeat=claim.is_repeat)
+
+    async def _execute(self, call: Call, claim: HeldClaim, running: _Running) -> Outcome:
+        secret = await self._runner.fetch(call)
+        effect = call.effect(call.connector.read_credential(secret))
+        if claim.in_flight and effect is Effect.WRITE:
+            known = await self._reconcile_before(call, claim, secret)
+            if known is not None:
+                return known
+            call = replace(call, is_repeat=False)
+        outcome = await self._runner.run(
+            call, secret, heeds_deadline=False, before_send=partial(self._begin, call, claim, effect, running)
+        )
+        if outcome.still_running is not None and effect is Effect.WRITE:
+            outcome = await self._wait_for_hung(call, outcome, outcome.still_running, running)
+        return await self._record(call, claim, effect, secret, outcome)
+
+    async def _reconcile_before(
+        self, call: Call, claim: HeldClaim, secret: Mapping[str, Any]
+    ) -> Outcome | None:
+        """Look up what an earlier attempt did; None if it certainly did nothing."""
+        try:
+            found = await self._reconciler.find(call, claim, secret)
+        except OutcomeUnknown as unclear:
+            return await self._mark_unknown(call, claim, unclear.message)
+        if found is not None:
+            return await self._complete(call, claim, Outcome(data=found.result, attempts=claim.attempts))
+        claim.in_flight = claim.is_repeat = False
+        return None
+
+    async def _begin(self, call: Call, claim: HeldClaim, effect: Effect, running: _Running) -> None:
+        """Look at the lease for the last time, and record that the call leaves now.
+
+        Raises:
+            Snooze: another worker has taken over, or this process stood still.
+            ConnectorError: the caller was told at the deadline that nothing was sent.
+        """
+        if running.is_closed:
+            raise late(call, is_uncertain=claim.in_flight)
+        stall_s = self._keeper.policy.stall_s
+        lands_within_s = call.action.lands_within_s(effect)
+        before, claim.in_flight = claim.in_flight, True  # a deadline that comes meanwhile finds it in flight
+        try:
+            held = await self._keeper.ask(partial(self._begin_in_time, claim, lands_within_s + stall_s), call)
+            if not held:
+                raise Snooze("another worker has taken the job over")
+        except BaseException:
+            claim.in_flight = before
+            raise
+        claim.attempts += 1
+
+    async def _begin_in_time(self, claim: HeldClaim, lands_within_s: float) -> bool:
+        asked_at = self._clock.monotonic()
+        held = await self._ledger.begin(claim.identity, claim.fence, lands_within_s=lands_within_s)
+        if (stalled_s := self._clock.monotonic() - asked_at) > self._keeper.policy.stall_s:
+            raise Snooze(f"the worker stood still for {stalled_s:.0f} s right before the call")
+        return held
+
+    async def _wait_for_hung(
+        self, call: Call, outcome: Outcome, hung: "asyncio.Future[Any]", running: _Running
+    ) -> Outcome:
+        """Answer now, and keep the claim until a call that cannot be stopped has ended: until then it may land."""
+        given_up = replace(outcome, still_running=None)
+        if not call.action.can_reconcile:
+            assert outcome.error is not None
+            given_up = replace(given_up, error=unknown_error(outcome.error.message))
+        running.given_up.set_result(given_up)
+        await self._clock.wait({hung}, self._keeper.policy.hung_s)
+        if hung.done() and not hung.cancelled() and hung.exception() is None:
+            return Outcome(data=hung.result(), attempts=outcome.attempts)
+        return outcome
+
+    async def _record(
+        self, call: Call, claim: HeldClaim, effect: Effect, secret: Mapping[str, Any], outcome: Outcome
+    ) -> Outcome:
+        """Record how the call ended; find out if it did not say."""
+        error = outcome.error
+        call = call.after(outcome.attempts)
+        if error is None:
+            return await self._complete(call, claim, outcome)
+        if outcome.is_uncertain and effect is Effect.WRITE:
+            return await self._settle_write(call, claim, secret, outcome, error)
+        if not outcome.is_uncertain:
+            claim.in_flight = claim.is_repeat and not _is_definite(error)
+        await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
+        return replace(outcome, is_uncertain=claim.in_flight)
+
+    async def _settle_write(
+        self,
+        call: Call,
+        claim: HeldClaim,
+        secret: Mapping[str, Any],
+        outcome: Outcome,
+        error: ConnectorError,
+    ) -> Outcome:
+        """Find out what became of a WRITE whose outcome is uncertain: it is never called again blindly."""
+        try:
+            found = await self._reconciler.find_now(call, claim, secret, still_running=outcome.still_running)
+        except OutcomeUnknown as unclear:
+            unknown = await self._mark_unknown(call, claim, f"{error.message}; {unclear.message}")
+            return replace(outcome, is_uncertain=True) if _is_bug(error) else unknown
+        if found is not None:
+            return await self._complete(call, claim, Outcome(data=found.result, attempts=outcome.attempts))
+        # It may land yet; the next attempt looks again before it calls.
+        await self._keeper.release(claim)
+        if _is_bug(error):
+            return outcome
+        later = Timeout(f"{error.message}; whether it happened is looked up before the next attempt")
+        return replace(outcome, error=later)
+
+    async def _complete(self, call: Call, claim: HeldClaim, outcome: Outcome) -> Outcome:
+        """Store the result; if the ledger is unavailable, go on trying after the answer.
+
+        The claim stays in flight until the commit has returned: only a stored result is a proof.
+        """
+        complete = partial(self._ledger.complete, claim.identity, claim.fence, outcome.data)
+        try:
+            is_ours = await complete()
+        except LedgerUnavailable:
+            storing = asyncio.create_task(self._keeper.store_later(complete))
+            return replace(outcome, ack_after=storing)
+        claim.in_flight = False
+        if is_ours:
+            return outcome
+        # We were late: another worker took over, and its answer counts.
+        fingerprint = fingerprint_of(call.job.params, call.job.credential)
+        known = await self._keeper.ask(lambda: self._ledger.look_up(claim.identity, fingerprint), call)
+        return outcome if isinstance(known, Absent) else outcome_of(known, call)
+
+    async def _mark_unknown(self, call: Call, claim: HeldClaim, reason: str) -> Outcome:
+        with suppress(LedgerUnavailable):  # then the lease runs out, and the next attempt says the same
+            await self._ledger.mark_unknown(claim.identity, claim.fence)
+        return Outcome(error=unknown_error(reason), attempts=claim.attempts, is_uncertain=True)
+
+    async def _end_unsent(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
+        """End an attempt in which nothing left."""
+        await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
+        if claim.in_flight and error.code is Code.DEADLINE_EXCEEDED:
+            error = late(call, is_uncertain=True)  # an earlier call may have happened
+        return Outcome(error=error, attempts=claim.attempts, is_uncertain=claim.in_flight)
+
+
+def identity_of(call: Call) -> Identity:
+    """Return the key under which a call has its effect once."""
+    return Identity(call.job.tenant, call.job.connector, call.job.action, call.job.key)
+
+
+def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcome]") -> Outcome:
+    """Answer at the deadline; a write on its way is left to finish, and its end is recorded."""
+    attempts = call.attempt.attempts if claim is None else claim.attempts
+    if claim is None:
+        uncertain = call.attempt.is_uncertain or attempts > 0
+    else:
+        uncertain = claim.in_flight or claim.is_undoing or claim.has_steps
+    return Outcome(
+        error=late(call, is_uncertain=uncertain),
+        attempts=attempts,
+        is_uncertain=uncertain,
+        ack_after=asyncio.create_task(_end_of(task)),
+    )
+
+
+async def _end_of(task: "asyncio.Task[Outcome]") -> None:
+    """Wait for the end of an effect whose caller was answered already, however it ends."""
+    await asyncio.wait({task})
+    with suppress(Snooze, ConnectorError, asyncio.CancelledError):
+        ack_after = task.result().ack_after
+        if ack_after is not None:
+            await ack_after
+
+
+def unknown_error(reason: str) -> OutcomeUnknown:
+    """Create the error of a write that may or may not have happened."""
+    return OutcomeUnknown(f"{reason}; the write may or may not have happened")
+
+
+def _is_definite(error: ConnectorError) -> bool:
+    return error.sent is Sent.ANSWERED and error.code in DEFINITE
+
+
+def _is_bug(error: ConnectorError) -> bool:
+    """Whether the error tells of a fault that must not be hidden behind OUTCOME_UNKNOWN."""
+    return error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

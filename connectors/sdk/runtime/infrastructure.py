@@ -1,0 +1,86 @@
+"""Waiting for vault and ledger: a job that needs them waits, and no attempt is used up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from connectors.sdk.runtime.clock import Clock
+from connectors.sdk.runtime.outcome import Attempt, Snooze
+
+T = TypeVar("T")
+
+
+class InfrastructureUnavailable(Exception):
+    """A part of the service cannot be asked for now; no fault of the job's.
+
+    Args:
+        reason: in our own words; safe in logs, on `/readyz` and on the wire.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class HoldPolicy:
+    """How long a job waits in memory before it goes back through a retry queue."""
+
+    #: Seconds. Far below the broker's consumer_timeout of 30 minutes.
+    hold_s: float = 60.0
+
+
+class Infrastructure:
+    """Asks vault and ledger on behalf of jobs. Made by the executor, which stops it."""
+
+    def __init__(self, policy: HoldPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._stopping = asyncio.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker drains."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Let no job wait any longer: the worker is stopping."""
+        self._stopping.set()
+
+    async def ask(
+        self,
+        question: Callable[[], Awaitable[T]],
+        wait_available: Callable[[float], Awaitable[bool]],
+        attempt: Attempt,
+    ) -> T:
+        """Ask until there is an answer, waiting while there is none to be had.
+
+        Raises:
+            Snooze: it stayed unavailable for the hold, or the worker stops.
+            ConnectorError: DEADLINE_EXCEEDED while waiting.
+        """
+        asked_at = self._clock.monotonic()
+        while True:
+            try:
+                return await question()
+            except InfrastructureUnavailable as unavailable:
+                hold_s = self._policy.hold_s - (self._clock.monotonic() - asked_at)
+                if self.is_stopping or hold_s <= 0:
+                    raise Snooze(unavailable.reason) from None
+            attempt.report_progress("waiting", "a part of the service is not available")
+            await self._wait(wait_available, hold_s, attempt)
+
+    async def _wait(
+        self, wait_available: Callable[[float], Awaitable[bool]], hold_s: float, attempt: Attempt
+    ) -> None:
+        remaining_s = attempt.deadline.remaining_s()
+        limit_s = hold_s if remaining_s is None else min(hold_s, remaining_s)
+        back = asyncio.ensure_future(wait_available(limit_s))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await self._clock.wait({back, stopping}, limit_s)
+        finally:
+            back.cancel()
+            stopping.cancel()
+        attempt.deadline.check()
