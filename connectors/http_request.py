@@ -25,16 +25,18 @@ from urllib.parse import quote, unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import from_json
 
-from connectors.sdk.connector import Connector
-from connectors.sdk.context import Context
-from connectors.sdk.effects import Effect
-from connectors.sdk.errors import InvalidParams
-from connectors.sdk.http.address import read_host, read_url
-from connectors.sdk.http.charset import charset_of
-from connectors.sdk.http.request import TRANSPORT_HEADERS, encode_query, header_fault
-from connectors.sdk.http.status import is_error, status_error
-from connectors.sdk.personal import Personal
-from schemas.error import Code
+from connectors.sdk import Connector, Context, Effect, InvalidParams, Personal
+from connectors.sdk.errors import Code
+from connectors.sdk.http import (
+    TRANSPORT_HEADERS,
+    charset_of,
+    encode_query,
+    header_fault,
+    is_error,
+    read_host,
+    read_url,
+    status_error,
+)
 
 if TYPE_CHECKING:
     import httpx

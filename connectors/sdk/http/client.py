@@ -84,7 +84,7 @@ class HttpPool:
     Args:
         on_call: called after each request, for the metrics; must not block.
         on_quota: called with each quota that a provider reports; must not block.
-        on_secret: called with each access token, to be masked.
+        on_secret: called with each access token and rotated refresh token, to be masked.
         keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
         clock: what pauses, breakers, tokens and time limits are measured by, in seconds.
@@ -110,7 +110,7 @@ class HttpPool:
         self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache(clock=clock, on_secret=on_secret)
-        self.rotations = Rotations(keep)
+        self.rotations = Rotations(keep, on_secret=on_secret)
         transport = Transport(
             internal=internal,
             ca_file=policy.ca_file,
