@@ -108,9 +108,13 @@ class Change:
             body |= span.body()
         lines = body.get("recurrence") or list(target.event["recurrence"])
         body["recurrence"] = await rest_of_series(self.api, self.ref.calendar_id, target, lines)
-        private = {**private_of(target.event), **private_of(body)}
-        own = {KEY_PROPERTY: key_mark(self.ctx), HOLD_PROPERTY: "confirmed"}
-        body["extendedProperties"] = {"private": {**private, **own}}
+        private = {
+            **private_of(new_series_body(target.event)),
+            **private_of(body),
+            KEY_PROPERTY: key_mark(self.ctx),
+            HOLD_PROPERTY: "confirmed",
+        }
+        body["extendedProperties"] = {"private": private}
         return {name: value for name, value in body.items() if value is not None}
 
     async def end_series(self, target: Target) -> None:

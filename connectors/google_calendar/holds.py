@@ -132,7 +132,8 @@ class HoldProtocol:
         found = await self.wanted.look(hold)
         rivals = [each for each in found.taken if root_of(each.event) != hold["id"]]
         if any(_is_ahead(rival, hold) for rival in rivals):
-            return await self._give_way(hold, found, rivals)
+            await self._give_way(hold, found, rivals)
+            return None
         old = [each for each in found.given_up if root_of(each.event) != hold["id"]]
         if not await self._remove_all(old, is_needed=False):
             return None
@@ -162,11 +163,12 @@ class HoldProtocol:
 
     async def _remove(self, blocker: Blocker) -> bool:
         """Delete a hold, another's or our own; return False if it is not that hold any more."""
-        event, api = blocker.event, self.wanted.api
-        if "recurringEventId" in event:
+        api = self.wanted.api
+        event: Event | None = blocker.event
+        if "recurringEventId" in blocker.event:
             event = await _read_series(api, blocker)
-            if event is None or not is_hold(event):
-                return True
+        if event is None or not is_hold(event):
+            return event is None
         try:
             await remove_event(api, blocker.calendar_id, event["id"], etag=event.get("etag"))
         except Conflict:

@@ -121,7 +121,7 @@ class _Move:
         def is_itself(other: Mapping[str, Any]) -> bool:
             if target.is_series:
                 return root_of(other) == series
-            return other.get("id") == target.event["id"]
+            return bool(other.get("id") == target.event["id"])
 
         wanted = Wanted(
             self.api,

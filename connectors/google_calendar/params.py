@@ -57,12 +57,12 @@ class _Range(Params):
         return end
 
 
-class _Rules(Params):
+class RuleParams(Params):
     """When a time may be booked, beside being free."""
 
     step_minutes: Minutes | None = Field(
         default=None,
-        description="From one start to the next, counted from the opening; a search's default: the duration.",
+        description="From one start to the next; a search's default: the duration.",
     )
     working_hours: dict[Weekday, Windows] | None = Field(
         default=None,
@@ -93,7 +93,7 @@ class _Rules(Params):
         return closed
 
 
-class FindSlots(_Range, _Rules):
+class FindSlots(_Range, RuleParams):
     """When is there time?"""
 
     calendars: Calendars = ["primary"]
@@ -164,7 +164,7 @@ class _NewEvent(_Times):
     allow_past: bool = ALLOW_PAST
 
 
-class BookAppointment(_NewEvent, _Rules):
+class BookAppointment(_NewEvent, RuleParams):
     """An event without recurrence, and the rules that its time must fit."""
 
     calendars: Calendars | None = Field(
@@ -224,7 +224,7 @@ class ChangeGuests(ChangeRef):
 class Respond(ChangeRef):
     """This account's answer to an invitation."""
 
-    response: Literal["accepted", "declined", "tentative"]
+    response: Literal["accepted", "declined", "tentative"] = Field(examples=["accepted"])
 
 
 class OtherTimes(ChangeRef):

@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from connectors.google_calendar.event_times import Span
-from connectors.google_calendar.fields import Weekday
+from connectors.google_calendar.params import RuleParams
 from connectors.google_calendar.slots import (
     Hours,
     Period,
     Search,
-    Window,
     find_slots,
     meets_any,
     merge_periods,
@@ -27,38 +26,6 @@ MAX_ALTERNATIVE_STEP_S: Final = 1800
 
 _WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTE_S: Final = 60
-
-
-class RuleParams(Protocol):
-    """The parameters that search and booking share."""
-
-    @property
-    def working_hours(self) -> Mapping[Weekday, Sequence[Window]] | None:
-        """By weekday; None: round the clock."""
-
-    @property
-    def overrides(self) -> Mapping[datetime, Sequence[Window]]:
-        """By day."""
-
-    @property
-    def closed_dates(self) -> Sequence[datetime]:
-        """Days without hours."""
-
-    @property
-    def buffer_before_minutes(self) -> int:
-        """Free before."""
-
-    @property
-    def buffer_after_minutes(self) -> int:
-        """Free after."""
-
-    @property
-    def min_notice_minutes(self) -> int:
-        """From now to the start."""
-
-    @property
-    def step_minutes(self) -> int | None:
-        """Of the grid of starts."""
 
 
 @dataclass(frozen=True, slots=True)

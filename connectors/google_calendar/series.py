@@ -7,7 +7,7 @@ following   the series ends before the named occurrence, and a new one goes on f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from connectors.google_calendar.client import CalendarApi, events
@@ -115,7 +115,7 @@ def shifted(target: Target, span: Span) -> tuple[Span, list[str]]:
     start = _moved(series, series.start, shift)
     if target.is_split:
         start = span.start
-    return Span(start, start + (span.end - span.start), zone, span.end_zone), shift_lines(lines, shift, zone)
+    return Span(start, start + _length(span), zone, span.end_zone), shift_lines(lines, shift, zone)
 
 
 async def rest_of_series(api: CalendarApi, calendar_id: str, target: Target, lines: list[str]) -> list[str]:
@@ -137,7 +137,7 @@ async def rest_of_series(api: CalendarApi, calendar_id: str, target: Target, lin
                 **more,
             )
         )
-        past += sum(original_start(each) < start for each in page.get("items") or ())  # type: ignore[operator]
+        past += sum(_is_before(each, start) for each in page.get("items") or ())
         token = page.get("nextPageToken")
         if not token:
             return [with_count(line, count - past) for line in lines]
@@ -161,7 +161,7 @@ def ending_before(target: Target) -> list[str]:
 
 def new_series_body(series: Event) -> dict[str, Any]:
     """Return what the series that goes on takes over, less its times."""
-    body = {name: series[name] for name in _KEPT if name in series}
+    body: dict[str, Any] = {name: series[name] for name in _KEPT if name in series}
     private = {name: value for name, value in private_of(series).items() if not name.startswith(OWN_PREFIX)}
     if private:
         body["extendedProperties"] = {"private": private}
@@ -173,6 +173,20 @@ def new_series_body(series: Event) -> dict[str, Any]:
 def _invited(guest: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("email", "displayName", "optional", "resource", "comment", "additionalGuests")
     return {name: guest[name] for name in kept if name in guest}
+
+
+def _length(span: Span) -> timedelta:
+    if isinstance(span.start, datetime) and isinstance(span.end, datetime):
+        return span.end - span.start
+    return _wall(span, span.end) - _wall(span, span.start)
+
+
+def _is_before(occurrence: Event, start: date | datetime) -> bool:
+    return _as_text(original_start(occurrence)) < _as_text(start)
+
+
+def _as_text(time: date | datetime) -> str:
+    return time.astimezone(UTC).isoformat() if isinstance(time, datetime) else time.isoformat()
 
 
 def _wall(span: Span, time: date | datetime) -> datetime:

@@ -17,6 +17,8 @@ from connectors.sandbox.google.store import (
     Event,
     Store,
     busy_periods,
+    drop_exceptions,
+    exceptions_of,
     find_event,
     instance,
     moment,
@@ -90,6 +92,8 @@ def _change(
     ask_for_conference(store, calendar, changed, request.body, version)
     store.stamp(changed)
     calendar.events[changed["id"]] = changed
+    if changed.get("recurrence") != event.get("recurrence"):
+        drop_exceptions(store, calendar, changed)
     store.journal.write(
         store.now(),
         "changed",
@@ -112,6 +116,8 @@ def delete_event(store: Store, actor: Actor, request: Request, headers: Mapping[
     event["status"] = "cancelled"
     store.stamp(event)
     calendar.events[event["id"]] = event
+    if event.get("recurrence"):
+        drop_exceptions(store, calendar, event)
     store.journal.write(store.now(), "cancelled", calendar.id, event["id"])
     _notify(store, calendar, event, request, "cancelled")
     return None
@@ -156,6 +162,27 @@ def list_events(store: Store, actor: Actor, request: Request, _headers: Mapping[
         ],
     }
     return answer | ({"nextPageToken": token} if token else {"nextSyncToken": "sandbox"})
+
+
+def list_instances(store: Store, actor: Actor, request: Request, _headers: Mapping[str, str]) -> Answer:
+    """events.instances: the occurrences of one series, those that were changed among them."""
+    query = request.query
+    calendar = store.calendar(request.path["calendarId"], actor, "reader")
+    series = find_event(calendar, request.path["eventId"])
+    found = [instance(calendar, each) for each in occurrences(calendar, series, None, None)]
+    found += [
+        each
+        for each in exceptions_of(calendar, series)
+        if each["status"] != "cancelled" or query.get("showDeleted")
+    ]
+    found.sort(key=lambda event: moment(event["originalStartTime"], calendar.zone))
+    page, token = _page(store, found, query)
+    answer: dict[str, Any] = {
+        "kind": "calendar#events",
+        "timeZone": calendar.time_zone,
+        "items": [store.render(calendar, event) for event in page],
+    }
+    return answer | ({"nextPageToken": token} if token else {})
 
 
 def _fits(event: Event, query: Mapping[str, Any]) -> bool:
@@ -299,6 +326,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "events.update": update_event,
     "events.delete": delete_event,
     "events.list": list_events,
+    "events.instances": list_instances,
     "freebusy.query": query_busy,
     "calendarList.list": list_calendars,
     "calendarList.get": get_calendar_entry,

@@ -15,7 +15,6 @@ from connectors.sandbox.google.store import (
     Calendar,
     Event,
     Store,
-    complete_conference,
     moment,
     write_time,
 )
@@ -166,6 +165,11 @@ def ask_for_conference(
         event.pop("conferenceData", None)
         event.pop("hangoutLink", None)
         return
+    if "entryPoints" in asked and "createRequest" not in asked:
+        # The conference of another event: it may be shared.
+        event["conferenceData"] = deepcopy(asked)
+        event["hangoutLink"] = asked["entryPoints"][0].get("uri")
+        return
     request = asked.get("createRequest")
     known = event.get("conferenceData", {}).get("createRequest", {}).get("requestId")
     if request is None or request.get("requestId") == known:
@@ -176,4 +180,4 @@ def ask_for_conference(
     if store.meet_pending_reads:
         calendar.pending[event["id"]] = store.meet_pending_reads
     else:
-        complete_conference(event)
+        store.finish_conference(event)

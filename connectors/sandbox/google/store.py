@@ -71,6 +71,8 @@ class Store:
         self.accounts: set[str] = set()
         #: How often a new conference is shown as pending before it is there.
         self.meet_pending_reads = 0
+        #: Whether Google cannot make conferences.
+        self.meet_fails = False
         #: Events a page at most, whatever is asked for: pages may be short.
         self.page_limit = 2500
         #: Whether each listing begins with an empty page, as Google's may.
@@ -123,12 +125,23 @@ class Store:
             if "dateTime" in shown.get(name, {}):
                 instant = datetime.fromisoformat(shown[name]["dateTime"])
                 shown[name]["dateTime"] = write_time(instant, zone or calendar.zone)
+        for guest in shown.get("attendees", ()):
+            guest.pop("self", None)
+            if guest["email"] == calendar.owner:
+                guest["self"] = True
         if "conferenceData" in event and event["id"] in calendar.pending:
             calendar.pending[event["id"]] -= 1
             if calendar.pending[event["id"]] < 0:
                 del calendar.pending[event["id"]]
-                complete_conference(event)
+                self.finish_conference(event)
         return shown
+
+    def finish_conference(self, event: Event) -> None:
+        """Complete the conference that was requested, or fail it if that was asked for."""
+        if self.meet_fails:
+            event["conferenceData"]["createRequest"]["status"] = {"statusCode": "failure"}
+        else:
+            complete_conference(event)
 
 
 def complete_conference(event: Event) -> None:
@@ -217,6 +230,21 @@ def find_event(calendar: Calendar, event_id: str) -> Event:
     raise Refusal(404, "notFound", "Not Found")
 
 
+def exceptions_of(calendar: Calendar, series: Event) -> list[Event]:
+    """Return the occurrences of a series that were changed or cancelled one by one."""
+    return [event for event in calendar.events.values() if event.get("recurringEventId") == series["id"]]
+
+
+def drop_exceptions(store: Store, calendar: Calendar, series: Event) -> None:
+    """Cancel the changed occurrences that a series has no longer."""
+    bare = Calendar(calendar.id, calendar.summary, calendar.time_zone, calendar.owner)
+    ids = {each.instance_id for each in occurrences(bare, series, None, None)}
+    for event in exceptions_of(calendar, series):
+        if event["id"] not in ids or series["status"] == "cancelled":
+            event["status"] = "cancelled"
+            store.stamp(event)
+
+
 def is_busy(calendar: Calendar, event: Event) -> bool:
     """Return whether an event takes up its calendar's owner."""
     declined = any(
@@ -226,7 +254,7 @@ def is_busy(calendar: Calendar, event: Event) -> bool:
     return (
         event["status"] != "cancelled"
         and event.get("transparency") != "transparent"
-        and event.get("eventType") != "workingLocation"
+        and event.get("eventType") not in {"workingLocation", "birthday"}
         and not declined
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connectors.google_calendar import booking
+from connectors.google_calendar import holds
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
@@ -353,7 +353,7 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
 
 
 async def test_more_holds_than_a_key_may_lay_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(booking, "MAX_HOLDS", 2)
+    monkeypatch.setattr(holds, "MAX_HOLDS", 2)
     for _ in range(2):
         desk.google.faults.add(Fault("events.list", skip=1, status=503))
         with pytest.raises(Unavailable):

@@ -35,7 +35,8 @@ def test_parameters_about_people_are_personal_and_ids_and_times_are_not() -> Non
         if part.get("x-personal")
     }
 
-    assert {"summary", "description", "location", "attendees", "private_properties", "query"} == marked
+    about_people = {"summary", "description", "location", "attendees", "private_properties", "query"}
+    assert about_people | {"phone", "email", "name"} == marked
 
 
 def test_an_events_people_are_masked_and_its_place_in_the_calendar_is_not() -> None:
@@ -60,6 +61,10 @@ def test_every_action_of_the_contract_is_there_with_its_effect() -> None:
         "get_event": "read",
         "update_event": "keyed",
         "reschedule_event": "keyed",
+        "add_attendees": "keyed",
+        "remove_attendees": "keyed",
+        "respond_to_invitation": "keyed",
+        "find_appointments": "read",
         "cancel_event": "keyed",
         "list_events": "read",
         "list_calendars": "read",
