@@ -3,7 +3,7 @@
 from typing import Any
 
 from connectors.google_calendar.cancelling import calendar_of, undo_event
-from connectors.google_calendar.client import CalendarApi, Ctx, events, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
@@ -30,7 +30,7 @@ async def book_appointment(params: BookAppointment, ctx: Ctx) -> EventAnswer:
     span = await span_of(params, api, params.calendar_id)
     rules = read_rules(params, params.calendars or ())
     wanted = Wanted(api, params.calendar_id, span, rules, params.allow_past)
-    if not is_repeat(ctx):
+    if not ctx.is_repeat:
         wanted.refuse_past()
     protocol = HoldProtocol(ctx, wanted, hold_body(params, ctx, span), becomes_result=True)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors.google_calendar.changes import Change
-from connectors.google_calendar.client import CalendarApi, Ctx, events, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import send_updates
@@ -24,7 +24,7 @@ async def cancel_event(params: CancelEvent, ctx: Ctx) -> EventDetails:
         event = await api.send(events().get(calendarId=params.calendar_id, eventId=params.event_id))
     except NotFound as gone:
         # On a repeated try it may be ours that is gone for good.
-        if not is_repeat(ctx) and reason_of(gone) != "deleted":
+        if not ctx.is_repeat and reason_of(gone) != "deleted":
             raise
         event = {"id": params.event_id}
     else:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from connectors.google_calendar.client import CalendarApi, Ctx, events, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     KEY_PROPERTY,
@@ -73,7 +73,7 @@ class Change:
 
     async def earlier_result(self) -> Event | None:
         """Return the series that an earlier attempt let go on, if there is one, and end the old one."""
-        if self.ref.scope != "following" or not is_repeat(self.ctx):
+        if self.ref.scope != "following" or not self.ctx.is_repeat:
             return None
         event_id = event_id_of(self.ctx, self.ref.calendar_id)
         try:
@@ -109,8 +109,8 @@ class Change:
         lines = body.get("recurrence") or list(target.event["recurrence"])
         body["recurrence"] = await rest_of_series(self.api, self.ref.calendar_id, target, lines)
         private = {
-            **private_of(new_series_body(target.event)),
-            **private_of(body),
+            **dict(private_of(new_series_body(target.event))),
+            **dict(private_of(body)),
             KEY_PROPERTY: key_mark(self.ctx),
             HOLD_PROPERTY: "confirmed",
         }
@@ -148,5 +148,7 @@ class Change:
 def hold_for(ctx: Ctx, target: Target, span: Span, recurrence: list[str] | None) -> dict[str, Any]:
     """Return the hold of the time to which an event is moved; it tells no more than the event."""
     kept = {name: target.event[name] for name in ("summary", "visibility") if name in target.event}
-    body = {**kept, **span.body()} | ({} if recurrence is None else {"recurrence": recurrence})
+    body: dict[str, Any] = {**kept, **span.body()}
+    if recurrence is not None:
+        body["recurrence"] = recurrence
     return as_hold(body, ctx)

@@ -28,11 +28,6 @@ CALL_TIMEOUT_S: Final = 10.0
 Ctx = Context[GoogleCredential]
 
 
-def is_repeat(ctx: Ctx) -> bool:
-    """Return whether an earlier attempt under this key may have had its effect."""
-    return ctx.is_repeat or ctx.attempt > 1
-
-
 class _NoTransport:
     """Stands where the client wants its own transport."""
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.google_calendar.appointments import range_of
 from connectors.google_calendar.cancelling import calendar_of, undo_event
-from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
 from connectors.google_calendar.cursors import read_cursor, write_cursor
@@ -80,7 +80,7 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     span = await span_of(params, api, params.calendar_id, needs_zone=params.recurrence is not None)
     event_id = event_id_of(ctx, params.calendar_id)
     wanted = Wanted(api, params.calendar_id, span, allow_past=params.allow_past)
-    if not is_repeat(ctx):
+    if not ctx.is_repeat:
         wanted.refuse_past()
     if params.conflict_check:
         await _refuse_taken(ctx, wanted)

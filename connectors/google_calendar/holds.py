@@ -5,7 +5,8 @@ event of one id, and a change to an event that is no longer what was read (If-Ma
 
 1. look: if the time is taken, say so
 2. insert a *hold*: a tentative event without guests, under the id that the job's key leads to
-3. look again. Holds are ranked by (created, id), the same for all who look:
+3. look again, until the listing shows our hold: then it shows what came before it, too. Holds are ranked by
+   (created, id), the same for all who look:
    - an event that is no hold, or a hold ahead of ours: remove ours, and say that the time is taken
    - holds behind ours, and those without a job: remove each, if it still is that hold
 4. finish: a booking confirms its hold, if it still is that hold; a move moves its event, then removes the hold
@@ -17,15 +18,17 @@ A hold whose worker was killed is found again by its job, under its id, and goes
 is removed by a compensating call, which passes the pauses that the failure has set; one that has to be left
 behind is named in the error, counts for ten minutes, and is removed by the next who wants that time.
 
-The second line is a lease on the calendar, among all workers of one ledger: a listing that lags behind what
-was written, which Google does not rule out, breaks step 3.
+The second line is a lease on the calendar, among all workers of one ledger: Google promises neither that two
+inserts of one id are told apart, nor in which order a listing shows what was written.
 """
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from connectors.google_calendar.client import CalendarApi, Ctx, events, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import event_id_of, is_ours, recognised
 from connectors.google_calendar.listing import utc_now
@@ -35,8 +38,11 @@ from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Permission
 
 #: Holds that one key may place: a deleted event's id stays taken, so each has another.
 MAX_HOLDS: Final = 20
-#: Looks at step 3; a second is needed only if somebody changed a hold between look and deed.
-MAX_LOOKS: Final = 10
+#: Seconds before each look at step 3. A second look is needed only if somebody changed a hold between look and
+#: deed, or if the listing lags behind.
+LOOKS_S: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
+#: Seconds after which a look is looked again, having waited for the lease.
+FRESH_LOOK_S: Final = 0.2
 
 #: Does what the hold was placed for; None if the hold is no longer what was read.
 Finish = Callable[[Event], Awaitable[Event | None]]
@@ -64,7 +70,12 @@ class HoldProtocol:
         """
         if (found_before := await self._look_first()) is not None:
             return found_before, False
+        asked_at_s = time.monotonic()
         async with self.ctx.lease(f"calendar:{self.wanted.calendar_id}"):
+            # Others may have been let in meanwhile: who has lost already places no hold.
+            has_waited = time.monotonic() - asked_at_s > FRESH_LOOK_S
+            if has_waited and (found_before := await self._look_first()) is not None:
+                return found_before, False
             hold, is_new = await self._place()
             if not is_hold(hold):
                 return hold, False
@@ -87,7 +98,7 @@ class HoldProtocol:
         fits = self.wanted.is_series or self.wanted.fits(found.zone)
         # A repeated try places its hold even so: the insert of the one before may still be on its way, and
         # must find the id taken rather than leave a hold behind that nobody owns.
-        if (fits and not others.taken) or is_repeat(self.ctx):
+        if (fits and not others.taken) or self.ctx.is_repeat:
             return None
         _, event = await latest_of(self.ctx, self.wanted.api, self.wanted.calendar_id)
         if event is not None and event["status"] != "cancelled" and is_ours(event, self.ctx):
@@ -115,7 +126,8 @@ class HoldProtocol:
 
     async def _settle(self, hold: Event, finish: Finish) -> Event:
         try:
-            for _ in range(MAX_LOOKS):
+            for pause_s in LOOKS_S:
+                await asyncio.sleep(pause_s)
                 if (done := await self._round(hold, finish)) is not None:
                     return done
                 hold = await self._read(hold["id"])
@@ -123,13 +135,15 @@ class HoldProtocol:
                     raise await self.wanted.refusal(await self.wanted.look())
                 if not is_hold(hold):
                     return hold  # another worker, which took this job over, was faster
-            raise Unavailable(f"gave up after {MAX_LOOKS} rounds of conflicting holds")
+            raise Unavailable(f"gave up after {len(LOOKS_S)} rounds of conflicting holds")
         except ConnectorError as error:
             await self._clean_up(hold, error)
             raise
 
     async def _round(self, hold: Event, finish: Finish) -> Event | None:
         found = await self.wanted.look(hold)
+        if not found.shows_hold:
+            return None  # the listing lags behind: what was inserted before ours may be missing, too
         rivals = [each for each in found.taken if root_of(each.event) != hold["id"]]
         if any(_is_ahead(rival, hold) for rival in rivals):
             await self._give_way(hold, found, rivals)

@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from connectors.google_calendar.changes import Change, hold_for
-from connectors.google_calendar.client import CalendarApi, Ctx, is_repeat
+from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
@@ -82,7 +82,7 @@ class _Move:
 
     async def _settled(self, change: Change, target: Target) -> Event:
         """Make the rest of a change whose event is where it should be, be it by an earlier attempt."""
-        if is_repeat(self.ctx) and _says_when(self.params):
+        if self.ctx.is_repeat and _says_when(self.params):
             protocol = self._protocol(target, event_span(target.event), None)
             await protocol.remove_left_behind()
         return await change.apply(target)
@@ -165,7 +165,7 @@ class _Move:
         return ZoneInfo("UTC")
 
     def _refuse_past(self, target: Target, span: Span) -> None:
-        if self.params.allow_past or is_repeat(self.ctx):
+        if self.params.allow_past or self.ctx.is_repeat:
             return
         now = utc_now()
         if is_past(span, now) and not (target.is_series and not target.is_split):

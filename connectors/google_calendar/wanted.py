@@ -42,6 +42,8 @@ class Found:
     given_up: tuple[Blocker, ...]
     #: In which days and wall times are read; None if the calendar's is unknown.
     zone: ZoneInfo | None
+    #: Whether the listing shows the hold that it was asked about.
+    shows_hold: bool = False
 
     def without(self, is_itself: Callable[[Event], bool]) -> "Found":
         """Return the rest, less the events that may stay."""
@@ -80,7 +82,8 @@ class Wanted:
             if calendar_id != self.calendar_id:
                 more, old = await self._look_beside(calendar_id, wanted)
                 taken, given_up = taken + more, given_up + old
-        return Found(tuple(taken), tuple(given_up), zone)
+        shows_hold = hold is not None and any(root_of(event) == hold["id"] for event in own.events)
+        return Found(tuple(taken), tuple(given_up), zone, shows_hold)
 
     def refuse_past(self) -> None:
         """Raise if the time has begun already.

@@ -42,7 +42,7 @@ def insert_event(store: Store, actor: Actor, request: Request, _headers: Mapping
     version = request.query.get("conferenceDataVersion", 0)
     ask_for_conference(store, calendar, event, request.body, version)
     store.stamp(event)
-    calendar.events[event["id"]] = event
+    store.keep(calendar, event)
     store.journal.write(store.now(), "created", calendar.id, event["id"], start=event["start"])
     _notify(store, calendar, event, request, "invited")
     return store.render(calendar, event)
@@ -91,7 +91,7 @@ def _change(
     version = request.query.get("conferenceDataVersion", 0)
     ask_for_conference(store, calendar, changed, request.body, version)
     store.stamp(changed)
-    calendar.events[changed["id"]] = changed
+    store.keep(calendar, changed)
     if changed.get("recurrence") != event.get("recurrence"):
         drop_exceptions(store, calendar, changed)
     store.journal.write(
@@ -115,7 +115,7 @@ def delete_event(store: Store, actor: Actor, request: Request, headers: Mapping[
     _check_etag(event, headers)
     event["status"] = "cancelled"
     store.stamp(event)
-    calendar.events[event["id"]] = event
+    store.keep(calendar, event)
     if event.get("recurrence"):
         drop_exceptions(store, calendar, event)
     store.journal.write(store.now(), "cancelled", calendar.id, event["id"])
@@ -136,7 +136,7 @@ def list_events(store: Store, actor: Actor, request: Request, _headers: Mapping[
     if since is not None and until is not None and since >= until:
         raise Refusal(400, "timeRangeEmpty", "The specified time range is empty.")
     found = []
-    for event in list(calendar.events.values()):
+    for event in store.listed(calendar):
         if event["status"] == "cancelled" and not query.get("showDeleted"):
             continue
         if not _fits(event, query):

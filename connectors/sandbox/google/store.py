@@ -39,6 +39,8 @@ class Calendar:
     events: dict[str, Event] = field(default_factory=dict)
     #: How often an event is still shown with its conference pending.
     pending: dict[str, int] = field(default_factory=dict)
+    #: What was there at which time, for listings that lag behind.
+    past: list[tuple[datetime, dict[str, Event]]] = field(default_factory=list)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -73,6 +75,8 @@ class Store:
         self.meet_pending_reads = 0
         #: Whether Google cannot make conferences.
         self.meet_fails = False
+        #: How far listings lag behind what was written.
+        self.listing_lag = timedelta(0)
         #: Events a page at most, whatever is asked for: pages may be short.
         self.page_limit = 2500
         #: Whether each listing begins with an empty page, as Google's may.
@@ -108,6 +112,21 @@ class Store:
         if ROLES.index(held) < ROLES.index(role):
             raise Refusal(403, "requiredAccessLevel", f"You need to have {role} access to this calendar.")
         return calendar
+
+    def keep(self, calendar: Calendar, event: Event) -> None:
+        """Store an event as it is from now on."""
+        if self.listing_lag:
+            calendar.past = calendar.past or [(datetime.min.replace(tzinfo=UTC), dict(calendar.events))]
+        calendar.events[event["id"]] = event
+        if self.listing_lag:
+            calendar.past.append((self.now(), dict(calendar.events)))
+
+    def listed(self, calendar: Calendar) -> list[Event]:
+        """Return the events that a listing shows."""
+        if not self.listing_lag or not calendar.past:
+            return list(calendar.events.values())
+        shown_at = self.now() - self.listing_lag
+        return list([events for at, events in calendar.past if at <= shown_at][-1].values())
 
     def stamp(self, event: Event) -> None:
         """Mark an event as changed now."""
@@ -265,7 +284,7 @@ def busy_periods(
     """List when a calendar's owner is busy within a range."""
     found = sorted(
         (each.start, each.end)
-        for event in calendar.events.values()
+        for event in store.listed(calendar)
         if is_busy(calendar, event)
         for each in occurrences(calendar, event, since, until)
     )
