@@ -147,7 +147,9 @@ class Change:
 
 def hold_for(ctx: Ctx, target: Target, span: Span, recurrence: list[str] | None) -> dict[str, Any]:
     """Return the hold of the time to which an event is moved; it tells no more than the event."""
-    kept = {name: target.event[name] for name in ("summary", "visibility") if name in target.event}
+    kept: dict[str, Any] = {
+        name: target.event[name] for name in ("summary", "visibility") if name in target.event
+    }
     body: dict[str, Any] = {**kept, **span.body()}
     if recurrence is not None:
         body["recurrence"] = recurrence
