@@ -14,6 +14,8 @@ from connectors.sdk.phone import same_number
 #: Longest run of digits and what people write between them that is read as a phone number.
 _NUMBER: Final = re.compile(r"\+?\(?\d[\d ()./\u2010-\u2015-]{4,40}\d(?:\s?(?:ext\.?|x|#|dahili)\s?\d{1,7})?")
 _WORD: Final = re.compile(r"\w+")
+#: What separates words that belong to nobody together; an address is no name.
+_BREAK: Final = re.compile(r"[;|\n()]|\S+@\S+")
 #: Most words of a name whose order does not matter.
 MAX_FREE_WORDS: Final = 4
 #: Characters of one text that are looked at; Google takes 8192.
@@ -51,7 +53,8 @@ def has_name(event: Mapping[str, Any], name: str) -> bool:
     if len(wanted) <= MAX_FREE_WORDS:
         orders = set(permutations(wanted))
     names = (str(guest.get("displayName") or "") for guest in event.get("attendees") or ())
-    return bool(wanted) and any(_holds(_words(text), orders) for text in (*_texts(event), *names))
+    phrases = (phrase for text in (*_texts(event), *names) for phrase in _BREAK.split(text))
+    return bool(wanted) and any(_holds(_words(phrase), orders) for phrase in phrases)
 
 
 def _holds(words: list[str], orders: set[tuple[str, ...]]) -> bool:
