@@ -10,7 +10,7 @@ from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.connector import READ_ERRORS, google_calendar
 from connectors.google_calendar.cursors import read_cursor, write_cursor
 from connectors.google_calendar.event_times import calendar_zone, event_span
-from connectors.google_calendar.listing import PAGE_SIZE, pages, utc_now
+from connectors.google_calendar.listing import pages, utc_now
 from connectors.google_calendar.matching import is_about
 from connectors.google_calendar.models import Appointment, appointment
 from connectors.google_calendar.occupancy import Event, is_hold
@@ -21,6 +21,12 @@ from connectors.sdk.http.request import invalid
 
 #: How far ahead is looked unless the job says: a series may go on for ever.
 REACH: Final = timedelta(days=366)
+#: Events of one page, and what is read of each.
+SCAN_SIZE: Final = 500
+FIELDS: Final = (
+    "nextPageToken,items(id,status,summary,description,location,start,end,recurringEventId,eventType,"
+    "attendees(email,displayName),extendedProperties/private)"
+)
 
 
 class Appointments(BaseModel):
@@ -99,7 +105,8 @@ def _query(calendar_id: str, params: FindAppointments, since: datetime, until: d
         "orderBy": "startTime",
         "timeMin": since.isoformat(),
         "timeMax": until.isoformat(),
-        "maxResults": PAGE_SIZE,
+        "maxResults": SCAN_SIZE,
+        "fields": FIELDS,
         "eventTypes": ["default", "fromGmail"],
     }
     # Google finds words; the many ways to write a phone number it does not find.

@@ -246,6 +246,17 @@ async def test_a_pending_meet_is_waited_for_a_while_and_no_longer(
     assert never["created"]
 
 
+async def test_a_meet_that_failed_is_said_and_can_be_asked_for_again(desk: Desk) -> None:
+    desk.google.store.meet_fails = True
+    made = await desk("create_event", **VISIT, meet=True)
+    desk.google.store.meet_fails = False
+
+    again = await desk("update_event", event_id=made["event_id"], meet=True)
+
+    assert (None, "failure") == (made["meet_link"], made["meet_status"])
+    assert (True, "success") == (again["meet_link"] is not None, again["meet_status"])
+
+
 async def test_undo_cancels_the_event_by_its_key_alone_and_twice(desk: Desk) -> None:
     await desk("create_event", key="k", **VISIT)
 
