@@ -22,11 +22,16 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
+from worker.database_url import DatabaseUrl, check_url
 
 PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
-#: Our own connectors, which run unless CONNECTORS_ENABLED is set.
+#: How long a dead letter is kept: the queue's own TTL in `worker/broker/topology.py`.
+DEAD_LETTER_TTL_HOURS: Final = 14 * 24.0
+#: Stands for the data directory of a user without a home.
+NO_HOME: Final = Path("~")
+#: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
 OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar", "salesforce")
 
 
@@ -41,11 +46,20 @@ def _split(value: object) -> object:
 
 
 def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must be {' or '.join(f'{scheme}://host' for scheme in schemes)}")
-    _ = parts.port  # raises if it is not a number
+    form = f"must be {' or '.join(f'{scheme}://host' for scheme in schemes)}"
+    if url.partition("://")[0].lower() not in schemes:
+        raise ValueError(form)
+    check_url(url)
+    if not urlsplit(url).hostname:
+        raise ValueError(form)
     return url
+
+
+def _data_dir() -> Path:
+    try:
+        return user_data_path("connectors-service", appauthor=False)
+    except RuntimeError:  # a user without a home; `ledger_url` says so if the directory is needed
+        return NO_HOME
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -79,7 +93,7 @@ class Settings(BaseSettings):
     reply_exchange: str = ""
     reply_to_pattern: str | None = None
     publishers: dict[str, tuple[str, ...]] | None = None
-    data_dir: Path = Field(default_factory=lambda: user_data_path("connectors-service", appauthor=False))
+    data_dir: Path = Field(default_factory=_data_dir)
 
     vault_url: str | None = Field(
         default=None, validation_alias=AliasChoices("CONNECTORS_VAULT_URL", "VAULT_ADDR")
@@ -94,6 +108,7 @@ class Settings(BaseSettings):
     vault_namespace: str | None = None
 
     database_url: SecretStr | None = None
+    database_connections: Annotated[int, Field(ge=1, le=1000)] = 8
     ledger_ttl_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
     tenant_concurrency: Annotated[int, Field(ge=1)] | None = None
     metrics_host: str = "127.0.0.1"
@@ -126,11 +141,18 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: SecretStr | None) -> SecretStr | None:
-        url = "" if value is None else value.get_secret_value()
-        if url and not re.match(r"(sqlite:///|postgresql://).", url):
-            raise ValueError("must be sqlite:///path or postgresql://user:password@host/database")
-        if url.startswith("postgresql:"):
-            _ = urlsplit(url).port  # raises if it is not a number
+        if value is not None:
+            DatabaseUrl.parse(value.get_secret_value())
+        return value
+
+    @field_validator("ledger_ttl_hours")
+    @classmethod
+    def _outlives_dead_letters(cls, value: float) -> float:
+        if value < DEAD_LETTER_TTL_HOURS:
+            raise ValueError(
+                f"must be {DEAD_LETTER_TTL_HOURS:g} at least: a dead letter is kept that long, and replayed "
+                "without its row in the ledger it would have its effect twice"
+            )
         return value
 
     @field_validator("enabled")
@@ -189,6 +211,13 @@ class Settings(BaseSettings):
                     f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
                     f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
                 )
+        if self.database_url is not None:
+            database = DatabaseUrl.parse(self.database_url.get_secret_value())
+            if database.ssl_mode == "disable" and not self.allows_plaintext(database.host):
+                raise ValueError(
+                    f"{PREFIX}DATABASE_URL: sslmode=disable to {database.host} is not encrypted; "
+                    f"leave it out, or name the host in {PREFIX}PLAINTEXT_HOSTS"
+                )
         return self
 
     @model_validator(mode="after")
@@ -227,9 +256,18 @@ class Settings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        """The URL of the ledger's database; SQLite in the data directory by default."""
+        """The ledger's database, SQLite in the data directory by default.
+
+        Raises:
+            SettingError: there is no data directory.
+        """
         if self.database_url is not None:
             return self.database_url.get_secret_value()
+        if self.data_dir == NO_HOME:
+            raise SettingError(
+                f"{PREFIX}DATA_DIR is not set, and there is no home directory for the ledger; "
+                f"set it, or {PREFIX}DATABASE_URL"
+            )
         return f"sqlite:///{self.data_dir / 'ledger.db'}"
 
     @property
@@ -244,7 +282,7 @@ class Settings(BaseSettings):
         return {self.broker_user, *operators}
 
     def of_connector(self, name: str) -> dict[str, str]:
-        """Return the settings of one connector, as it finds them in its `settings`."""
+        """Return what is set for one connector, as it finds it in its `settings`."""
         ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
         return ours.get(name, {})
 
@@ -293,7 +331,7 @@ _ALSO_NAMED: Final[Mapping[str, str]] = {
 
 
 def _shown(field: str) -> str:
-    """Return a wrong value for the message, unless it is a secret."""
+    """Return a wrong value for the message, unless it is secret."""
     name = field.lower().removeprefix(PREFIX.lower())
     model_field = Settings.model_fields.get(name)
     if model_field is None or "SecretStr" in str(model_field.annotation):
@@ -303,13 +341,13 @@ def _shown(field: str) -> str:
 
 
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the variables with our prefix that are not settings: a typo, most likely."""
+    """List variables that bear our prefix and are no settings: most likely a typo."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Return the effective settings by their names in the environment, with every secret masked."""
+    """Return the settings in force with every secret masked, by their names in the environment."""
     shown = settings.model_dump(mode="json")
     for name in shown:
         value = getattr(settings, name)
@@ -322,5 +360,6 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def _masked_url(url: str) -> str:
-    url = re.sub(r"(?<=://)([^:@/]*):[^/]*@", r"\1:******@", url)
+    # To the last @: a password that is not percent-encoded may hold any character.
+    url = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:******@", url, flags=re.DOTALL)
     return re.sub(r"(?<=[?&])(\w*password)=[^&]*", r"\1=******", url)

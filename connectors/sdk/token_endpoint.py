@@ -119,8 +119,8 @@ class TokenEndpoint:
         token, refresh_token = _token_of(answer), answer.get("refresh_token")
         if response.status_code >= 300 or token is None or not set(self.required) <= token.facts.keys():
             raise self._refusal(response, answer)
-        is_new = isinstance(refresh_token, str) and refresh_token != ""
-        return token, SecretStr(refresh_token) if is_new else None
+        is_given = isinstance(refresh_token, str) and refresh_token != ""
+        return token, SecretStr(str(refresh_token)) if is_given else None
 
     def _refusal(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
         host, status, reason = response.url.host, response.status_code, answer.get("error")
@@ -129,29 +129,38 @@ class TokenEndpoint:
             return Unavailable(f"{host} answered without {missing}")
         if (explained := self.explain(response, answer)) is not None:
             return explained
+        if reason in PASSING:
+            return Unavailable(f"{host} gives no access token now (status {status})")
         reasons = REASONS | dict(self.reasons)
         if isinstance(reason, str) and reason in reasons:
             return CredentialInvalid(
                 f"{host} refuses the credential: {reasons[reason]} ({reason})", data={"reason": reason}
             )
-        if status < 400 or reason in PASSING:
-            return Unavailable(f"{host} gives no access token now (status {status})")
-        if status < 500 and status not in {408, 429}:
-            return CredentialInvalid(f"{host} refuses the credential (status {status})")
-        return status_error(status, host=host, headers=response.headers)
+        return _refusal_of(response)
+
+
+def _refusal_of(response: "httpx.Response") -> ConnectorError:
+    """Return the error of a refusal that gives no reason."""
+    host, status = response.url.host, response.status_code
+    if status < 400:
+        return CredentialInvalid(f"{host} redirects the request for a token (status {status}): a wrong URL")
+    if status < 500 and status not in {408, 429}:
+        return CredentialInvalid(f"{host} refuses the credential (status {status})")
+    return status_error(status, host=host, headers=response.headers)
 
 
 def _token_of(answer: Mapping[str, Any]) -> Token | None:
     value, lifetime_s = answer.get("access_token"), answer.get("expires_in")
     if not isinstance(value, str) or not value:
         return None
-    is_number = isinstance(lifetime_s, int | float) and not isinstance(lifetime_s, bool)
+    if not isinstance(lifetime_s, int | float) or isinstance(lifetime_s, bool) or lifetime_s <= 0:
+        lifetime_s = None
     facts = {
         name: fact
         for name, fact in answer.items()
         if isinstance(fact, str) and name not in _SECRET_PARTS and len(fact) <= MAX_FACT_CHARS
     }
-    return Token(SecretStr(value), float(lifetime_s) if is_number and lifetime_s > 0 else None, facts)
+    return Token(SecretStr(value), None if lifetime_s is None else float(lifetime_s), facts)
 
 
 def _read(response: "httpx.Response") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from worker.broker.topology import Topology
 from worker.job import headers as header
 from worker.job.headers import NO_DEADLINE
 from worker.ledger.schema import LedgerFault
-from worker.service import ledger_of
+from worker.ledger.store import ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 

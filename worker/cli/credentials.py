@@ -30,14 +30,14 @@ def put(
 ) -> None:
     """Store a credential, checked against what the connector needs. Its values are never printed."""
     try:
-        document = json.loads(read_text(file))
+        secret = json.loads(read_text(file))
     except (ValueError, RecursionError):
         fail(f"{shown(file)} is not JSON", EXIT_USAGE)
-    if not isinstance(document, dict):
+    if not isinstance(secret, dict):
         fail(f"{shown(file)} must hold a JSON object", EXIT_USAGE)
-    _check(connector, document)
+    _check(connector, secret)
     with faults_told():
-        version = _operate("put", tenant, connector, credential, document)
+        version = _operate("put", tenant, connector, credential, secret)
     print(f"stored {tenant}/{connector}/{credential}{f' (version {version})' if version else ''}")
 
 
@@ -45,10 +45,10 @@ def put(
 def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
     """Read a credential as a worker would, check its form, and ask the provider whether it takes it."""
     with faults_told():
-        document = asyncio.run(_read(tenant, connector, credential))
-        checked = _check(connector, document)
+        secret = asyncio.run(_read(tenant, connector, credential))
+        checked = _check(connector, secret)
         if checked.can_check:
-            asyncio.run(_ask_provider(checked, document, tenant, credential))
+            asyncio.run(_ask_provider(checked, secret, tenant, credential))
             print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
         else:
             print(f"{tenant}/{connector}/{credential} is there and well-formed; {connector} asks no further")
@@ -86,8 +86,8 @@ def delete(connector: str, tenant: Tenant = "default", credential: Credential = 
 def _operate(verb: str, *args: Any) -> Any:
     """Do one thing with an operator's token."""
     from worker.cli.calls import settings_for_clients
+    from worker.credentials.vault_config import vault_config
     from worker.credentials.vault_operator import VaultOperator
-    from worker.service import vault_config
     from worker.settings import SettingError
 
     settings = settings_for_clients()
@@ -99,8 +99,8 @@ def _operate(verb: str, *args: Any) -> Any:
 
 async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
     from worker.cli.calls import settings_for_clients
+    from worker.credentials.vault_config import vault_config
     from worker.credentials.vault_source import VaultCredentials
-    from worker.service import vault_config
     from worker.settings import SettingError
 
     settings = settings_for_clients()
@@ -114,9 +114,7 @@ async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
         await source.close()
 
 
-async def _ask_provider(
-    connector: "Connector", document: dict[str, Any], tenant: str, credential: str
-) -> None:
+async def _ask_provider(connector: "Connector", secret: dict[str, Any], tenant: str, credential: str) -> None:
     from connectors.sdk.context import Context
     from connectors.sdk.errors import Timeout
     from connectors.sdk.http.client import HttpPolicy, HttpPool
@@ -134,7 +132,7 @@ async def _ask_provider(
                     connector=connector.name,
                     action="check",
                     idempotency_key="credentials-check",
-                    credential=connector.read_credential(document),
+                    credential=connector.read_credential(secret),
                     http=pool.client(
                         tenant=tenant, connector=connector.name, credential=credential, deadline=None
                     ),
@@ -146,8 +144,8 @@ async def _ask_provider(
         await pool.close()
 
 
-def _check(connector: str, document: dict[str, Any]) -> "Connector":
-    """Check a document against its connector, and give that."""
+def _check(connector: str, secret: dict[str, Any]) -> "Connector":
+    """Return the connector after checking the secret against it."""
     from connectors.registry import load
     from connectors.sdk.errors import CredentialInvalid
 
@@ -161,7 +159,7 @@ def _check(connector: str, document: dict[str, Any]) -> "Connector":
     if entry.connector.credential is None:
         fail(f"the connector {connector!r} takes no credential", EXIT_USAGE)
     try:
-        entry.connector.read_credential(document)
+        entry.connector.read_credential(secret)
     except CredentialInvalid as error:
         fail(error.message)
     return entry.connector

@@ -18,7 +18,7 @@ class BoundedThreads:
     """Run blocking calls beside the loop.
 
     Not a ThreadPoolExecutor: its queue has no bound, and the interpreter joins its threads at exit,
-    so a call that hangs would hold up a worker that was told to stop.
+    so a call that hangs would hold up a worker that is asked to stop.
     Whoever builds it closes it; threads start as they are needed.
 
     Args:

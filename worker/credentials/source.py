@@ -1,6 +1,6 @@
 """Secrets by name, as the executor asks for them.
 
-    CredentialSource      the protocol
+    SecretStore           the protocol
     ├── NoVault           a worker without a vault's address
     └── VaultCredentials  `vault_credentials`, of two parts:
         ├── `credential_cache`   answers from memory, and reads a cold secret once
@@ -19,19 +19,28 @@ from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
+from connectors.sdk.runtime.action_runner import CredentialSource
+from connectors.sdk.runtime.infrastructure import InfrastructureUnavailable
 from schemas.job import NAME_PATTERN, SCOPE_PATTERN
 
 
-class VaultUnavailable(Exception):
-    """No secret can be had from the vault for now: infrastructure, nobody's attempt.
+class VaultUnavailable(InfrastructureUnavailable):
+    """A secret cannot be had from the vault for now: infrastructure, no attempt of the job's.
 
-    Args:
-        reason: in our own words; safe in logs, on `/readyz` and on the wire.
+    Whether the whole vault is meant or one path of it, only a probe tells.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+
+class WholeVaultUnavailable(VaultUnavailable):
+    """No secret can be had: the vault says so itself, or it refuses our login."""
+
+
+class NoAnswer(VaultUnavailable):
+    """The vault did not answer in time."""
+
+
+class SecretUnavailable(VaultUnavailable):
+    """One secret cannot be had for now; the vault gives others."""
 
 
 class FetchOutcome(StrEnum):
@@ -46,8 +55,8 @@ class FetchOutcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class CredentialSource(Protocol):
-    """Where the secrets of tenants come from. `service` starts and closes it."""
+class SecretStore(CredentialSource, Protocol):
+    """Where a worker's secrets come from. `service` starts and closes it."""
 
     @property
     def available(self) -> bool:
@@ -60,7 +69,7 @@ class CredentialSource(Protocol):
         ...
 
     async def start(self) -> None:
-        """Log in; return even where the vault is away.
+        """Log in; return even if the vault is unavailable.
 
         Raises:
             SettingError: the vault refuses the login: exit 78.
@@ -72,32 +81,8 @@ class CredentialSource(Protocol):
         """Stop, and forget every secret."""
         ...
 
-    async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, JsonValue]:
-        """Give the fields of one secret.
-
-        Raises:
-            CredentialNotFound, CredentialDenied, CredentialInvalid: the job's failure.
-            VaultUnavailable: not the job's failure; wait_available, then fetch again.
-        """
-        ...
-
-    async def invalidate(
-        self, tenant: str, connector: str, credential: str, refused: Mapping[str, JsonValue] | None = None
-    ) -> None:
-        """Drop a secret that the provider refused, so that the next fetch reads the vault.
-
-        Args:
-            refused: what fetch gave; a secret read since then is kept, so that a hundred jobs
-                refused at once cause one read. None drops whatever is there.
-        """
-        ...
-
     async def keep(self, rotation: Rotation) -> None:
         """Store a refresh token that a provider exchanged, where the policy lets us; never raise."""
-        ...
-
-    async def wait_available(self, timeout_s: float) -> bool:
-        """Wait until the vault is believed to answer again; False when the time is over."""
         ...
 
 
@@ -110,7 +95,7 @@ class CredentialName(NamedTuple):
 
     @classmethod
     def checked(cls, tenant: str, connector: str, credential: str) -> "CredentialName":
-        """Take names of the contract's form alone: full matches, so no path leaves its place.
+        """Return the names if they have the contract's form: full matches, so no path leaves its place.
 
         Jobs are checked on arrival; this is the second wall, for every caller.
 
@@ -137,7 +122,7 @@ class CredentialName(NamedTuple):
         return f"credential {self.credential!r} of tenant {self.tenant!r} for connector {self.connector!r}"
 
 
-class SecretDocument(Mapping[str, JsonValue]):
+class SecretFields(Mapping[str, JsonValue]):
     """The fields of one secret: read like a dict, shown as nothing, frozen.
 
     No `__dict__`, no pickle, and containers are handed out as copies: a connector that changes
@@ -162,13 +147,13 @@ class SecretDocument(Mapping[str, JsonValue]):
         return name in self._fields
 
     def __repr__(self) -> str:
-        return f"<SecretDocument of {len(self._fields)} fields>"
+        return f"<SecretFields of {len(self._fields)} fields>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a secret is not pickled")
 
 
-#: Fields that hold no secret in any document of the contract: enumerations and public addresses.
+#: Fields that hold no secret in any secret of the contract: enumerations and public addresses.
 #: Masking their values would black out words such as "service_account" in every log line.
 PUBLIC_FIELDS: Final = frozenset({"type", "auth", "auth_uri", "token_uri", "login_url", "universe_domain"})
 #: Shorter values are not masked: they would black out parts of innocent words.
@@ -176,7 +161,7 @@ MASKED_LENGTH: Final = 8
 
 
 def secret_values(fields: Mapping[str, JsonValue]) -> Iterator[str]:
-    """List the strings of a document that must not show up in a log.
+    """List the strings of a secret that must not show up in a log.
 
     A value of several lines (a private key) is listed by its lines, too: a log escapes the breaks
     between them, so the whole would never match. Lines in dashes (`-----BEGIN …`) are no secret.
@@ -234,5 +219,5 @@ class NoVault:
         """Do nothing: the token lives as long as the process."""
 
     async def wait_available(self, timeout_s: float) -> bool:
-        """Answer at once: nothing can be away."""
+        """Return at once: nothing can be unavailable."""
         return True

@@ -4,34 +4,48 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
 from loguru import logger
 
 from connectors.sdk.errors import ConnectorError, CredentialDenied
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
-from worker.credentials.source import CredentialName, SecretDocument, VaultUnavailable
+from worker.credentials.login_gate import LoginGate, LoginPolicy
+from worker.credentials.source import (
+    CredentialName,
+    NoAnswer,
+    SecretFields,
+    SecretUnavailable,
+    VaultUnavailable,
+    WholeVaultUnavailable,
+)
 from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
 from worker.credentials.vault_config import LoginRefused
 from worker.settings import SettingError
 
-#: Calls to the vault at once; a hung vault holds these threads and no more.
+#: Reads at once, and threads: a hung vault holds these and no more. Two are left to look at it.
+READERS: Final = 4
 THREADS: Final = 6
-#: Reads that wait for a thread. A job reads one secret, so this is above the slots of a worker.
-WAITING: Final = 2000
+#: Seconds that a read waits while every reader is at work.
+READ_WAIT_S: Final = 30.0
+#: Calls that wait for a thread: those of the watch and the logins, beside the readers'.
+WAITING: Final = 20
 #: Seconds between looks at the vault's health: readiness must tell of a seal within 10 s.
 PROBE_INTERVAL_S: Final = 2.0
 #: Seconds a look may take.
 PROBE_TIMEOUT_S: Final = 3.0
+#: Seconds without an answer to a read after which the watch makes one, which no job waits for.
+PROVE_S: Final = 5.0
 #: A login may look up and open a wrapped secret id first: three calls.
 LOGIN_CALLS: Final = 3
 #: A renewal that gives less than this part of what was asked has met the token's maximum age.
 WHOLE_LEASE: Final = 0.9
-#: Seconds between logins that are refused, at most; they double from 1 s.
+#: Seconds between logins that fail for what no vault said, at most; they double from 1 s.
 MAX_LOGIN_PAUSE_S: Final = 60.0
-#: Seconds without reads after reads failed while the vault looks healthy, at most; they double from 1 s.
+#: Seconds without reads after the vault could not be read, at most; they double from 1 s.
 MAX_READ_PAUSE_S: Final = 30.0
 
 ResultT = TypeVar("ResultT")
@@ -42,7 +56,7 @@ def ignore_secret(value: str) -> None:
 
 
 class Availability:
-    """Whether the vault is believed to answer: told by failed reads and by the watch."""
+    """Whether the vault is believed to answer: set by failed reads and by the watch."""
 
     def __init__(self) -> None:
         self.reason: str | None = "the vault has not been asked yet"
@@ -52,11 +66,11 @@ class Availability:
 
     @property
     def pause_s(self) -> float:
-        """Seconds until it may be believed there again: more after each read in a row that failed."""
+        """Seconds until it may count as available again; grows with each failed read in a row."""
         return max(0.0, self._not_before - time.monotonic())
 
     def mark_down(self, reason: str) -> None:
-        """Believe it away; logged when that is news."""
+        """Mark the vault unavailable; logged if that is news."""
         if reason == self.reason:
             return
         self.reason = reason
@@ -64,14 +78,14 @@ class Availability:
         logger.warning("vault unavailable", reason=reason)
 
     def mark_read_failed(self, reason: str) -> None:
-        """Believe it away though it may look healthy: not to be believed there again for a while."""
+        """Mark the vault unavailable for a while, however healthy it looks."""
         if self.reason is None:
             self._failures += 1
             self._not_before = time.monotonic() + _backoff_s(self._failures, MAX_READ_PAUSE_S)
         self.mark_down(reason)
 
     def mark_up(self) -> None:
-        """Believe it there, unless reads failed just now; wakes everybody who waits."""
+        """Mark the vault available, unless reads failed just now; wakes every waiter."""
         if self.reason is not None and self.pause_s == 0:
             self.reason = None
             self._up.set()
@@ -82,7 +96,7 @@ class Availability:
         self._failures = 0
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until it is believed there; False when the time is over."""
+        """Wait until it is available; False if the time is over."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
@@ -94,13 +108,16 @@ class Availability:
 class VaultSession:
     """Read secrets under a login that this keeps alive.
 
-    1. `start` logs in. A refusal raises; a vault that is away does not: the watch logs in later.
-    2. The watch looks at the vault's health every few seconds, prolongs the login at two thirds of
-       its lease, and gets a new one where a renewal gives less than asked or is refused.
-    3. `read` fails at once while the vault is believed away. A 403 is looked into: a token that is
+    1. `start` logs in. A refusal raises; a vault that is unavailable does not: the watch logs in later.
+    2. The watch looks at the vault's health every few seconds, makes a read if no job did, prolongs
+       the login at two thirds of its lease, and gets a new one if a renewal gives less than asked or
+       is refused.
+    3. `read` fails at once while the vault is unavailable. A 403 is looked into: a token that is
        over gets a successor, once for all reads, and the read is repeated; else it is the policy's.
-    4. A login that is refused while the token lives is retried ever more slowly, and harms nothing;
-       when the token is over, nothing can be read, and that is said.
+    4. A read that fails is followed by one of a secret that cannot exist. Answered, it shows that only
+       the one secret cannot be had; not answered, that none can, until it is.
+    5. A login that is refused while the token lives harms nothing; what the vault refused is not sent
+       again until it changes. When the token is over, nothing can be read, and that is said.
 
     `VaultCredentials` starts and closes it. hvac's calls run in its threads alone.
     """
@@ -112,6 +129,7 @@ class VaultSession:
         timeout_s: float,
         probe_interval_s: float = PROBE_INTERVAL_S,
         on_secret: Callable[[str], None] = ignore_secret,
+        login_policy: LoginPolicy = LoginPolicy(),  # noqa: B008  # frozen
     ) -> None:
         self.availability = Availability()
         self._client = client
@@ -121,6 +139,12 @@ class VaultSession:
         self._threads = BoundedThreads("vault", count=THREADS, waiting=WAITING)
         self._login: Login | None = None
         self._renew_at = math.inf
+        #: What is wrong with the mount; reads are answered, and no secret is ever found.
+        self.mount_fault: str | None = None
+        self._readers = asyncio.Semaphore(READERS)
+        self._proving: asyncio.Task[None] | None = None
+        self._proved_at = 0.0
+        self._gate = LoginGate(login_policy)
         self._logging_in: asyncio.Task[Login] | None = None
         self._lookup_is_denied = False
         self._refusals = 0
@@ -132,18 +156,21 @@ class VaultSession:
     async def start(self) -> None:
         """Log in and begin to watch."""
         try:
-            await self._log_in()
+            login = await self._log_in()
+            if not login.is_limited:
+                await self._call(lambda: self._client.check_mount(login.token))
         except LoginRefused as refused:
             raise SettingError(str(refused)) from None
-        except VaultUnavailable as away:
-            self.availability.mark_down(away.reason)
+        except VaultUnavailable as unavailable:
+            self.availability.mark_down(unavailable.reason)
         else:
+            self._proved_at = time.monotonic()
             self.availability.mark_up()
         self._watching = asyncio.create_task(self._watch(), name="watch the vault")
 
     async def close(self) -> None:
         """Stop watching, give back threads and connections, and forget the token."""
-        own = [task for task in (self._watching, self._logging_in) if task is not None]
+        own = [task for task in (self._watching, self._logging_in, self._proving) if task is not None]
         for task in own:
             task.cancel()
         if own:
@@ -153,31 +180,96 @@ class VaultSession:
         self._login = None
         self.availability.mark_down("the worker is stopping")
 
-    async def read(self, name: CredentialName) -> SecretDocument:
+    async def read(self, name: CredentialName) -> SecretFields:
         """Read one secret.
 
         Raises:
-            CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's word on it.
-            VaultUnavailable: no word within `timeout_s`, all calls together.
+            CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's answer for it.
+            VaultUnavailable: no answer within `timeout_s`, all calls together.
         """
+        self._check_available()
+        async with self._reader():
+            self._check_available()
+            asked_at = time.monotonic()
+            # Should this read hang, it is known by its end whether others are answered.
+            suspicion = asyncio.get_running_loop().call_later(self._timeout_s / 2, self._prove)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    secret = await self._read(name)
+            except TimeoutError:
+                failure: VaultUnavailable = NoAnswer("the vault did not answer in time")
+            except VaultUnavailable as unavailable:
+                failure = unavailable
+            except ConnectorError:
+                self._mark_proved()
+                raise
+            else:
+                self._mark_proved()
+                return secret
+            finally:
+                suspicion.cancel()
+        raise await self._blamed(failure, asked_at)
+
+    def _check_available(self) -> None:
         if self.availability.reason is not None:
             raise VaultUnavailable(self.availability.reason)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                document = await self._read(name)
+            async with asyncio.timeout(READ_WAIT_S):
+                await self._readers.acquire()
         except TimeoutError:
-            reason = "the vault did not answer in time"
-        except VaultUnavailable as away:
-            reason = away.reason
-        except ConnectorError:
-            self.availability.mark_answered()
-            raise
-        else:
-            self.availability.mark_answered()
-            return document
-        self.availability.mark_read_failed(reason)
+            raise SecretUnavailable(
+                f"each of {READERS} readers of the vault was busy for {READ_WAIT_S:g} s"
+            ) from None
+        try:
+            yield
+        finally:
+            self._readers.release()
+
+    async def _blamed(self, failure: VaultUnavailable, asked_at: float) -> VaultUnavailable:
+        """Find out whether the whole vault failed, or the path of one secret."""
+        if not isinstance(failure, WholeVaultUnavailable):
+            if not isinstance(failure, NoAnswer):
+                await asyncio.wait({self._prove()})
+            if self._proved_at > asked_at:
+                return SecretUnavailable(failure.reason)
+        self.availability.mark_read_failed(failure.reason)
         self._look.set()
-        raise VaultUnavailable(reason)
+        return VaultUnavailable(failure.reason)
+
+    def _prove(self) -> asyncio.Task[None]:
+        """Begin to find out whether secrets can be read, or join who does."""
+        if self._proving is None:
+            self._proving = asyncio.create_task(self._probe(), name="probe the vault")
+            self._proving.add_done_callback(self._end_proving)
+        return self._proving
+
+    def _end_proving(self, probe: asyncio.Task[None]) -> None:
+        self._proving = None
+        _retrieve(probe)
+
+    async def _probe(self) -> None:
+        login = self._login
+        if login is None or login.is_limited:
+            self._mark_proved()  # by its health alone: each use of this token is a job's
+            return
+        timeout_s = min(PROBE_TIMEOUT_S, self._timeout_s)
+        try:
+            fault = await self._call(lambda: self._client.probe(login.token), timeout_s=timeout_s)
+        except TokenRefused:
+            if not self._lookup_is_denied and not await self._is_alive(login):
+                await self._new_login(instead_of=login)
+        else:
+            if fault is not None and fault != self.mount_fault:
+                logger.error("vault mount unusable", reason=fault)
+            self.mount_fault = fault
+        self._mark_proved()
+
+    def _mark_proved(self) -> None:
+        self._proved_at = time.monotonic()
+        self.availability.mark_answered()
 
     async def replace(self, name: CredentialName, rotation: Rotation) -> bool:
         """Put a rotated token into its secret; False where somebody has put another one.
@@ -185,7 +277,7 @@ class VaultSession:
         Raises:
             CredentialDenied: the policy does not let us write; says what to grant.
             CredentialNotFound, CredentialInvalid: there is no such secret any more.
-            VaultUnavailable: no word within `timeout_s`, all calls together.
+            VaultUnavailable: no answer within `timeout_s`, all calls together.
         """
         login = self._login
         if login is None or self.availability.reason is not None:
@@ -201,7 +293,7 @@ class VaultSession:
                 f"{self._client.data_path(name)}"
             ) from None
 
-    async def _read(self, name: CredentialName) -> SecretDocument:
+    async def _read(self, name: CredentialName) -> SecretFields:
         login = self._login
         if login is None or _is_over(login):
             login = await self._new_login(instead_of=login)
@@ -233,11 +325,11 @@ class VaultSession:
         if self._login is not None:
             return self._login
         if time.monotonic() < self._login_not_before:
-            raise VaultUnavailable(f"login refused: {self._refused_because}")
+            raise WholeVaultUnavailable(f"login refused: {self._refused_because}")
         try:
             return await self._log_in()
         except (LoginRefused, VaultAuthError) as refused:
-            raise VaultUnavailable(f"login refused: {refused}") from None
+            raise WholeVaultUnavailable(f"login refused: {refused}") from None
 
     async def _log_in(self) -> Login:
         """Log in, or join the login under way; who is cancelled leaves it to the others."""
@@ -252,10 +344,11 @@ class VaultSession:
 
     async def _logging_in_once(self) -> Login:
         try:
-            login = await self._call(self._client.log_in, timeout_s=LOGIN_CALLS * self._timeout_s)
+            login = await self._log_in_if_it_may_succeed()
         except (LoginRefused, VaultAuthError) as refused:
             self._refusals += 1
-            self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
+            if not isinstance(refused, LoginRefused) or refused.status is None:
+                self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
             if str(refused) != self._refused_because:
                 logger.error("vault login refused", reason=str(refused))
             self._refused_because = str(refused)
@@ -270,9 +363,22 @@ class VaultSession:
         self._take(login)
         return login
 
+    async def _log_in_if_it_may_succeed(self) -> Login:
+        proof = await self._call(self._client.read_proof)
+        self._gate.check(proof)
+        try:
+            login = await self._call(
+                lambda: self._client.log_in(proof), timeout_s=LOGIN_CALLS * self._timeout_s
+            )
+        except LoginRefused as refused:
+            self._gate.refused(proof, refused)
+            raise
+        self._gate.accepted()
+        return login
+
     def _take(self, login: Login) -> None:
         self._login = login
-        # Drawn, so that workers started together do not renew together.
+        # Jittered, so that workers started together do not renew together.
         part = random.uniform(0.6, 0.7)  # noqa: S311  # jitter, not a secret
         self._renew_at = login.began_at + login.lease_s * part if login.lease_s else math.inf
 
@@ -287,8 +393,10 @@ class VaultSession:
             try:
                 await self._call(self._client.check_health, timeout_s=min(PROBE_TIMEOUT_S, self._timeout_s))
                 await self._keep_login()
-            except VaultUnavailable as away:
-                self.availability.mark_down(away.reason)
+                if self.availability.reason is not None or time.monotonic() - self._proved_at >= PROVE_S:
+                    await self._probe()
+            except VaultUnavailable as unavailable:
+                self.availability.mark_down(unavailable.reason)
             except Exception as error:  # a watch that dies would hold the queues for ever
                 logger.error("vault watch failed unexpectedly", error=type(error).__name__)
                 self.availability.mark_down("internal error while watching the vault")
@@ -302,7 +410,7 @@ class VaultSession:
         return min([interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0)])
 
     async def _keep_login(self) -> None:
-        """Have a login that lives on.
+        """Renew or replace the login when it is due.
 
         Raises:
             VaultUnavailable: there is none, so nothing can be read.
@@ -339,9 +447,9 @@ class VaultSession:
             async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
                 return await self._threads.run(call)
         except TimeoutError:
-            raise VaultUnavailable("the vault did not answer in time") from None
+            raise NoAnswer("the vault did not answer in time") from None
         except ThreadsBusy:
-            raise VaultUnavailable("too many reads wait for the vault") from None
+            raise NoAnswer("earlier calls to the vault still hang") from None
 
 
 def _is_over(login: Login) -> bool:
@@ -349,12 +457,12 @@ def _is_over(login: Login) -> bool:
 
 
 def _backoff_s(failures: int, most_s: float) -> float:
-    """Double from 1 s, drawn between half and whole."""
+    """Return the backoff after `failures` failures: doubled from 1 s, 50 to 100 % of its step."""
     part = random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
     return float(min(most_s, 2.0 ** min(failures - 1, 30)) * part)
 
 
-def _retrieve(task: asyncio.Task[Login]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the error even where every waiter was cancelled: asyncio complains of unseen ones."""
     if not task.cancelled():
         task.exception()

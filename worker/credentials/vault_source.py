@@ -14,7 +14,7 @@ from worker.credentials.cache import CachePolicy, CredentialCache
 from worker.credentials.source import (
     CredentialName,
     FetchOutcome,
-    SecretDocument,
+    SecretFields,
     VaultUnavailable,
     ignore_outcome,
     secret_values,
@@ -23,16 +23,16 @@ from worker.credentials.vault_client import VaultClient
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_session import PROBE_INTERVAL_S, THREADS, VaultSession, ignore_secret
 
-#: Seconds between tries to store a rotated token while the vault is away.
+#: Seconds between tries to store a rotated token while the vault is unavailable.
 KEEP_AGAIN_S: Final = 10.0
 
 
 class VaultCredentials:
-    """Give secrets by name: the source of a worker with a vault.
+    """Return secrets by name: the source of a worker with a vault.
 
     Args:
-        on_fetch: told how each read and each answer from memory ended.
-        on_secret: told every value that must not show up in a log, as soon as it is known.
+        on_fetch: called with how each read and each answer from memory ended.
+        on_secret: called with every value that must not show up in a log, as soon as it is known.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class VaultCredentials:
     @property
     def available(self) -> bool:
         """Whether a secret that is not cached can be had now."""
-        return self._session.availability.reason is None
+        return self.unavailable_reason is None
 
     @property
     def unavailable_reason(self) -> str | None:
         """Why not, in one phrase; None while available."""
-        return self._session.availability.reason
+        return self._session.availability.reason or self._session.mount_fault
 
     @property
     def pending_writes(self) -> int:
@@ -71,7 +71,7 @@ class VaultCredentials:
         return len(self._keeping)
 
     async def start(self) -> None:
-        """Log in; return even where the vault is away.
+        """Log in; return even if the vault is unavailable.
 
         Raises:
             SettingError: the vault refuses the login: exit 78.
@@ -90,12 +90,12 @@ class VaultCredentials:
             task.cancel()
         if keeping:
             await asyncio.wait(keeping)
-            logger.warning("rotated tokens not stored", count=len(keeping), reason="the vault is away")
+            logger.warning("rotated tokens not stored", count=len(keeping), reason="the vault is unavailable")
         await self._cache.close()
         await self._session.close()
 
     async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, JsonValue]:
-        """Give the fields of one secret; errors as in the protocol."""
+        """Return the fields of one secret; errors as in the protocol."""
         return await self._cache.fetch(CredentialName.checked(tenant, connector, credential))
 
     async def invalidate(
@@ -105,7 +105,7 @@ class VaultCredentials:
         self._cache.invalidate(CredentialName.checked(tenant, connector, credential), refused)
 
     async def keep(self, rotation: Rotation) -> None:
-        """Store a rotated token; while the vault is away, go on trying behind the job.
+        """Store a rotated token; while the vault is unavailable, keep retrying behind the job.
 
         Without the right to write, the token lives on in memory, and one warning says what to grant.
         """
@@ -132,8 +132,8 @@ class VaultCredentials:
         """Store once; True where there is nothing left to do."""
         try:
             stored = await self._session.replace(name, rotation)
-        except VaultUnavailable as away:
-            logger.warning("rotated token not stored yet", secret=name.path, reason=away.reason)
+        except VaultUnavailable as unavailable:
+            logger.warning("rotated token not stored yet", secret=name.path, reason=unavailable.reason)
             return False
         except CredentialDenied as denied:
             if not self._cannot_write:
@@ -153,8 +153,8 @@ class VaultCredentials:
         logger.info("rotated token stored" if stored else "a newer secret was put", secret=name.path)
         return True
 
-    async def _read(self, name: CredentialName) -> SecretDocument:
-        document = await self._session.read(name)
-        for value in secret_values(document):
+    async def _read(self, name: CredentialName) -> SecretFields:
+        secret = await self._session.read(name)
+        for value in secret_values(secret):
             self._on_secret(value)
-        return document
+        return secret

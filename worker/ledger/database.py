@@ -1,44 +1,93 @@
-"""The database behind the ledger: one transaction at a time within its time, and noticing when it is away."""
+"""The database behind the ledger: one transaction at a time within its time, and noticing when it is unavailable."""
 
 import asyncio
-import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeVar
 
-import sqlalchemy as sa
 from loguru import logger
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.sdk.runtime.ledger import LedgerUnavailable
+from worker.database_url import DatabaseUrl
+from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
+from worker.ledger.faults import Fault, brief, sort
+from worker.ledger.probe import probe
 from worker.ledger.schema import LedgerFault, upgrade
 
-#: Seconds for one statement, its wait for a connection included.
+#: Seconds for one transaction.
 STATEMENT_TIMEOUT_S: Final = 5.0
-#: Seconds between looks whether a database that was down is back.
+#: Seconds between probes of a database that is unavailable, and between probes of one that is not:
+#: `/readyz` must report a failover within 10 s though no job asks.
 PROBE_S: Final = 1.0
-#: Connections of one worker to PostgreSQL.
-POOL_SIZE: Final = 8
+CHECK_S: Final = 3.0
+#: Seconds between probes that are refused for a setting, at most: each may be a refused login.
+MAX_REFUSED_S: Final = 30.0
+#: Connections of one worker to PostgreSQL, beside the probe's own.
+CONNECTIONS: Final = 8
+#: Seconds that a transaction waits while every connection is in use.
+POOL_WAIT_S: Final = 30.0
+#: Seconds before whoever's statement failed by itself may ask again; the database goes on for others.
+PACE_S: Final = 1.0
+#: Tries of a transaction that others are in the way of.
+MAX_RACES: Final = 5
 
 T = TypeVar("T")
+Question = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class _Failed(Exception):
+    """One transaction failed."""
+
+    def __init__(self, error: BaseException, *, is_committing: bool) -> None:
+        self.fault = sort(error)
+        self.reason = brief(error, STATEMENT_TIMEOUT_S)
+        self.at = time.monotonic()
+        #: Doing it again is safe: it was not committed. An outcome that is not known is not repeated here.
+        self.may_repeat = self.fault is Fault.RACE or (
+            self.fault is Fault.CONNECTION and not is_committing and not isinstance(error, TimeoutError)
+        )
+
+
+def no_tls() -> None:
+    """Leave encryption to the driver."""
 
 
 class Database:
     """SQLite or PostgreSQL, with the ledger's schema in it.
 
-    Once a transaction fails it counts as away, and nobody asks it in vain until a look of our own
-    finds it back. Started and closed by the ledger.
+    A failure is sorted before anybody else hears of it:
+    1. others were in the way: once more
+    2. the connection broke: the idle ones are ended, too, and once more on a new one
+    3. still failing: a probe writes as a claim does. Where it can, only this question fails, a little
+       later so that its asker does not spin; where it cannot, the database is unavailable for all
+       until a probe can again
+    A wait for our own connections is none of these.
+
+    Started and closed by the ledger.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext | bool | None = None) -> None:
-        self.is_sqlite = url.startswith("sqlite")
-        self._engine = _engine(url, tls)
+    def __init__(self, url: str, tls: TlsOf = no_tls, *, connections: int = CONNECTIONS) -> None:
+        try:
+            parsed = DatabaseUrl.parse(url)
+        except ValueError as fault:
+            raise LedgerFault(f"CONNECTORS_DATABASE_URL: {fault}") from None
+        self.is_sqlite = parsed.is_sqlite
+        if parsed.file is not None:
+            connections = SQLITE_CONNECTIONS
+            _create_directory(parsed)
+        self._count = connections
+        self._slots = asyncio.Semaphore(connections)
+        self._connections = Connections(parsed, tls, size=connections + 1, timeout_s=STATEMENT_TIMEOUT_S)
         self._up = asyncio.Event()
         self._reason: str | None = "not connected yet"
         self._watcher: asyncio.Task[None] | None = None
+        self._probing = asyncio.Lock()
+        self._proved_at = 0.0
+        self._refusals = 0
         #: Two workers of one broker must share a ledger; this tells them apart.
         self.id: str | None = None
 
@@ -48,26 +97,30 @@ class Database:
         return self._reason
 
     async def start(self) -> None:
-        """Create or upgrade the schema; where the database is away, keep trying in the background.
+        """Create or upgrade the schema; if the database is unavailable, keep trying in the background.
 
         Raises:
             LedgerFault: it can never serve: no permission, a later schema, a bad path.
         """
         try:
-            with suppress(LedgerUnavailable):
-                await self._open()
+            await self._open()
+        except _Failed as failed:
+            self._mark_down(failed.reason)
+            if failed.fault is Fault.SETTING:
+                await self._connections.close()
+                raise LedgerFault(f"CONNECTORS_DATABASE_URL: {failed.reason}") from None
         except LedgerFault:
-            await self._engine.dispose()
+            await self._connections.close()
             raise
-        self._watcher = asyncio.create_task(self._watch())
+        self._watcher = asyncio.create_task(self._watch(), name="watch the ledger")
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watcher
-        await self._engine.dispose()
+        await self._connections.close()
 
     async def wait_available(self, timeout_s: float) -> bool:
         """Wait until the database is believed to answer."""
@@ -78,118 +131,126 @@ class Database:
             return False
         return True
 
-    async def ask(self, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def ask(self, question: Question[T]) -> T:
         """Run one transaction within its time.
 
         Raises:
-            LedgerUnavailable: the database failed or took too long. What was asked may have been done.
+            LedgerUnavailable: it failed or took too long. What was asked may have been done.
         """
         if not self._up.is_set():
             raise LedgerUnavailable(self._reason or "not connected yet")
         try:
-            async with asyncio.timeout(STATEMENT_TIMEOUT_S), self._engine.begin() as connection:
-                return await question(connection)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            reason = self._down(error)
-            raise LedgerUnavailable(reason) from None
+            async with self._slot():
+                return await self._answer(question)
+        except _Failed as failed:
+            await self._blame(failed)
+            raise LedgerUnavailable(failed.reason) from None
 
-    def _down(self, error: BaseException) -> str:
-        reason = _brief(error)
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(POOL_WAIT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise LedgerUnavailable(
+                f"each of {self._count} connections to the database was in use for {POOL_WAIT_S:g} s"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _answer(self, question: Question[T]) -> T:
+        races = lost = 0
+        while True:
+            try:
+                return await self._transact(question)
+            except _Failed as failed:
+                races += failed.fault is Fault.RACE
+                lost += failed.fault is Fault.CONNECTION
+                if not failed.may_repeat or races >= MAX_RACES or lost > 1:
+                    raise
+            await asyncio.sleep(random.uniform(0.0, 0.05) * races)  # noqa: S311  # jitter, not a secret
+
+    async def _transact(self, question: Question[T]) -> T:
+        is_committing = False
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S), self._connections.engine.begin() as connection:
+                answer = await question(connection)
+                is_committing = True
+            return answer
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            failed = _Failed(error, is_committing=is_committing)
+            if failed.fault is Fault.CONNECTION:
+                self._connections.drop_idle()
+            raise failed from None
+
+    async def _blame(self, failed: _Failed) -> None:
+        """Find out whether the database failed, or one question alone."""
+        if failed.fault is not Fault.RACE:
+            async with self._probing:  # of many that fail at once, one probes
+                if self._up.is_set() and self._proved_at < failed.at:
+                    await self._probe()
         if self._up.is_set():
-            logger.warning("ledger unavailable", reason=reason)
-        self._up.clear()
-        self._reason = reason
-        return reason
+            logger.warning("ledger question failed", reason=failed.reason)
+            await asyncio.sleep(PACE_S)
+
+    async def _probe(self) -> None:
+        try:
+            await self._answer(probe)
+        except _Failed as failed:
+            self._mark_down(failed.reason)
+        else:
+            self._proved_at = time.monotonic()
 
     async def _watch(self) -> None:
-        """Notice when the database is back."""
+        """Notice when the database is unavailable, and when it is back."""
         while True:
-            await asyncio.sleep(PROBE_S)
+            await asyncio.sleep(self._pause_s())
             if self._up.is_set():
+                async with self._probing:
+                    await self._probe()
                 continue
             try:
                 await self._open()
-            except LedgerUnavailable:
-                continue
+            except _Failed as failed:
+                self._refusals = self._refusals + 1 if failed.fault is Fault.SETTING else 0
+                self._reason = failed.reason
             except LedgerFault as fault:
                 self._reason = str(fault)
-                continue
-            logger.info("ledger available")
+            else:
+                logger.info("ledger available")
+
+    def _pause_s(self) -> float:
+        if self._up.is_set():
+            return CHECK_S
+        return min(MAX_REFUSED_S, PROBE_S * 2.0 ** min(self._refusals, 10))
 
     async def _open(self) -> None:
-        try:
-            async with asyncio.timeout(STATEMENT_TIMEOUT_S * 2), self._engine.begin() as connection:
-                self.id = await upgrade(connection, is_sqlite=self.is_sqlite)
-        except DBAPIError as error:
-            if _is_setting(error):
-                raise LedgerFault(f"CONNECTORS_DATABASE_URL: {_brief(error)}") from None
-            raise LedgerUnavailable(self._down(error)) from None
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise LedgerUnavailable(self._down(error)) from None
-        self._reason = None
+        """Create or upgrade the schema, and prove that it can be written."""
+
+        async def look(connection: AsyncConnection) -> str:
+            identity = await upgrade(connection, is_sqlite=self.is_sqlite)
+            await probe(connection)
+            return identity
+
+        self.id = await self._answer(look)
+        self._proved_at = time.monotonic()
+        self._reason, self._refusals = None, 0
         self._up.set()
 
-
-def _engine(url: str, tls: ssl.SSLContext | bool | None) -> AsyncEngine:
-    if url.startswith("sqlite"):
-        path = url.removeprefix("sqlite:///")
-        if path != ":memory:":
-            directory = Path(path).expanduser().parent
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise LedgerFault(
-                    f"CONNECTORS_DATABASE_URL: {directory} cannot be made: {error.strerror}"
-                ) from None
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}", connect_args={"timeout": STATEMENT_TIMEOUT_S}, pool_size=2
-        )
-
-        @sa.event.listens_for(engine.sync_engine, "connect")
-        def tune(connection: Any, _record: Any) -> None:
-            # WAL lets readers pass the writer; FULL keeps a claim through a power cut.
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                connection.execute(f"PRAGMA {pragma}")
-
-        return engine
-    target = sa.make_url(url).set(drivername="postgresql+asyncpg")
-    sslmode = target.query.get("sslmode")
-    target = target.difference_update_query(["sslmode"])
-    if tls is None and sslmode == "disable":
-        tls = False
-    return create_async_engine(
-        target,
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=STATEMENT_TIMEOUT_S,
-        connect_args={
-            "timeout": STATEMENT_TIMEOUT_S,
-            "command_timeout": STATEMENT_TIMEOUT_S,
-            **({} if tls is None else {"ssl": tls}),
-        },
-    )
+    def _mark_down(self, reason: str) -> None:
+        if self._up.is_set() or self._watcher is None:
+            logger.warning("ledger unavailable", reason=reason)
+        self._up.clear()
+        self._reason = reason
 
 
-#: PostgreSQL's codes for what no waiting mends: wrong password, no such role, database or permission.
-_FAULTY_STATES: Final = frozenset({"28P01", "28000", "3D000", "42501"})
-_FAULTY_FILES: Final = ("unable to open database file", "readonly database", "not a database")
-
-
-def _is_setting(error: DBAPIError) -> bool:
-    """Tell what is set up wrong from what is away."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return state in _FAULTY_STATES or any(sign in str(error.orig) for sign in _FAULTY_FILES)
-
-
-def _brief(error: BaseException) -> str:
-    """Say a database error without its statement, its parameters or its URL."""
-    original = getattr(error, "orig", None) or error
-    if isinstance(error, TimeoutError):
-        return f"the database gave no answer in {STATEMENT_TIMEOUT_S:g} s"
-    text = " ".join(str(original).split())
-    return (text.split("[SQL")[0] or type(original).__name__)[:200]
-
-
-def database_host(url: str) -> str | None:
-    """Name the host of a PostgreSQL URL; None for SQLite."""
-    return None if url.startswith("sqlite") else urlsplit(url).hostname
+def _create_directory(url: DatabaseUrl) -> None:
+    assert url.file is not None
+    try:
+        url.file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerFault(
+            f"CONNECTORS_DATABASE_URL: {url.file.parent} cannot be created: {error.strerror}"
+        ) from None

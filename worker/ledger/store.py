@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -27,8 +27,11 @@ from connectors.sdk.runtime.ledger import (
     Undone,
     Unknown,
 )
-from worker.ledger.database import Database
-from worker.ledger.schema import entries
+from worker.ledger.database import CONNECTIONS, Database, no_tls
+from worker.ledger.engine import TlsOf
+from worker.ledger.schema import LedgerFault, entries
+from worker.settings import SettingError, Settings
+from worker.tls import database_tls
 
 #: No lease is longer; one that ends later was written before the database's clock was set back.
 MAX_LEASE_S: Final = 60.0
@@ -54,12 +57,13 @@ class SqlLedger:
         url: str,
         *,
         ttl_hours: float = 720.0,
-        tls: ssl.SSLContext | bool | None = None,
+        tls: TlsOf = no_tls,
+        connections: int = CONNECTIONS,
         policy: LeasePolicy | None = None,
     ) -> None:
         self._lease_s = (policy or LeasePolicy()).lease_s
         self._ttl_s = ttl_hours * 3600
-        self._database = Database(url, tls)
+        self._database = Database(url, tls, connections=connections)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         self._now: sa.ColumnElement[float] = (
             sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
@@ -442,3 +446,21 @@ def _claimed(row: Any) -> Claimed:
 def _new_fence() -> int:
     """Begin a new row above every fence of a removed one: a late holder must never match."""
     return time.time_ns() // 1000
+
+
+def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedger:
+    """Create the ledger that the settings name.
+
+    Raises:
+        SettingError: its directory cannot be created.
+    """
+    try:
+        return SqlLedger(
+            settings.ledger_url,
+            ttl_hours=settings.ledger_ttl_hours,
+            tls=partial(database_tls, settings),
+            connections=settings.database_connections,
+            policy=policy,
+        )
+    except LedgerFault as fault:
+        raise SettingError(str(fault)) from None

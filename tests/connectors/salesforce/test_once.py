@@ -13,13 +13,15 @@ from connectors.registry import Registry
 from connectors.salesforce import salesforce
 from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, SalesforceSandbox
 from connectors.sdk.http.client import HttpPool
+from connectors.sdk.runtime.clock import SystemClock
+from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
+from connectors.sdk.runtime.retry import GiveUp, Retry, decide
 from schemas.error import Code
 from schemas.job import Job
 from worker.credentials.source import NoVault
-from worker.job.executor import Executor
-from worker.job.outcome import Attempt, Outcome, Snooze
-from worker.job.retry import GiveUp, Retry, decide
-from worker.ledger.store import Ledger
+from worker.ledger.store import SqlLedger
 
 pytestmark = pytest.mark.integration
 
@@ -60,13 +62,13 @@ class Desk:
         self._executor = executor
 
     async def send(
-        self, action: str, params: dict[str, Any], starts: int = 0, mode: str = "run", **fields: str
+        self, action: str, params: dict[str, Any], attempts: int = 0, mode: str = "run", **fields: str
     ) -> Outcome:
         self._source.document = self.org.authority.document("client_credentials", **fields)
         job = Job.model_validate(
             {"id": "job-1", "connector": "salesforce", "action": action, "params": params, "mode": mode}
         )
-        return await self._executor.execute(job, Attempt(starts=starts))
+        return await self._executor.execute(job, Attempt(Deadline(None, SystemClock()), attempts=attempts))
 
     def leads(self) -> int:
         return len(self.org.journal.of("created", "Lead"))
@@ -74,7 +76,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(org: SalesforceSandbox, pool: HttpPool, tmp_path: Path) -> AsyncIterator[Desk]:
-    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger = SqlLedger(f"sqlite:///{tmp_path / 'ledger.db'}")
     await ledger.start()
     source = Given()
     executor = Executor(Registry.of(salesforce), source, pool, ledger)
@@ -90,7 +92,7 @@ def _code(outcome: Outcome) -> Code | None:
 async def test_an_upsert_cut_off_after_it_happened_leaves_one_lead(desk: Desk) -> None:
     desk.org.faults.add(Fault("upsert", cut="after"))
     first = await desk.send("create_lead", LEAD, lead_external_id_field=KEY_FIELD)
-    second = await desk.send("create_lead", LEAD, starts=1, lead_external_id_field=KEY_FIELD)
+    second = await desk.send("create_lead", LEAD, attempts=1, lead_external_id_field=KEY_FIELD)
     third = await desk.send("create_lead", LEAD, lead_external_id_field=KEY_FIELD)
 
     assert (Code.UNAVAILABLE, None, None) == (_code(first), _code(second), _code(third))
@@ -132,14 +134,14 @@ async def test_a_create_that_may_land_yet_is_waited_for_and_not_repeated(desk: D
 
     assert Code.TIMEOUT == _code(first)
     with pytest.raises(Snooze, match="may land yet"):
-        await desk.send("create_lead", LEAD, starts=1, lead_key_field=KEY_FIELD)
+        await desk.send("create_lead", LEAD, attempts=1, lead_key_field=KEY_FIELD)
     assert 0 == desk.leads()
 
 
 async def test_a_create_that_nothing_can_find_is_unknown_at_once_and_never_repeated(desk: Desk) -> None:
     desk.org.faults.add(Fault("create", cut="after"))
     first = await desk.send("create_lead", LEAD)
-    second = await desk.send("create_lead", LEAD, starts=1)
+    second = await desk.send("create_lead", LEAD, attempts=1)
 
     assert (Code.OUTCOME_UNKNOWN, Code.OUTCOME_UNKNOWN) == (_code(first), _code(second))
     assert first.error is not None
@@ -151,7 +153,7 @@ async def test_a_comment_cut_off_is_unknown_and_never_repeated(desk: Desk) -> No
     params = {"case_number": "00001001", "status": "Working", "comment": "Called back"}
     desk.org.faults.add(Fault("composite", cut="after"))
     first = await desk.send("update_case", params)
-    await desk.send("update_case", params, starts=1)
+    await desk.send("update_case", params, attempts=1)
 
     assert Code.OUTCOME_UNKNOWN == _code(first)
     assert 1 == len(desk.org.journal.of("created", "CaseComment"))
@@ -161,7 +163,7 @@ async def test_an_update_cut_off_is_made_again(desk: Desk) -> None:
     params = {"case_number": "00001001", "status": "Working"}
     desk.org.faults.add(Fault("update", cut="after"))
     first = await desk.send("update_case", params)
-    second = await desk.send("update_case", params, starts=1)
+    second = await desk.send("update_case", params, attempts=1)
 
     assert (Code.UNAVAILABLE, None) == (_code(first), _code(second))
 
@@ -201,7 +203,7 @@ async def test_a_used_up_day_is_told_at_once_and_a_busy_moment_waited_out(desk: 
                 now=desk.org.store.now(),
                 deadline=None,
                 retry_after_s=error.retry_after_s,
-                chance=0.5,
+                random_fraction=0.5,
             )
         )
 

@@ -335,7 +335,9 @@ async def test_a_key_with_escaped_line_breaks_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "pem", ["no key", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----", EC_PEM]
+    "pem",
+    ["no key", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----", EC_PEM],
+    ids=["text", "garbled", "elliptic"],
 )
 async def test_a_key_that_is_no_rsa_key_is_named_and_not_quoted(pem: str) -> None:
     with pytest.raises(CredentialInvalid, match="signing_key cannot be read as an RSA key") as failure:

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.sdk.errors import CredentialDenied, CredentialInvalid, CredentialNotFound
 from worker.credentials.cache import CachePolicy, CredentialCache
-from worker.credentials.source import CredentialName, FetchOutcome, SecretDocument, VaultUnavailable
+from worker.credentials.source import CredentialName, FetchOutcome, SecretFields, VaultUnavailable
 
 NAME = CredentialName("acme", "http", "default")
 OTHER = CredentialName("globex", "http", "default")
@@ -25,13 +25,13 @@ class FakeVault:
         self.gate.set()
         self._numbers = count(1)
 
-    async def read(self, name: CredentialName) -> SecretDocument:
+    async def read(self, name: CredentialName) -> SecretFields:
         self.reads.append(name)
         number, failure = next(self._numbers), self.failure
         await self.gate.wait()
         if failure is not None:
             raise failure
-        return SecretDocument({"tenant": name.tenant, "number": number})
+        return SecretFields({"tenant": name.tenant, "number": number})
 
 
 class Bench:
@@ -246,9 +246,9 @@ async def test_a_read_that_left_before_the_rotation_does_not_bring_the_old_secre
 
 
 async def test_tenants_with_secrets_of_the_same_name_never_meet(bench: Bench) -> None:
-    documents = await asyncio.gather(*(bench.cache.fetch(name) for name in [NAME, OTHER] * 20))
+    secrets = await asyncio.gather(*(bench.cache.fetch(name) for name in [NAME, OTHER] * 20))
 
-    assert [document["tenant"] for document in documents] == ["acme", "globex"] * 20
+    assert [secret["tenant"] for secret in secrets] == ["acme", "globex"] * 20
 
 
 async def test_the_least_used_secret_makes_room(make: Callable[..., Bench]) -> None:

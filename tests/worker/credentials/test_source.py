@@ -1,4 +1,4 @@
-"""Names, documents, and the source of a worker without a vault."""
+"""Names, secrets, and the source of a worker without a vault."""
 
 import json
 import pickle
@@ -9,10 +9,10 @@ from pydantic import JsonValue
 from connectors.sdk.errors import CredentialNotFound
 from worker.credentials.source import (
     CredentialName,
-    CredentialSource,
+    SecretStore,
     FetchOutcome,
     NoVault,
-    SecretDocument,
+    SecretFields,
     secret_values,
 )
 
@@ -66,39 +66,39 @@ def test_a_name_of_another_form_makes_no_path(hostile: str, place: int) -> None:
     assert len(refusal.value.message) < 400
 
 
-def test_a_document_reads_like_a_dict() -> None:
-    document = SecretDocument({"token": CANARY, "scopes": ["a", "b"]})
+def test_a_secret_reads_like_a_dict() -> None:
+    secret = SecretFields({"token": CANARY, "scopes": ["a", "b"]})
 
-    assert document["token"] == CANARY
-    assert dict(document) == {"token": CANARY, "scopes": ["a", "b"]}
-    assert "token" in document
-    assert len(document) == 2
+    assert secret["token"] == CANARY
+    assert dict(secret) == {"token": CANARY, "scopes": ["a", "b"]}
+    assert "token" in secret
+    assert len(secret) == 2
 
 
-def test_a_document_shows_nothing() -> None:
-    document = SecretDocument({"token": CANARY})
+def test_a_secret_shows_nothing() -> None:
+    secret = SecretFields({"token": CANARY})
 
-    shown = [repr(document), str(document), f"{document}", f"{document!r:>80}", repr([document])]
+    shown = [repr(secret), str(secret), f"{secret}", f"{secret!r:>80}", repr([secret])]
 
     assert not any(CANARY in text for text in shown)
-    assert not hasattr(document, "__dict__")
+    assert not hasattr(secret, "__dict__")
 
 
-def test_a_document_is_not_pickled() -> None:
+def test_a_secret_is_not_pickled() -> None:
     with pytest.raises(TypeError):
-        pickle.dumps(SecretDocument({"token": CANARY}))
+        pickle.dumps(SecretFields({"token": CANARY}))
 
 
 def test_a_job_cannot_change_what_the_next_one_gets() -> None:
     given: dict[str, JsonValue] = {"scopes": ["a"]}
-    document = SecretDocument(given)
+    secret = SecretFields(given)
 
-    first = document["scopes"]
+    first = secret["scopes"]
     assert isinstance(first, list)
     first.append("b")
     given["scopes"] = []
 
-    assert document["scopes"] == ["a"]
+    assert secret["scopes"] == ["a"]
 
 
 def test_values_to_mask_are_found_at_any_depth() -> None:
@@ -128,7 +128,7 @@ def test_short_values_and_public_fields_are_not_masked() -> None:
 
 async def test_without_a_vault_there_is_no_secret_and_nothing_is_away() -> None:
     outcomes: list[FetchOutcome] = []
-    source: CredentialSource = NoVault(outcomes.append)
+    source: SecretStore = NoVault(outcomes.append)
     await source.start()
 
     with pytest.raises(CredentialNotFound, match="CONNECTORS_VAULT_URL"):
@@ -142,8 +142,8 @@ async def test_without_a_vault_there_is_no_secret_and_nothing_is_away() -> None:
     await source.close()
 
 
-def test_documents_of_equal_fields_are_equal() -> None:
-    document = SecretDocument({"token": CANARY})
+def test_secrets_of_equal_fields_are_equal() -> None:
+    secret = SecretFields({"token": CANARY})
 
-    assert document == SecretDocument({"token": CANARY})
-    assert document != SecretDocument({"token": "another"})
+    assert secret == SecretFields({"token": CANARY})
+    assert secret != SecretFields({"token": "another"})

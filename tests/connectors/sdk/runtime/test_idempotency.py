@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import worker.job.action_runner
-import worker.job.idempotency
 import worker.ledger.database
-import worker.ledger.store
-from connectors.sdk import Connector, ConnectorError, Context, CredentialInvalid, Effect
-from connectors.sdk.connector import Action
+from connectors.registry import Registry
+from connectors.sdk import Connector, Context, CredentialInvalid, Effect
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.runtime.clock import SystemClock
+from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.lease import LeasePolicy
+from connectors.sdk.runtime.ledger import Claimed, Identity, LedgerUnavailable, fingerprint_of
+from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
 from schemas.error import Code
 from schemas.job import Job
 from worker.credentials.source import VaultUnavailable
-from worker.job.action_runner import Call, Caller, utc_now
-from worker.job.idempotency import Once
-from worker.job.outcome import Attempt, Outcome, Snooze
-from worker.ledger.database import LedgerUnavailable
-from worker.ledger.store import Identity, Ledger, Owned, fingerprint_of
+from worker.ledger.store import SqlLedger
 
 pytestmark = pytest.mark.integration
 
@@ -74,33 +74,32 @@ class World:
 class Bench:
     """Everything that one effect passes, but for the broker."""
 
-    ledger: Ledger
+    ledger: SqlLedger
     vault: Vault
     world: World
-    once: Once
     connector: Connector
+    make: Callable[..., Executor]
+    executor: Executor
 
-    def call(self, action: str, *, deadline_s: float | None = None, starts: int = 0, **fields: Any) -> Call:
+    async def run(
+        self, action: str, *, deadline_s: float | None = None, attempts: int = 0, **fields: Any
+    ) -> Outcome:
         job = Job(id="j", connector="shop", action=action, idempotency_key=KEY, **fields)
-        deadline = None if deadline_s is None else datetime.now(UTC) + timedelta(seconds=deadline_s)
-        known: Action[..., Any] = self.connector.actions[action]
-        return Call(self.connector, known, known.signature.read({}), job, Attempt(None, starts, deadline))
+        at = None if deadline_s is None else datetime.now(UTC) + timedelta(seconds=deadline_s)
+        return await self.executor.execute(job, Attempt(Deadline(at, SystemClock()), attempts=attempts))
 
-    async def run(self, call: Call) -> Outcome:
-        return await _ended(self.once.run(call), call)
-
-    async def undo(self, call: Call) -> Outcome:
-        return await _ended(self.once.undo(call), call)
+    async def undo(self, action: str, **how: Any) -> Outcome:
+        return await self.run(action, mode="undo", **how)
 
     def identity(self, action: str) -> Identity:
         return Identity("default", "shop", action, KEY)
 
-    async def died_in(self, action: str, *, settles_in_s: float) -> None:
-        """Leave what a worker leaves that died while its call was under way."""
-        owned = await self.ledger.claim(self.identity(action), fingerprint_of({}, "default"))
-        assert isinstance(owned, Owned)
-        await self.ledger.begin(self.identity(action), owned.fence, settles_in_s=settles_in_s)
-        await self.ledger.release(self.identity(action), owned.fence, calling=True)
+    async def died_in(self, action: str, *, lands_within_s: float) -> None:
+        """Leave what a worker leaves that died while its call was in flight."""
+        claimed = await self.ledger.claim(self.identity(action), fingerprint_of({}, "default"))
+        assert isinstance(claimed, Claimed)
+        await self.ledger.begin(self.identity(action), claimed.fence, lands_within_s=lands_within_s)
+        await self.ledger.release(self.identity(action), claimed.fence, in_flight=True)
 
 
 @pytest.fixture(autouse=True)
@@ -139,25 +138,21 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async def erase(ctx: Context[Secret], result: None) -> None:
         world.undone.append(ctx.idempotency_key)
 
-    ledger, vault = Ledger(f"sqlite:///{tmp_path}/ledger.db"), Vault()
+    ledger, vault = SqlLedger(f"sqlite:///{tmp_path}/ledger.db"), Vault()
     await ledger.start()
     http = HttpPool(HttpPolicy())
-    caller = Caller(vault, http, clock=utc_now)  # type: ignore[arg-type]  # as much of one as is asked
-    once = Once(ledger, caller)
-    yield Bench(ledger, vault, world, once, shop)
+    executors: list[Executor] = []
+
+    def make(**policies: Any) -> Executor:
+        executors.append(Executor(Registry.of(shop), vault, http, ledger, **policies))
+        return executors[-1]
+
+    yield Bench(ledger, vault, world, shop, make, make())
     world.then = None
-    await once.close()
-    caller.close()
+    for executor in executors:
+        await executor.close()
     await http.close()
     await ledger.close()
-
-
-async def _ended(running: Awaitable[Outcome], call: Call) -> Outcome:
-    """Make an outcome of an error, as the executor does."""
-    try:
-        return await running
-    except ConnectorError as error:
-        return Outcome(error=error, starts=call.attempt.starts)
 
 
 def _told(outcome: Outcome) -> tuple[Code, Any]:
@@ -168,10 +163,10 @@ def _told(outcome: Outcome) -> tuple[Code, Any]:
 async def test_a_write_that_waited_for_the_vault_until_its_deadline_was_not_started(bench: Bench) -> None:
     bench.vault.away = True
 
-    outcome = await bench.run(bench.call("order", deadline_s=0.2))
+    outcome = await bench.run("order", deadline_s=0.2)
 
     assert (Code.DEADLINE_EXCEEDED, "not_started") == _told(outcome)
-    assert 0 == outcome.starts
+    assert 0 == outcome.attempts
     assert [] == bench.world.happened
 
 
@@ -179,19 +174,19 @@ async def test_a_write_under_way_at_its_deadline_is_unknown_and_counted(bench: B
     finished = asyncio.Event()
     bench.world.then = finished.wait
 
-    outcome = await bench.run(bench.call("order", deadline_s=0.2))
+    outcome = await bench.run("order", deadline_s=0.2)
     finished.set()
-    assert outcome.lingering is not None
-    await outcome.lingering
+    assert outcome.ack_after is not None
+    await outcome.ack_after
 
     assert (Code.DEADLINE_EXCEEDED, "unknown") == _told(outcome)
-    assert 1 == outcome.starts
-    assert "ordered" == (await bench.run(bench.call("order"))).data
+    assert 1 == outcome.attempts
+    assert "ordered" == (await bench.run("order")).data
 
 
-@pytest.mark.parametrize(("starts", "said"), [(0, "not_started"), (1, "unknown")])
+@pytest.mark.parametrize(("attempts", "said"), [(0, "not_started"), (1, "unknown")])
 async def test_with_the_ledger_away_at_the_deadline_only_a_job_never_delivered_before_was_surely_not_started(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, starts: int, said: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, attempts: int, said: str
 ) -> None:
     async def away(*_: Any) -> Any:
         raise LedgerUnavailable("no database")
@@ -205,16 +200,16 @@ async def test_with_the_ledger_away_at_the_deadline_only_a_job_never_delivered_b
     monkeypatch.setattr(bench.ledger, "wait_available", wait)
 
     for deadline_s in (0.2, -1):
-        outcome = await bench.run(bench.call("order", deadline_s=deadline_s, starts=starts))
+        outcome = await bench.run("order", deadline_s=deadline_s, attempts=attempts)
         assert (Code.DEADLINE_EXCEEDED, said) == _told(outcome)
-        assert starts == outcome.starts
+        assert attempts == outcome.attempts
 
 
 async def test_an_undo_that_comes_too_late_is_not_begun_and_marks_nothing(bench: Bench) -> None:
-    await bench.run(bench.call("order"))
+    await bench.run("order")
 
-    outcome = await bench.undo(bench.call("order", mode="undo", deadline_s=-1))
-    again = await bench.run(bench.call("order"))
+    outcome = await bench.undo("order", deadline_s=-1)
+    again = await bench.run("order")
 
     assert (Code.DEADLINE_EXCEEDED, "not_started") == _told(outcome)
     assert [] == bench.world.undone
@@ -222,49 +217,49 @@ async def test_an_undo_that_comes_too_late_is_not_begun_and_marks_nothing(bench:
 
 
 async def test_an_undo_that_happened_is_told_however_late_it_is_asked_again(bench: Bench) -> None:
-    await bench.run(bench.call("order"))
-    await bench.undo(bench.call("order", mode="undo"))
+    await bench.run("order")
+    await bench.undo("order")
 
-    outcome = await bench.undo(bench.call("order", mode="undo", deadline_s=-1))
+    outcome = await bench.undo("order", deadline_s=-1)
 
     assert ({"undone": True}, True) == (outcome.data, outcome.replayed)
 
 
 async def test_a_slow_undo_is_answered_at_its_deadline_and_finished_all_the_same(bench: Bench) -> None:
-    await bench.run(bench.call("order"))
+    await bench.run("order")
     finished = asyncio.Event()
     bench.world.then = finished.wait
 
-    outcome = await bench.undo(bench.call("order", mode="undo", deadline_s=0.2))
+    outcome = await bench.undo("order", deadline_s=0.2)
     finished.set()
-    assert outcome.lingering is not None
-    await outcome.lingering
+    assert outcome.ack_after is not None
+    await outcome.ack_after
 
     assert (Code.DEADLINE_EXCEEDED, "unknown") == _told(outcome)
-    assert 1 == outcome.starts
+    assert 1 == outcome.attempts
     assert [KEY] == bench.world.undone
     assert await bench.ledger.is_undone(bench.identity("order"))
 
 
 async def test_an_undo_waits_until_the_call_of_a_dead_worker_can_no_longer_land(bench: Bench) -> None:
-    await bench.died_in("order", settles_in_s=1.5)
+    await bench.died_in("order", lands_within_s=1.5)
 
     with pytest.raises(Snooze):
-        await bench.undo(bench.call("order", mode="undo"))
+        await bench.undo("order")
     assert [] == bench.world.undone
     while not bench.world.undone:
         with suppress(Snooze):
-            await bench.undo(bench.call("order", mode="undo"))
+            await bench.undo("order")
 
     assert [KEY] == bench.world.undone
-    outcome = await bench.run(bench.call("order"))
+    outcome = await bench.run("order")
     assert (Code.CONFLICT, "undone") == _told(outcome)
 
 
 async def test_the_undo_of_a_write_that_returned_nothing_is_no_riddle(bench: Bench) -> None:
-    await bench.run(bench.call("note"))
+    await bench.run("note")
 
-    outcome = await bench.undo(bench.call("note", mode="undo"))
+    outcome = await bench.undo("note")
 
     assert {"undone": True} == outcome.data
     assert [KEY] == bench.world.undone
@@ -274,7 +269,7 @@ async def test_a_worker_that_stood_still_before_its_call_does_not_send_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As SIGSTOP does, or a machine that sleeps: by now another worker may have taken over."""
-    monkeypatch.setattr(worker.job.idempotency, "STALL_S", 0.05)
+    bench.executor = bench.make(lease_policy=LeasePolicy(stall_s=0.05))
     begin = bench.ledger.begin
 
     async def stalling(*args: Any, **kwargs: Any) -> bool:
@@ -285,17 +280,17 @@ async def test_a_worker_that_stood_still_before_its_call_does_not_send_it(
     monkeypatch.setattr(bench.ledger, "begin", stalling)
 
     with pytest.raises(Snooze):
-        await bench.run(bench.call("note"))
+        await bench.run("note")
     assert [] == bench.world.happened
 
     monkeypatch.setattr(bench.ledger, "begin", begin)
-    assert (await bench.run(bench.call("note"))).error is None, "it is known that nothing was sent"
+    assert (await bench.run("note")).error is None, "it is known that nothing was sent"
 
 
 async def test_a_call_that_was_refused_before_the_vault_went_away_is_not_unknown(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.job.action_runner, "HOLD_S", 0.1)
+    bench.executor = bench.make(hold_policy=HoldPolicy(hold_s=0.1))
 
     def refuse() -> None:
         bench.vault.away = True
@@ -303,11 +298,11 @@ async def test_a_call_that_was_refused_before_the_vault_went_away_is_not_unknown
 
     bench.world.before = refuse
     with pytest.raises(Snooze):
-        await bench.run(bench.call("note"))
+        await bench.run("note")
     bench.vault.away = False
     bench.world.before = lambda: None
 
-    outcome = await bench.run(bench.call("note"))
+    outcome = await bench.run("note")
 
     assert outcome.error is None
     assert [KEY] == bench.world.happened
@@ -316,7 +311,7 @@ async def test_a_call_that_was_refused_before_the_vault_went_away_is_not_unknown
 async def test_a_result_is_stored_once_a_long_outage_of_the_ledger_is_over(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.job.action_runner, "HOLD_S", 0.05)
+    bench.executor = bench.make(hold_policy=HoldPolicy(hold_s=0.05))
     complete, back = bench.ledger.complete, asyncio.Event()
 
     async def away(*args: Any) -> bool:
@@ -331,12 +326,12 @@ async def test_a_result_is_stored_once_a_long_outage_of_the_ledger_is_over(
     monkeypatch.setattr(bench.ledger, "complete", away)
     monkeypatch.setattr(bench.ledger, "wait_available", wait_available)
 
-    outcome = await bench.run(bench.call("note"))
-    assert outcome.error is None and outcome.lingering is not None
+    outcome = await bench.run("note")
+    assert outcome.error is None and outcome.ack_after is not None
     await asyncio.sleep(0.2)  # longer than a job is held
     back.set()
-    await outcome.lingering
+    await outcome.ack_after
 
-    again = await bench.run(bench.call("note"))
+    again = await bench.run("note")
     assert (None, True) == (again.error, again.replayed)
     assert [KEY] == bench.world.happened

@@ -1,0 +1,150 @@
+"""Connections to the ledger's database: how they are made, looked at before use, and given up together."""
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from worker.database_url import DatabaseUrl
+
+#: Connections to SQLite: one writes at a time, and one reads beside it.
+SQLITE_CONNECTIONS: Final = 2
+#: Seconds after which a connection is made anew: below the 4 minutes after which balancers drop idle ones.
+RECYCLE_S: Final = 180
+#: Seconds of rest after which a connection is asked whether it lives before it is used, and for its answer.
+IDLE_S: Final = 1.0
+PING_TIMEOUT_S: Final = 1.0
+
+#: The TLS of a connection about to be made: a context, None for the driver's own choice, False for none.
+TlsOf = Callable[[], ssl.SSLContext | bool | None]
+
+
+class PlainDialect(PGDialect_asyncpg):
+    """SQLAlchemy's own, less what it asks at connect: pgbouncer may split that over two servers."""
+
+    supports_statement_cache = True
+
+    def on_connect(self) -> None:
+        """Set up no JSON codecs: the ledger keeps text."""
+        return
+
+
+registry.register("postgresql.ledger", __name__, PlainDialect.__name__)
+
+
+class Connections:
+    """The pool, and the idle connections in it, which `drop_idle` ends at once.
+
+    Created and closed by `Database`.
+    """
+
+    def __init__(self, url: DatabaseUrl, tls: TlsOf, *, size: int, timeout_s: float) -> None:
+        self._idle: set[asyncpg.Connection[asyncpg.Record]] = set()
+        if url.is_sqlite:
+            self.engine = _sqlite(url, size, timeout_s)
+        else:
+            self.engine = _postgresql(url, tls, size, timeout_s)
+            self._watch_idle()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.drop_idle()
+        await self.engine.dispose()
+
+    def drop_idle(self) -> None:
+        """End every idle connection: what broke one of them broke the others, too.
+
+        One by one they would cost their users a timeout each; a pool kept over a failover would stay
+        on the server that writes no more.
+        """
+        for connection in self._idle:
+            connection.terminate()
+        self._idle.clear()
+
+    def _watch_idle(self) -> None:
+        pool = self.engine.sync_engine
+
+        @sa.event.listens_for(pool, "checkin")
+        def returned(connection: Any, record: Any) -> None:
+            record.info["returned_at"] = time.monotonic()
+            if connection is not None:
+                self._idle.add(connection.driver_connection)
+
+        @sa.event.listens_for(pool, "checkout")
+        def taken(connection: Any, record: Any, _proxy: Any) -> None:
+            driver = connection.driver_connection
+            self._idle.discard(driver)
+            rested_s = time.monotonic() - record.info.pop("returned_at", time.monotonic())
+            if not driver.is_closed() and rested_s < IDLE_S:
+                return
+            try:
+                connection.run_async(_ping)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                driver.terminate()
+                self.drop_idle()
+                raise sa.exc.InvalidatePoolError from None
+
+
+async def _ping(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    # Without arguments this is one message: no prepared statement that a pooler could lose.
+    await connection.execute("select 1", timeout=PING_TIMEOUT_S)
+
+
+def _sqlite(url: DatabaseUrl, size: int, timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(
+        sa.URL.create("sqlite+aiosqlite", database=str(url.file)),
+        connect_args={"timeout": timeout_s},
+        pool_size=size,
+        max_overflow=0,
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def tune(connection: Any, _record: Any) -> None:
+        # WAL lets readers pass the writer; FULL keeps a claim through a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def _postgresql(url: DatabaseUrl, tls: TlsOf, size: int, timeout_s: float) -> AsyncEngine:
+    engine = create_async_engine(
+        sa.URL.create("postgresql+ledger", url.user, url.password, url.host, url.port, url.database),
+        pool_size=size,
+        max_overflow=0,
+        pool_recycle=RECYCLE_S,
+        # A database's own default may be stricter, and would end claims that waited for each other.
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "timeout": float(url.parameters.get("connect_timeout", timeout_s)),
+            "command_timeout": timeout_s,
+            # Unnamed statements, used up in their own transaction: a pooler that changes servers
+            # between transactions has nothing to lose.
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": str,
+            **_libpq(url.parameters),
+        },
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "do_connect")
+    def encrypt(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
+        if (context := tls()) is not None:
+            options["ssl"] = context
+
+    return engine
+
+
+def _libpq(parameters: Mapping[str, str]) -> dict[str, Any]:
+    session = {name: parameters[name] for name in ("application_name", "options") if name in parameters}
+    attrs = parameters.get("target_session_attrs")
+    return {
+        **({"server_settings": session} if session else {}),
+        **({"target_session_attrs": attrs} if attrs else {}),
+    }
