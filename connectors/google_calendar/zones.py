@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
 
-#: Years outside of these are a slip of the pen, and near their ends arithmetic would overflow.
+#: Years outside of these are a typo, and near their ends arithmetic would overflow.
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2199
 
