@@ -53,7 +53,9 @@ class Journal(FakeProvider):
 
 
 @given(
-    ends=st.lists(st.sampled_from(sorted(name for name in ENDS if " on" not in name)), max_size=6),
+    ends=st.lists(
+        st.sampled_from(sorted(name for name in ENDS if name[:3] not in {"307", "308"})), max_size=6
+    ),
     methods=st.lists(st.sampled_from(["GET", "POST", "PATCH"]), min_size=1, max_size=3),
     at_once=st.booleans(),
     seconds=st.none() | st.integers(1, 60),
