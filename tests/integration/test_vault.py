@@ -179,7 +179,7 @@ async def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> float:
     return time.monotonic() - started_at
 
 
-async def test_an_approle_with_the_least_policy_reads_its_secrets_and_nothing_else(
+async def test_an_approle_with_the_least_policy_reads_only_its_secrets(
     admin: Admin, connect: Connect
 ) -> None:
     admin.grant_read("acme/*")
@@ -280,7 +280,7 @@ async def test_two_hundred_cold_fetches_are_one_read(admin: Admin, connect: Conn
     assert outcomes.count(FetchOutcome.FETCHED) == 1
 
 
-async def test_a_policy_that_is_taken_away_denies_at_once_and_hurts_no_other_tenant(
+async def test_a_removed_policy_denies_at_once_and_affects_no_other_tenant(
     admin: Admin, connect: Connect
 ) -> None:
     admin.put("globex/http/default", token="globex-token-1")
@@ -392,7 +392,7 @@ async def test_a_wrong_secret_id_stops_the_start(connect: Connect) -> None:
         await connect(secret_id=SecretStr(str(uuid4())))
 
 
-async def test_a_sealed_vault_is_told_while_cached_secrets_serve(admin: Admin, connect: Connect) -> None:
+async def test_a_sealed_vault_is_reported_while_cached_secrets_serve(admin: Admin, connect: Connect) -> None:
     admin.put("acme/http/cold", token="cold-token")
     source = await connect(policy=CachePolicy())
     await token_of(source)
@@ -412,7 +412,7 @@ async def test_a_sealed_vault_is_told_while_cached_secrets_serve(admin: Admin, c
     assert await token_of(source, credential="cold") == "cold-token"
 
 
-async def test_a_killed_vault_is_told_and_found_again(admin: Admin, connect: Connect) -> None:
+async def test_a_killed_vault_is_reported_and_reconnected(admin: Admin, connect: Connect) -> None:
     source = await connect(auth="token", token=SecretStr(admin.vault.root_token))
     await token_of(source)
 
@@ -579,7 +579,7 @@ async def test_an_operator_stores_lists_and_deletes(admin: Admin) -> None:
     await asyncio.to_thread(work)
 
 
-async def test_an_operator_without_the_right_is_told_which(admin: Admin) -> None:
+async def test_an_operator_without_a_permission_gets_its_name(admin: Admin) -> None:
     config = VaultConfig(
         url=admin.vault.url,
         mount=admin.mount,
@@ -654,12 +654,12 @@ async def test_tls_is_verified_with_the_authority_of_the_setting(
 ) -> None:
     async with tls_proxy(admin, tmp_path, "127.0.0.1") as (url, ca_file):
         trusting = await connect(url=url, ca_file=ca_file)
-        stranger = await connect(url=url)
+        untrusting = await connect(url=url)
 
         assert await token_of(trusting) == "acme-token-1"
-        assert "TLS certificate is not trusted" in str(stranger.unavailable_reason)
+        assert "TLS certificate is not trusted" in str(untrusting.unavailable_reason)
         await trusting.close()
-        await stranger.close()
+        await untrusting.close()
 
 
 async def test_a_certificate_for_another_host_is_refused(

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from worker.ledger.database_url import DatabaseUrl
+from worker.database_url import DatabaseUrl
 
 #: Connections to SQLite: one writes at a time, and one reads beside it.
 SQLITE_CONNECTIONS: Final = 2

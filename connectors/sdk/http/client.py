@@ -7,12 +7,12 @@ tenant, connector, credential and deadline. One call goes through these steps:
 2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
-5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
+5. a 401 renews the token once; a redirect is followed if that is allowed, each hop through 1 to 4
 6. 400 and more become an error (`status`)
 
 All within one total deadline. Each error says in `sent` how far the job had come:
 
-    NO          nothing that could change the provider has left: safe to repeat, whatever it does
+    NO          nothing that could change the provider has left: safe to repeat
     ANSWERED    the provider has answered that it did nothing (a 4xx other than 408)
     UNCERTAIN   cut off, timed out or answered 5xx after it may have been processed
 
@@ -23,15 +23,17 @@ its later calls short: a write on its way is left to finish.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
-from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
-from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
+from connectors.sdk.errors import ConnectorError, InvalidParams
+from connectors.sdk.http.address import RefusedAddress, Target, read_url
+from connectors.sdk.http.api_base import ApiBase
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
 from connectors.sdk.http.circuit_breaker import HostBreakers
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
@@ -43,14 +45,14 @@ from connectors.sdk.http.request import (
     Headers,
     HttpRequest,
     Query,
-    QueryValue,
     TimeLimit,
-    add_headers,
     encode_body,
     encode_query,
+    merge_headers,
 )
 from connectors.sdk.http.resolver import Lookup
 from connectors.sdk.http.status import is_error, status_error
+from connectors.sdk.http.tls_identity import TlsIdentity
 from connectors.sdk.http.tokens import TokenCache
 from connectors.sdk.http.transport import Transport
 
@@ -64,11 +66,14 @@ OnQuota = Callable[[tuple[str, str, str], int, int], None]
 class HttpPolicy:
     """What an operator's settings say about outbound calls."""
 
-    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed where a credential or
+    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed if a credential or
     #: a setting names one of these.
     allow_plaintext_hosts: frozenset[str] = frozenset()
     #: CONNECTORS_CA_FILE: trusted beside the public authorities.
     ca_file: Path | None = None
+    #: CONNECTORS_PROXY_URL: where calls to public hosts go through. It resolves their names, so that what
+    #: they may lead to is for it to check. Loopback and plaintext hosts are called straight.
+    proxy_url: str | None = field(default=None, repr=False)
     max_connections_per_host: int = 100
     #: Seconds a call gets in all, unless it says otherwise.
     timeout_s: float = 30.0
@@ -84,7 +89,7 @@ class HttpPool:
     Args:
         on_call: called after each request, for the metrics; must not block.
         on_quota: called with each quota that a provider reports; must not block.
-        on_secret: called with each access token, to be masked.
+        on_secret: called with each access token and rotated refresh token, to be masked.
         keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
         clock: what pauses, breakers, tokens and time limits are measured by, in seconds.
@@ -110,11 +115,12 @@ class HttpPool:
         self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache(clock=clock, on_secret=on_secret)
-        self.rotations = Rotations(keep)
+        self.rotations = Rotations(keep, on_secret=on_secret)
         transport = Transport(
             internal=internal,
             ca_file=policy.ca_file,
             per_host=policy.max_connections_per_host,
+            proxy_url=policy.proxy_url,
             lookup=lookup,
         )
         self.state = PoolState(
@@ -157,17 +163,7 @@ class HttpClient:
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
     """
 
-    __slots__ = (
-        "_auth",
-        "_base",
-        "_deadline",
-        "_effects",
-        "_ends_at",
-        "_headers",
-        "_named",
-        "_pool",
-        "account",
-    )
+    __slots__ = ("_base", "_deadline", "_effects", "_ends_at", "_pool", "_tls", "account")
 
     def __init__(self, pool: HttpPool, account: Account, deadline: float | None, effects: JobEffects) -> None:
         self._pool = pool
@@ -177,10 +173,8 @@ class HttpClient:
         self._effects = effects
         #: Of a compensation: when its time ends, by the pool's clock.
         self._ends_at: float | None = None
-        self._base: Target | None = None
-        self._headers: Headers = {}
-        self._auth: Auth | None = None
-        self._named: frozenset[str] = frozenset()
+        self._base: ApiBase | None = None
+        self._tls: TlsIdentity | None = None
 
     @property
     def tokens(self) -> TokenCache:
@@ -197,6 +191,7 @@ class HttpClient:
         base_url: str,
         *,
         headers: Headers | None = None,
+        query: Mapping[str, SecretStr] | None = None,
         auth: Auth | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> "HttpClient":
@@ -207,20 +202,23 @@ class HttpClient:
 
         Args:
             headers: sent to this origin alone, such as the credential's.
+            query: added to each request to this origin, on the wire alone: no error and no answer shows it.
             auth: where calls to this origin get their bearer token.
             allowed_hosts: further hosts (`host` or `host:port`) that redirects may lead to.
 
         Raises:
             CredentialInvalid: the URL or a host cannot be one.
         """
-        try:
-            base = read_url(base_url)
-            named = frozenset({base.netloc, *map(read_host, allowed_hosts)})
-        except RefusedAddress as error:
-            raise CredentialInvalid(f"the API's URL {error}", sent=Sent.NO) from None
         client = self._copy()
-        client._base, client._headers, client._named = base, headers or {}, named
-        client._auth = auth
+        client._base = ApiBase.read(
+            base_url, headers=headers or {}, query=query or {}, auth=auth, allowed_hosts=allowed_hosts
+        )
+        return client
+
+    def with_tls(self, identity: TlsIdentity | None) -> "HttpClient":
+        """Return a client that trusts and presents what a credential says, at the API that `at` names."""
+        client = self._copy()
+        client._tls = identity
         return client
 
     def detached(self) -> "HttpClient":
@@ -257,7 +255,7 @@ class HttpClient:
         headers: Headers | None = None,
         json: Any = None,
         content: bytes | str | None = None,
-        data: Mapping[str, QueryValue] | None = None,
+        data: Query | None = None,
         auth: Auth | None = None,
         timeout_s: float | None = None,
         max_bytes: int | None = None,
@@ -265,19 +263,21 @@ class HttpClient:
         raise_for_status: bool = True,
         changes_nothing: bool = False,
         unprocessed_statuses: Collection[int] = (),
+        cut_answer: bool = False,
     ) -> httpx.Response:
         """Make one call and read its answer whole.
 
         Args:
-            url: absolute, or a path where the client was made by `at`; percent-encoded already.
+            url: absolute, or a path if the client was made by `at`; percent-encoded already.
             params: the query, encoded here.
             json: a body, as are `content` (bytes or text) and `data` (a form); one of them.
             auth: gives a bearer token; renewed once after a 401.
             timeout_s: for the call in all; the job's deadline cuts it short until a write has left.
             max_bytes: most decoded bytes of the answer.
+            cut_answer: return an answer over `max_bytes` cut, rather than failing; `is_cut` tells.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                given.
-            raise_for_status: turn 400 and more into an error.
+                given. Any other method always follows 307 and 308 within its origin.
+            raise_for_status: turn 400 and more into an error, and a redirect of a write, too.
             changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
             unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
 
@@ -289,8 +289,9 @@ class HttpClient:
         if method not in METHODS:
             raise InvalidParams.field("method", f"must be one of {', '.join(sorted(METHODS))}")
         target = self._read(url, params)
-        if auth is None and self._base is not None and target.origin == self._base.origin:
-            auth = self._auth
+        base = self._base if self._base is not None and self._base.owns(target) else None
+        if auth is None and base is not None:
+            auth = base.auth
         body, content_type = encode_body(json, content, data)
         if body is not None and method in BODILESS_METHODS:
             raise InvalidParams.field("method", f"{method} carries no body")
@@ -298,16 +299,20 @@ class HttpClient:
         request = HttpRequest(
             method,
             target,
-            self._merge_headers(target, headers, content_type),
+            # The credential's own last: nothing given with a call takes their place.
+            merge_headers(content_type, headers or {}, {} if base is None else base.headers),
             body,
             policy.max_response_bytes if max_bytes is None else max_bytes,
             self._limit(policy.timeout_s if timeout_s is None else timeout_s, started),
             changes_nothing or method in SAFE_METHODS,
             frozenset(unprocessed_statuses),
+            "" if base is None else base.secret_query,
+            None if base is None else self._tls,
+            cut_answer,
         )
         try:
             response = await self._call().run(request, auth, follow_redirects)
-            if raise_for_status and is_error(response.status_code):
+            if raise_for_status and is_error(response.status_code, method):
                 raise self._error_of(request, response)
         except ConnectorError as error:
             self._effects.cover(error, is_safe=request.is_safe)
@@ -339,7 +344,7 @@ class HttpClient:
         return HttpCall(
             self._pool.state,
             self.account,
-            self._named,
+            frozenset() if self._base is None else self._base.named,
             self._effects,
             is_compensation=self._ends_at is not None,
         )
@@ -361,16 +366,8 @@ class HttpClient:
 
     def _read(self, url: str, params: Query | None) -> Target:
         """Read the URL: a path belongs to the base, and never names a host."""
-        base = self._base
-        if base is not None and not url.startswith(("https://", "http://")):
-            root = base.url.partition("?")[0]
-            if url.startswith("/"):
-                root = root.rstrip("/")
-            elif url and not url.startswith("?"):
-                raise InvalidParams.field("url", "must be absolute, or a path that begins with /")
-            url = root + url
         try:
-            target = read_url(url)
+            target = read_url(url if self._base is None else self._base.url_of(url))
         except RefusedAddress as error:
             raise InvalidParams.field("url", str(error)) from None
         if not params:
@@ -378,23 +375,9 @@ class HttpClient:
         query = encode_query(params)
         return replace(target, query=f"{target.query}&{query}" if target.query else query)
 
-    def _merge_headers(
-        self, target: Target, headers: Headers | None, content_type: str | None
-    ) -> dict[str, str]:
-        merged = {"User-Agent": "connectors-service", "Accept": "*/*"}
-        if content_type is not None:
-            merged["Content-Type"] = content_type
-        if headers:
-            add_headers(merged, headers)
-        # The credential's own last: nothing given with a call takes their place.
-        if self._base is not None and target.origin == self._base.origin:
-            add_headers(merged, self._headers)
-        return merged
-
     def _copy(self) -> "HttpClient":
         client = HttpClient(self._pool, self.account, self._deadline, self._effects)
-        client._base, client._headers, client._named = self._base, self._headers, self._named
-        client._auth, client._ends_at = self._auth, self._ends_at
+        client._base, client._tls, client._ends_at = self._base, self._tls, self._ends_at
         return client
 
 
