@@ -16,8 +16,8 @@ from connectors.google_calendar.models import Appointment, appointment
 from connectors.google_calendar.occupancy import Event, is_hold
 from connectors.google_calendar.params import FindAppointments
 from connectors.google_calendar.zones import instant
-from connectors.sdk.effects import Effect
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import InvalidParams
 
 #: How far ahead is looked unless the job says: a series may go on for ever.
 REACH: Final = timedelta(days=366)
@@ -82,10 +82,10 @@ async def range_of(
     if "since" in place:
         since = datetime.fromisoformat(place["since"])
     if until is not None and since is None and until <= utc_now():
-        raise invalid("range_end", "is past, and the range begins now; give range_start")
+        raise InvalidParams.field("range_end", "is past, and the range begins now; give range_start")
     since = since or utc_now()
     if until is not None and until <= since:
-        raise invalid("range_end", "must come after range_start")
+        raise InvalidParams.field("range_end", "must come after range_start")
     return since, until
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams
 
 _NOT_ASKED: Final = frozenset({"cursor", "limit", "fields"})
 
@@ -29,7 +29,9 @@ def read_cursor(params: BaseModel, cursor: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         place = None
     if not isinstance(place, dict) or place.pop("of", None) != _digest(params):
-        raise invalid("cursor", "belongs to another question; repeat the parameters of the one before")
+        raise InvalidParams.field(
+            "cursor", "belongs to another question; repeat the parameters of the one before"
+        )
     return place
 
 

@@ -36,7 +36,7 @@ from connectors.google_calendar.occupancy import Event, is_given_up
 from connectors.google_calendar.params import CreateEvent, EventRef, ListEvents
 from connectors.google_calendar.rrule import write_lines
 from connectors.google_calendar.wanted import Wanted
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, Unavailable
 
 

@@ -20,9 +20,8 @@ from connectors.google_calendar.params import OtherTimes, RescheduleEvent, Updat
 from connectors.google_calendar.rrule import names_local_times, write_lines
 from connectors.google_calendar.series import Target, shifted, target_of
 from connectors.google_calendar.wanted import Wanted, is_past
-from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import Conflict, InvalidParams
 
 
 @google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -169,9 +168,11 @@ class _Move:
             return
         now = utc_now()
         if is_past(span, now) and not (target.is_series and not target.is_split):
-            raise invalid("start", "is in the past; set allow_past if that is meant")
+            raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
         if target.is_series and not target.is_split and is_past(event_span(target.event), now):
-            raise invalid("scope", "would move occurrences that are past; following moves those to come")
+            raise InvalidParams.field(
+                "scope", "would move occurrences that are past; following moves those to come"
+            )
 
 
 def _says_when(params: OtherTimes) -> bool:

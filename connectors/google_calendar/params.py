@@ -28,7 +28,7 @@ from connectors.google_calendar.fields import (
     check_order,
     is_day,
 )
-from connectors.sdk.personal import Personal
+from connectors.sdk import Personal
 from connectors.sdk.phone import is_phone_number
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.

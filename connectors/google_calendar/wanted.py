@@ -15,8 +15,7 @@ from connectors.google_calendar.occupancy import Event, meets, root_of
 from connectors.google_calendar.rules import Rules, nearest_days, nearest_free, reach_of
 from connectors.google_calendar.slots import Period, from_seconds, meets_any, merge_periods, seconds_up
 from connectors.google_calendar.zones import write_instant
-from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import Conflict, ConnectorError, InvalidParams, PermissionDenied
 
 #: How far the occurrences of a series that is moved are compared with other events.
 SERIES_REACH: Final = timedelta(days=2 * 366)
@@ -92,7 +91,7 @@ class Wanted:
             InvalidParams: it has, and the job does not allow that.
         """
         if not self.allow_past and is_past(self.span, utc_now()):
-            raise invalid("start", "is in the past; set allow_past if that is meant")
+            raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
 
     def fits(self, zone: ZoneInfo | None) -> bool:
         """Return whether the rules allow the time, if it is free."""
