@@ -123,17 +123,16 @@ class TokenEndpoint:
         return token, SecretStr(str(refresh_token)) if is_given else None
 
     def _refusal(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
-        host, status, error = response.url.host, response.status_code, answer.get("error")
-        reason = error if isinstance(error, str) else ""  # some APIs answer an object here
+        host, status, reason = response.url.host, response.status_code, answer.get("error")
+        if (explained := self.explain(response, answer)) is not None:
+            return explained
         if status < 300:
             missing = " or ".join(("an access token", *self.required))
             return Unavailable(f"{host} answered without {missing}")
-        if (explained := self.explain(response, answer)) is not None:
-            return explained
         if reason in PASSING:
             return Unavailable(f"{host} gives no access token now (status {status})")
         reasons = REASONS | dict(self.reasons)
-        if reason in reasons:
+        if isinstance(reason, str) and reason in reasons:
             return CredentialInvalid(
                 f"{host} refuses the credential: {reasons[reason]} ({reason})", data={"reason": reason}
             )
