@@ -12,7 +12,7 @@ tenant, connector, credential and deadline. One call goes through these steps:
 
 All within one total deadline. Each error says in `sent` how far the job had come:
 
-    NO          nothing that could change the provider has left: safe to repeat, whatever it does
+    NO          nothing that could change the provider has left: safe to repeat
     ANSWERED    the provider has answered that it did nothing (a 4xx other than 408)
     UNCERTAIN   cut off, timed out or answered 5xx after it may have been processed
 
@@ -67,7 +67,7 @@ OnQuota = Callable[[tuple[str, str, str], int, int], None]
 class HttpPolicy:
     """What an operator's settings say about outbound calls."""
 
-    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed where a credential or
+    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed if a credential or
     #: a setting names one of these.
     allow_plaintext_hosts: frozenset[str] = frozenset()
     #: CONNECTORS_CA_FILE: trusted beside the public authorities.
@@ -289,7 +289,7 @@ class HttpClient:
         """Make one call and read its answer whole.
 
         Args:
-            url: absolute, or a path where the client was made by `at`; percent-encoded already.
+            url: absolute, or a path if the client was made by `at`; percent-encoded already.
             params: the query, encoded here.
             json: a body, as are `content` (bytes or text) and `data` (a form); one of them.
             auth: gives a bearer token; renewed once after a 401.
@@ -297,7 +297,7 @@ class HttpClient:
             max_bytes: most decoded bytes of the answer.
             cut_answer: return an answer over `max_bytes` cut, rather than failing; `is_cut` tells.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                given. Any other method follows 307 and 308 within its origin, whatever is said here.
+                given. Any other method always follows 307 and 308 within its origin.
             raise_for_status: turn 400 and more into an error, and a redirect of a write, too.
             changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
             unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.

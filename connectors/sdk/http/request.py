@@ -117,7 +117,7 @@ def encode_secret_query(query: Mapping[str, SecretStr]) -> str:
 def encode_body(
     value: Any, content: bytes | str | None, data: Query | None
 ) -> tuple[bytes | None, str | None]:
-    """Encode a JSON value, text or bytes, or a form; give the body and its content type.
+    """Encode a JSON value, text or bytes, or a form; return the body and its content type.
 
     Raises:
         InvalidParams: more than one is given, or it cannot be encoded (NaN, a lone surrogate).
@@ -138,7 +138,7 @@ def encode_body(
 
 
 def add_headers(merged: dict[str, str], headers: Headers) -> None:
-    """Add headers, each replacing one of the same name, whatever its case.
+    """Add headers, each replacing one of the same name in any case.
 
     Raises:
         InvalidParams: a name or value that HTTP does not allow, or one that the transport writes.
@@ -153,7 +153,7 @@ def add_headers(merged: dict[str, str], headers: Headers) -> None:
 
 
 def header_fault(name: str, value: str) -> str | None:
-    """Say what is wrong with a header, never quoting its value; None if nothing is."""
+    """Return what is wrong with a header, never quoting its value; None if nothing is."""
     if not name or not _TOKEN_CHARS.issuperset(name):
         return "a name has characters that HTTP does not allow"
     if name.lower() in TRANSPORT_HEADERS or name.lower().startswith("proxy-"):
