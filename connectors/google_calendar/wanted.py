@@ -134,7 +134,9 @@ class Wanted:
 
     def _occurrences(self, listed: Listed, hold: Event | None) -> list[Period]:
         of_hold = [] if hold is None else [e for e in listed.events if root_of(e) == hold["id"]]
-        return [listed.period_of(event) for event in of_hold]
+        periods = [listed.period_of(event) for event in of_hold]
+        now = seconds_up(utc_now())
+        return [period for period in periods if period[1] > now]  # what is past is in nobody's way
 
     def _blockers(
         self, listed: Listed, calendar_id: str, wanted: Sequence[Period]

@@ -63,6 +63,17 @@ async def test_an_event_that_takes_no_time_moves_where_others_are(desk: Desk) ->
     assert await desk("reschedule_event", event_id=event_id, start=f"{DAY}T12:30")
 
 
+async def test_an_event_that_begins_to_take_time_must_find_it_free(desk: Desk) -> None:
+    event_id = (await desk("create_event", **CLASS, transparency="transparent"))["event_id"]
+    other = await desk("create_event", **CLASS)
+
+    with pytest.raises(Conflict):
+        await desk("update_event", event_id=event_id, transparency="opaque")
+    await desk("cancel_event", event_id=other["event_id"])
+
+    assert "opaque" == (await desk("update_event", event_id=event_id, transparency="opaque"))["transparency"]
+
+
 @pytest.mark.parametrize(
     ("action", "change"),
     [
