@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import InvalidParams
 from connectors.sdk.http.address import Target
+from connectors.sdk.http.content_coding import ACCEPT_ENCODING
 from connectors.sdk.http.tls_identity import TlsIdentity
 
 QueryValue = str | int | float | bool
@@ -109,11 +110,6 @@ def encode_query(params: Query) -> str:
     return "&".join(pairs)
 
 
-def encode_secret_query(query: Mapping[str, SecretStr]) -> str:
-    """Return the query of a credential, encoded."""
-    return encode_query({name: value.get_secret_value() for name, value in query.items()})
-
-
 def encode_body(
     value: Any, content: bytes | str | None, data: Query | None
 ) -> tuple[bytes | None, str | None]:
@@ -150,6 +146,20 @@ def add_headers(merged: dict[str, str], headers: Headers) -> None:
         for present in [present for present in merged if present.lower() == name.lower()]:
             del merged[present]
         merged[name] = value
+
+
+def merge_headers(content_type: str | None, *parts: Headers) -> dict[str, str]:
+    """Return the headers of a request; of one name the last is taken.
+
+    Raises:
+        InvalidParams: as `add_headers`.
+    """
+    merged = {"User-Agent": "connectors-service", "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
+    if content_type is not None:
+        merged["Content-Type"] = content_type
+    for headers in parts:
+        add_headers(merged, headers)
+    return merged
 
 
 def header_fault(name: str, value: str) -> str | None:

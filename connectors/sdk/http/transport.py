@@ -231,19 +231,22 @@ class Answer(httpx.Response):
     """An answer read whole, which creates its request only if it is asked for: that costs more than the rest."""
 
     asked: tuple[str, str]
+    #: Whether the request changes nothing.
+    is_safe: bool
 
     def json(self, **options: Any) -> Any:
         """Read the body as JSON.
 
         Raises:
-            Unavailable: it is none. What was asked for may have been done; its answer is of no use.
+            Unavailable: it is none. A write may have been done; its answer is of no use.
         """
         try:
             return super().json(**options)
         except (ValueError, RecursionError):
             pass  # raised below, outside of the handler: the library's error holds the body
         host = urlsplit(self.asked[1]).hostname
-        raise Unavailable(f"{host} answered with what is not JSON", sent=Sent.UNCERTAIN)
+        sent = Sent.NO if self.is_safe else Sent.UNCERTAIN
+        raise Unavailable(f"{host} did not return JSON", sent=sent)
 
     @property
     def request(self) -> httpx.Request:
@@ -267,7 +270,7 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: HttpRequest, content: byt
             if name.lower() not in {b"content-encoding", b"content-length"}
         )
     response = Answer(answer.status, headers=list(headers), content=content)
-    response.asked = request.method, request.target.url
+    response.asked, response.is_safe = (request.method, request.target.url), request.is_safe
     content_type = answer.headers.get("content-type", "")
     if "charset" in content_type:
         response.encoding = charset_of(content_type)
