@@ -66,7 +66,7 @@ class Availability(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     available: bool
-    busy: list[BusyPeriod] = Field(description="Of all calendars together, joined where they touch.")
+    busy: list[BusyPeriod] = Field(description="Of all calendars together, joined if they touch.")
 
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)

@@ -29,7 +29,7 @@ Ctx = Context[GoogleCredential]
 
 
 class _NoTransport:
-    """Stands where the client wants its own transport."""
+    """Stand in for the client's own transport, which is never used."""
 
     def request(self, *_: object, **__: object) -> NoReturn:
         raise AssertionError("requests go through the shared HTTP layer")

@@ -1,4 +1,4 @@
-"""Cursors of listings: where the next answer goes on, bound to the question that they belong to."""
+"""Cursors of listings: the start of the next answer, bound to the question it belongs to."""
 
 import hashlib
 import json

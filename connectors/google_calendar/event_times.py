@@ -77,7 +77,8 @@ class Span:
 
     def period(self, zone: ZoneInfo) -> Period:
         """Return it as seconds; days are days of the zone."""
-        return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
+        start, end = _as_instant(self.start, zone), _as_instant(self.end, zone)
+        return seconds_down(start), seconds_down(end) if end <= start else seconds_up(end)
 
 
 async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:

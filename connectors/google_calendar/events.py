@@ -22,7 +22,7 @@ from connectors.google_calendar.event_body import (
     recognised,
     send_updates,
 )
-from connectors.google_calendar.event_times import span_of
+from connectors.google_calendar.event_times import Span, span_of
 from connectors.google_calendar.listing import MAX_PAGES, PAGE_SIZE, utc_now
 from connectors.google_calendar.models import (
     EventAnswer,
@@ -78,12 +78,18 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     """
     api = CalendarApi(ctx)
     span = await span_of(params, api, params.calendar_id, needs_zone=params.recurrence is not None)
-    event_id = event_id_of(ctx, params.calendar_id)
     wanted = Wanted(api, params.calendar_id, span, allow_past=params.allow_past)
     if not ctx.is_repeat:
         wanted.refuse_past()
     if params.conflict_check:
         await _refuse_taken(ctx, wanted)
+    event, created = await _insert(ctx, api, params, _body(params, ctx, span))
+    event = await with_conference(api, params.calendar_id, event)
+    return short_answer(event, params.calendar_id, created=created)
+
+
+def _body(params: CreateEvent, ctx: Ctx, span: Span) -> dict[str, Any]:
+    event_id = event_id_of(ctx, params.calendar_id)
     body = {"id": event_id, **new_body(params, key_mark(ctx)), **span.body()}
     if params.attendees:
         body["attendees"] = guests_of(params.attendees)
@@ -91,6 +97,13 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
         body["recurrence"] = write_lines(params.recurrence, span.start, span.zone)
     if params.meet:
         body["conferenceData"] = conference_request(event_id)
+    return body
+
+
+async def _insert(
+    ctx: Ctx, api: CalendarApi, params: CreateEvent, body: dict[str, Any]
+) -> tuple[Event, bool]:
+    """Insert the event, or return the one that an earlier run has made, and whether it is new."""
     request = events().insert(
         calendarId=params.calendar_id,
         body=body,
@@ -98,14 +111,12 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
         sendUpdates=send_updates(params.notify, bool(params.attendees)),
     )
     try:
-        event, created = await api.send(request), True
+        return await api.send(request), True
     except Conflict as conflict:
         if reason_of(conflict) != "duplicate":
             raise
-        event = await api.send(events().get(calendarId=params.calendar_id, eventId=event_id))
-        event, created = recognised(event, ctx), False
-    event = await with_conference(api, params.calendar_id, event)
-    return short_answer(event, params.calendar_id, created=created)
+    event = await api.send(events().get(calendarId=params.calendar_id, eventId=body["id"]))
+    return recognised(event, ctx), False
 
 
 @create_event.undo

@@ -86,7 +86,7 @@ class _Move:
         return takes_time(changed, now) and (is_moved or not takes_time(target.event, now))
 
     async def _settled(self, change: Change, target: Target) -> Event:
-        """Make the rest of a change whose event is where it should be, be it by an earlier attempt."""
+        """Make the rest of a change if the event is at its time already, perhaps by an earlier attempt."""
         if self.ctx.is_repeat and _says_when(self.params):
             protocol = self._protocol(target, event_span(target.event), None)
             await protocol.remove_left_behind()
@@ -177,7 +177,8 @@ class _Move:
         if self.params.allow_past or self.ctx.is_repeat:
             return
         now = utc_now()
-        if is_past(span, now) and not (target.is_series and not target.is_split):
+        begins_anew = span.start != event_span(target.named).start
+        if begins_anew and is_past(span, now) and not (target.is_series and not target.is_split):
             raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
         if target.is_series and not target.is_split and is_past(event_span(target.event), now):
             raise InvalidParams.field(
