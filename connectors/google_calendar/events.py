@@ -10,7 +10,7 @@ from connectors.google_calendar.cancelling import calendar_of, undo_event
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
-from connectors.google_calendar.cursors import read_cursor, write_cursor
+from connectors.google_calendar.cursors import Place, read_cursor, write_cursor
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     conference_request,
@@ -145,30 +145,39 @@ async def get_event(params: EventRef, ctx: Ctx) -> EventDetails:
 async def list_events(params: ListEvents, ctx: Ctx) -> Events:
     """List events by their start, from now on, each occurrence of a series by itself."""
     api = CalendarApi(ctx)
-    place = {} if params.cursor is None else read_cursor(params, params.cursor)
+    place = read_cursor(params, params.cursor)
     since, until = await range_of(params, api, params.calendar_id, place)
-    size = int(place.get("size", min(params.limit + 1, PAGE_SIZE)))
-    query, token, skip = _query(params, since, until, size), place.get("page"), int(place.get("skip", 0))
+    place = place or Place(since=since, size=min(params.limit + 1, PAGE_SIZE))
+    found, rest = await _read_rows(api, _query(params, since, until, place.size), place, params.limit)
+    as_answer = full_answer if params.fields == "full" else list_entry
+    return Events(
+        events=[as_answer(event, params.calendar_id) for event in found],
+        truncated=rest is not None,
+        cursor=None if rest is None else write_cursor(params, rest),
+    )
+
+
+async def _read_rows(
+    api: CalendarApi, query: dict[str, Any], place: Place, limit: int
+) -> tuple[list[Event], Place | None]:
+    """Return the next events of a listing, and where it goes on if there are more."""
     found: list[Event] = []
     for _ in range(MAX_PAGES):
-        more = {} if token is None else {"pageToken": token}
+        more = {} if place.page is None else {"pageToken": place.page}
         page = await api.send(events().list(**query, **more))
-        rows = [*enumerate(page.get("items") or ())][skip:]
-        for at, event in rows:
-            if is_given_up(event, utc_now()):
+        for at, event in enumerate(page.get("items") or ()):
+            if at < place.skip or is_given_up(event, utc_now()):
                 continue
-            if len(found) == params.limit:
-                return _events(
-                    params, found, {"since": since.isoformat(), "page": token, "skip": at, "size": size}
-                )
+            if len(found) == limit:
+                return found, place.model_copy(update={"skip": at})
             found.append(event)
-        token, skip = page.get("nextPageToken"), 0
-        if not token:
-            return _events(params, found, None)
+        if not page.get("nextPageToken"):
+            return found, None
+        place = place.model_copy(update={"page": page["nextPageToken"], "skip": 0})
     raise Unavailable(f"Google Calendar's listing did not end after {MAX_PAGES} pages")
 
 
-def _query(params: ListEvents, since: datetime, until: datetime | None, size: int) -> dict[str, Any]:
+def _query(params: ListEvents, since: datetime, until: datetime | None, size: int | None) -> dict[str, Any]:
     query: dict[str, Any] = {
         "calendarId": params.calendar_id,
         "singleEvents": True,
@@ -185,15 +194,6 @@ def _query(params: ListEvents, since: datetime, until: datetime | None, size: in
             f"{name}={value}" for name, value in params.private_properties.items()
         ]
     return {name: value for name, value in query.items() if value is not None}
-
-
-def _events(params: ListEvents, found: list[Event], next_place: dict[str, Any] | None) -> Events:
-    as_answer = full_answer if params.fields == "full" else list_entry
-    return Events(
-        events=[as_answer(event, params.calendar_id) for event in found],
-        truncated=next_place is not None,
-        cursor=None if next_place is None else write_cursor(params, **next_place),
-    )
 
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
