@@ -49,6 +49,8 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "DUPLICATES_DETECTED": (Conflict, "has a record like this already"),
         "DUPLICATE_VALUE": (Conflict, "has a record with this value in a unique field"),
         "DUPLICATE_EXTERNAL_ID": (Conflict, "has several records with this external id"),
+        "CANNOT_UPDATE_CONVERTED_LEAD": (Conflict, "has converted the lead already"),
+        "CANNOT_EXECUTE_FLOW_TRIGGER": (Rejected, "could not run a flow of the org"),
         "REQUIRED_FIELD_MISSING": (Rejected, "requires a field that is missing"),
         "STRING_TOO_LONG": (Rejected, "received a value that is too long"),
         "INVALID_EMAIL_ADDRESS": (Rejected, "received an invalid e-mail address"),
@@ -123,7 +125,7 @@ def refusal_of(
     body: Any, status: int, *, headers: Mapping[str, str] | None = None, host: str = "Salesforce"
 ) -> ConnectorError:
     """Return the error for the faults of an answer, or of a part of a composite answer."""
-    faults = [fault for fault in body if isinstance(fault, dict)] if isinstance(body, list) else []
+    faults = _faults_of(body)
     fault = next((each for each in faults if _code(each) in REASONS), faults[0] if faults else {})
     code = _code(fault)
     if code not in REASONS:
@@ -156,6 +158,13 @@ def refusal_of(
         data={"status": status, "reason": code} | _facts(code, fault),
         sent=sent_of(status),
     )
+
+
+def _faults_of(body: Any) -> list[dict[str, Any]]:
+    """Return the faults of an answer; those of an action lie in its results."""
+    listed = [each for each in body if isinstance(each, dict)] if isinstance(body, list) else []
+    inner = [each["errors"] for each in listed if isinstance(each.get("errors"), list)]
+    return [fault for each in inner for fault in each if isinstance(fault, dict)] or listed
 
 
 def reason_of(error: ConnectorError) -> str | None:

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from connectors.salesforce.fields import (
+    MAX_FIELDS,
     CaseNumber,
     Email,
     FieldPath,
@@ -144,6 +145,27 @@ class UpdateLead(_Person):
     @model_validator(mode="after")
     def _check(self) -> Self:
         return _with_changes(self, "lead_id")
+
+
+class ConvertLead(Params):
+    """Which lead, and what it becomes a part of."""
+
+    lead_id: RecordId
+    account_id: RecordId | None = Field(default=None, description="Default: a new account.")
+    contact_id: RecordId | None = Field(default=None, description="Of `account_id`. Default: a new contact.")
+    create_opportunity: bool = True
+    opportunity_name: Short | None = Field(default=None, description="Default: the company's name.")
+    converted_status: Short | None = Field(default=None, description="Default: the org's first.")
+    owner_id: RecordId | None = Field(default=None, description="Required for a lead that a queue owns.")
+    allow_duplicates: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.contact_id is not None and self.account_id is None:
+            raise ValueError("contact_id needs account_id, the contact's account")
+        if self.opportunity_name is not None and not self.create_opportunity:
+            raise ValueError("opportunity_name needs create_opportunity")
+        return self
 
 
 class CreateContact(_Person):
@@ -324,6 +346,19 @@ class Query(Params):
     limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(
         default=None, max_length=100, description="From an answer's `cursor`, for the records after it."
+    )
+
+
+class RunFlow(Params):
+    """Which flow, and its inputs."""
+
+    name: Name = Field(description="The flow's API name.", examples=["Send_Reminder"])
+    inputs: Personal[dict[Name, Scalar | list[Scalar] | dict[Name, Scalar] | list[dict[Name, Scalar]]]] = (
+        Field(
+            default={},
+            max_length=MAX_FIELDS,
+            description="By the API names of the flow's input variables; a record is an object.",
+        )
     )
 
 

@@ -27,6 +27,7 @@ from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
 from connectors.sandbox.salesforce.faults import Fault, Journal, Refusal
 from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
 from connectors.sandbox.salesforce.schema import Field
+from connectors.sandbox.salesforce.soap import answer_soap
 from connectors.sandbox.salesforce.store import Rule, Store
 
 __all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
@@ -169,6 +170,8 @@ class SalesforceSandbox:
         work: Callable[[], web.Response]
         if raw == "/services/oauth2/token":
             operation, work = "token", partial(self._token, request, body)
+        elif raw.startswith("/services/Soap/u/"):
+            operation, work = "soap", partial(answer_soap, self.store, self.authority, body)
         else:
             asked = _read(request, raw)
             operation = "unknown" if asked is None else self.api.operation(asked)

@@ -41,6 +41,8 @@ class Store:
     blocking_rules: set[str] = field(default_factory=set)
     #: Object → the owner that its active assignment rule chooses, unless a call switches the rule off.
     assignment_rules: dict[str, str] = field(default_factory=dict)
+    #: Autolaunched flows by API name: each takes its inputs, and returns its outputs or raises a Refusal.
+    flows: dict[str, Callable[[Record], Record]] = field(default_factory=dict)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
@@ -180,6 +182,47 @@ class Store:
         self._check_rules(kind, changed, allow_duplicates=allow_duplicates)
         record.update(changed)
         self.journal.write(self.now(), "changed", kind.name, record["Id"], fields=sorted(values))
+
+    def convert_lead(self, values: Mapping[str, str], *, allow_duplicates: bool) -> dict[str, str]:
+        """Convert a lead, and return the ids of what it became.
+
+        Raises:
+            Refusal: the lead, its account or its contact cannot be converted.
+        """
+        lead = self.find("Lead", values["leadId"])
+        if lead.get("IsConverted"):
+            raise Refusal(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
+        statuses = [each["MasterLabel"] for each in self.records("LeadStatus") if each["IsConverted"]]
+        if values.get("convertedStatus") not in statuses:
+            raise Refusal(400, "INVALID_STATUS", "invalid convertedStatus")
+        person = {name: lead.get(name) for name in ("FirstName", "LastName", "Email", "Phone", "Title")}
+        account_id = values.get("accountId") or self._account_of(lead)["Id"]
+        self.find("Account", account_id)
+        contact_id = values.get("contactId") or str(
+            self.insert("Contact", {**person, "AccountId": account_id}, allow_duplicates=allow_duplicates)[
+                "Id"
+            ]
+        )
+        made = {"accountId": str(account_id), "contactId": contact_id}
+        if values.get("doNotCreateOpportunity") != "true":
+            opportunity = {
+                "Name": values.get("opportunityName") or f"{lead.get('Company') or lead['Name']}-",
+                "StageName": "Prospecting",
+                "CloseDate": self.now().date().isoformat(),
+                "AccountId": account_id,
+            }
+            made["opportunityId"] = str(self.insert("Opportunity", opportunity)["Id"])
+        lead.update({"IsConverted": True, "Status": values["convertedStatus"]})
+        lead.update({f"Converted{name[0].upper()}{name[1:]}": value for name, value in made.items()})
+        self.journal.write(self.now(), "converted", "Lead", lead["Id"])
+        return made
+
+    def _account_of(self, lead: Record) -> Record:
+        if not lead.get("Company"):
+            raise Refusal(
+                400, "REQUIRED_FIELD_MISSING", "Required fields are missing: [Name]", fields=["Name"]
+            )
+        return self.insert("Account", {"Name": lead["Company"]})
 
     def delete(self, object_name: str, record: Record) -> None:
         """Move a record to the recycle bin."""

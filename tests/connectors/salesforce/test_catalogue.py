@@ -10,6 +10,8 @@ from connectors.sdk.personal import MASK
 ACTIONS = {
     "get_contact_details",
     "find_caller",
+    "convert_lead",
+    "run_flow",
     "create_lead",
     "update_case",
     "get_case",
@@ -55,7 +57,7 @@ def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() 
     }
 
     names = {"first_name", "last_name", "name", "email", "phone", "mobile_phone"}
-    assert names | {"subject", "description", "comment", "text", "bindings", "fields"} == marked
+    assert names | {"subject", "description", "comment", "text", "bindings", "fields", "inputs"} == marked
 
 
 def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
@@ -86,4 +88,4 @@ def test_an_actions_example_is_valid_and_it_says_what_it_does(name: str) -> None
     assert action.description
     assert (name in READS) == (action.effect_of(params, None) is Effect.READ)
     assert action.can_undo == name.startswith(("create_", "log_"))
-    assert action.can_reconcile == action.can_undo
+    assert action.can_reconcile == (action.can_undo or name == "convert_lead")

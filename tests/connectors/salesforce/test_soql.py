@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from simple_salesforce.format import format_external_id
@@ -52,17 +52,20 @@ def test_hostile_text_is_only_a_value(text: str) -> None:
     assert text == _value(bind(SOQL, {"name": text}))
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_bound_text_is_read_back_as_it_was(text: str) -> None:
     assert text == _value(bind(SOQL, {"name": text}))
     assert text == _value(select("Lead", ["Id"], "LastName = {value}", limit=2, value=text))
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT | st.integers() | st.booleans() | st.none(), min_size=1, max_size=5))
 def test_a_bound_list_is_read_back_as_it_was(values: list[Any]) -> None:
     assert tuple(values) == _value(bind("SELECT Id FROM Lead WHERE LastName IN {names}", {"names": values}))
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_searched_text_is_one_phrase(text: str) -> None:
     plain = "".join(char if char.isprintable() else " " for char in text)
@@ -75,6 +78,7 @@ def test_searched_text_is_one_phrase(text: str) -> None:
     assert "NAME" == search.group
 
 
+@settings(deadline=None)
 @given(TEXT)
 @example("a//b")
 @example("https://evil.example/?q=1#x")
@@ -166,6 +170,7 @@ def test_what_is_no_id_is_refused_before_any_request(record_id: str) -> None:
         TypeAdapter(RecordId).validate_python(record_id)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_no_record_id_leads_a_request_elsewhere(record_id: str) -> None:
     url = f"https://{NOWHERE}{ROOT}sobjects/Lead/"
@@ -247,6 +252,7 @@ def test_an_id_of_15_characters_is_written_as_18(short: str, full: str) -> None:
     assert full == full_id(short)
 
 
+@settings(deadline=None)
 @given(st.from_regex(re.compile(r"[a-zA-Z0-9]{15}", re.ASCII), fullmatch=True))
 def test_ids_that_differ_in_case_alone_differ_as_18(record_id: str) -> None:
     other = record_id.swapcase()

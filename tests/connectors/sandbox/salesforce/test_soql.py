@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.sandbox.salesforce.faults import Journal
@@ -149,6 +149,7 @@ def test_what_there_is_not_or_cannot_be_compared_is_refused(store: Store, soql: 
 WORDS = "SELECT Id Name FROM Contact WHERE AND OR NOT IN LIKE ( ) , = != 'x' 'a\\\\' 7 null TODAY LIMIT ORDER BY {"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=20).map(" ".join) | st.text(max_size=60))
 def test_whatever_is_asked_is_answered_or_refused(text: str) -> None:
     store = Store(Journal(), lambda: NOW)
