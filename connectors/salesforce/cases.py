@@ -23,7 +23,7 @@ from connectors.salesforce.write_records import (
     undo_create,
     update,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Rejected, Sent, Unavailable
 
 #: Fields returned of a case unless `fields` is given. Its owner may be a user or a queue, which have few

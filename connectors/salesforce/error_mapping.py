@@ -10,6 +10,7 @@ from connectors.sdk.errors import (
     Conflict,
     ConnectorError,
     CredentialInvalid,
+    Detail,
     NotFound,
     PermissionDenied,
     RateLimited,
@@ -17,7 +18,6 @@ from connectors.sdk.errors import (
     Unavailable,
 )
 from connectors.sdk.http import sent_of, status_error, wait_asked_s
-from schemas.error import Detail
 
 if TYPE_CHECKING:
     import httpx

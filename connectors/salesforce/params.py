@@ -30,7 +30,7 @@ from connectors.salesforce.fields import (
     Words,
 )
 from connectors.salesforce.session import has_dots
-from connectors.sdk.personal import Personal
+from connectors.sdk import Personal
 
 #: Most records of one answer; a reply has 1 MiB.
 MAX_LIMIT: Final = 2000

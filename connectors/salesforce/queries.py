@@ -11,7 +11,7 @@ from connectors.salesforce.params import BoundContains, BoundDate, BoundStart, B
 from connectors.salesforce.query_cursor import read_cursor, write_cursor
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
 from connectors.salesforce.soql import Pattern, bind, find
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams
 
 #: Fields returned of a found record if its object has them, besides Id and its name.

@@ -35,7 +35,7 @@ from connectors.salesforce.write_records import (
     update,
     upsert,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams, NotFound, OutcomeUnknown, Rejected
 
 

@@ -23,8 +23,7 @@ from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import SaveOptions
 from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
-from connectors.sdk.connector import EffectOf
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import (
     Conflict,
     InvalidParams,
@@ -50,7 +49,7 @@ class Created:
     is_new: bool
 
 
-def creates(object_name: str | Callable[[Any], str]) -> EffectOf:
+def creates(object_name: str | Callable[[Any], str]) -> Callable[[Any, SalesforceCredential | None], Effect]:
     """Return the effect of a create: KEYED if the credential names an external-id field, else WRITE."""
 
     def effect(params: Any, credential: SalesforceCredential | None) -> Effect:
