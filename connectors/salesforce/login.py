@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from pydantic import SecretStr
 
-from connectors.sdk.auth import OAuth2, Token
+from connectors.sdk.auth import OAuth2, Token, TokenEndpoint
 from connectors.sdk.errors import (
     ConnectorError,
     CredentialInvalid,
@@ -94,23 +94,21 @@ class SalesforceLogin(OAuth2):
 
     async def fetch_token(self, http: "HttpClient") -> Token:
         """Return a token with the `instance_url` that it is for."""
-        token = await super().fetch_token(http)
-        instance_url = token.facts.get("instance_url")
-        if not instance_url:
-            raise Unavailable("the login host did not return an instance_url")
-        return replace(token, facts={"instance_url": _origin(instance_url)})
+        token = await (
+            self._log_in_by_password(http) if self.grant == "password" else super().fetch_token(http)
+        )
+        return replace(token, facts={"instance_url": _origin(token.facts["instance_url"])})
 
-    async def token_form(self, refresh_token: SecretStr | None) -> dict[str, str]:
-        """Return the form of the login, which may be by user name and password."""
-        form = await super().token_form(refresh_token)
-        if self.grant == "password":
-            form["username"] = self.subject or ""
-            form["password"] = "".join(
-                part.get_secret_value() for part in (self.password, self.security_token) if part is not None
-            )
-        return form
+    def endpoint(self) -> TokenEndpoint:
+        """Return where tokens come from, with Salesforce's meanings of a refusal."""
+        return TokenEndpoint(self.token_url, explain=self._explain, required=("instance_url",))
 
-    def token_error(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
+    async def _log_in_by_password(self, http: "HttpClient") -> Token:
+        parts = (part.get_secret_value() for part in (self.password, self.security_token) if part is not None)
+        user = {"grant_type": "password", "username": self.subject or "", "password": "".join(parts)}
+        return await self.endpoint().ask(http, {**self.client_form(), **user})
+
+    def _explain(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
         """Return the error of a refused login, with the credential's field to fix."""
         host, code = response.url.host, str(answer.get("error"))
         description = str(answer.get("error_description", "")).lower()

@@ -54,7 +54,7 @@ async def test_f01_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_runs_once(
+async def test_f20_f25_a_lost_connection_does_not_cut_or_repeat_a_running_job(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -69,7 +69,7 @@ async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_r
     assert 5 == len({line["job_id"] for line in worker.logged("job finished")})
 
 
-async def test_f02_a_clean_stop_and_start_is_told_once_and_loses_nothing(
+async def test_f02_a_clean_stop_and_start_is_logged_once_and_loses_nothing(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -105,7 +105,7 @@ async def test_f03_f04_a_hung_broker_is_noticed_and_nothing_is_lost(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f10_a_channel_closed_for_a_double_ack_is_built_again_and_hurts_no_job(
+async def test_f10_a_channel_closed_for_a_double_ack_reopens_without_loss(
     broker_url: str, start_worker: StartWorker, tmp_path: Any
 ) -> None:
     worker = await start_worker(
@@ -198,7 +198,7 @@ async def test_f23_a_reply_queue_that_is_full_is_tried_a_few_times_and_no_more(
     assert said[0] == "delivered" and "refused" in said
 
 
-async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answer(
+async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_reply(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     await victim.eval("application:set_env(rabbit, consumer_timeout, 2000)")
@@ -221,7 +221,7 @@ async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answ
     assert [("notes", "k")] == provider.journal
 
 
-async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_connections(
+async def test_f21_a_revoked_permission_is_on_readyz_and_leaks_no_connections(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -269,6 +269,46 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
+async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    try:
+        with ExternalClient(victim_url) as external:  # its channel keeps the limit that it began with
+            await victim.eval("application:set_env(rabbit, max_message_size, 300000)")
+            await start_worker(victim_url)
+            large = external.send(job("dummy", "echo", {"message": "x" * 400_000}))
+            small = [external.send(job("dummy", "ping")) for _ in range(20)]
+            replies = await asyncio.to_thread(external.wait, [large, *small], 30)
+    finally:
+        await victim.eval("application:set_env(rabbit, max_message_size, 134217728)")
+
+    assert ["RESULT_TOO_LARGE"] == [reply["error"]["code"] for reply in replies[large]]
+    assert {"succeeded"} == {replies[each][0]["status"] for each in small}
+
+
+async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_dead_letter(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url, max_attempts="2")
+    sent = await publish(victim_url, 20, "sleep", seconds=3)
+    with ExternalClient(victim_url, reply_queue=None) as external:
+        for _ in range(5):
+            external.send(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+
+        await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        await worker.until_logged("queue consumer paused", count=3)
+        await asyncio.sleep(14)  # longer than a publish once waited for its confirm
+        await victim.ctl("set_vm_memory_high_watermark", "0.4")
+        await worker.ready(40)
+
+        await asyncio.to_thread(
+            external.until, lambda: external.depth("connectors.dead") >= 5, 60, lambda: "5"
+        )
+        assert 5 == external.depth("connectors.dead")
+        external.channel.queue_purge("connectors.dead")
+    assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
+
+
 async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
@@ -296,7 +336,7 @@ async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_work
     assert "pong" == reply["data"]
 
 
-async def test_f13_a_queue_with_other_arguments_is_named_with_the_difference_and_ends_in_78(
+async def test_f13_a_queue_with_other_arguments_is_named_and_exits_with_78(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     with ExternalClient(broker_url, reply_queue=None) as client:
@@ -331,6 +371,22 @@ async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
+async def test_a_connection_limit_is_named_and_waited_out(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    vhost = victim_url.rpartition("/")[2]
+    await victim.ctl("set_vhost_limits", "-p", vhost, '{"max-connections": 1}')
+    worker = await start_worker(victim_url, ready=False)
+    await worker.until_logged("queue consumer cannot connect")
+    said = " ".join(line["reason"] for line in worker.logged("queue consumer cannot connect"))
+
+    await victim.ctl("clear_vhost_limits", "-p", vhost)
+    await worker.ready(30)
+
+    assert "connection limit (1) is reached" in said
+    assert "virtual host" not in said
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -351,7 +407,7 @@ async def test_f06_a_refused_login_is_one_clear_line_and_ends_in_78(
     assert password not in worker.log_path.read_text()
 
 
-async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
+async def test_b01_to_b09_undecodable_frames_end_in_poison_and_lose_no_job(
     rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
 ) -> None:
     """B01-B09: a frame that the client library cannot read kills its connection."""

@@ -41,7 +41,7 @@ async def test_a_failure_is_raised_with_its_code_and_the_whole_answer(
     assert {"call": "1"} == caught.value.result.metadata
 
 
-async def test_progress_is_shown_to_whoever_asks(broker_url: str, start_worker: StartWorker) -> None:
+async def test_progress_is_reported_if_asked_for(broker_url: str, start_worker: StartWorker) -> None:
     await start_worker(broker_url)
     stages: list[str] = []
 
@@ -68,10 +68,10 @@ async def test_without_a_worker_there_is_no_reply(broker_url: str, start_worker:
             await client.call("dummy", "ping", timeout_s=0.2)
 
 
-async def test_where_no_worker_ever_ran_a_call_says_so(broker_url: str) -> None:
+async def test_if_no_worker_ever_ran_that_is_the_reason(broker_url: str) -> None:
     async with ConnectorsClient(broker_url) as client:
         with pytest.raises(BrokerError, match="has a worker ever run"):
-            await client.publish(Job(id="a", connector="dummy", action="ping"))
+            await client.publish(Job(id="a", connector="dummy", action="ping"), timeout_s=0.5)
 
 
 async def test_a_refused_login_is_said_without_the_password(broker_url: str) -> None:

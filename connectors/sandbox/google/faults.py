@@ -35,7 +35,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """Write the error as the Calendar API does."""
+        """Return the error as the Calendar API does."""
         detail = {
             "domain": _DOMAINS.get(self.reason, "global"),
             "reason": self.reason,

@@ -6,7 +6,7 @@
         ...  # a worker with CONNECTORS_GOOGLE_CALENDAR_API_URL=google.url and this credential
 
 One call goes through: a fault that was asked for (`faults`) · the bearer token and its scopes
-(`authority`) · the discovery document (`google_discovery`) · the method (`google_api`), which reads and
+(`authority`) · the discovery document (`discovery`) · the method (`api`), which reads and
 changes the `store` and writes each effect into the `journal`.
 
 Known to differ from Google: there is no quota, guests have no copies of an event on their calendars,
@@ -90,7 +90,7 @@ class GoogleSandbox:
         return {"GOOGLE_CALENDAR_API_URL": self.url}
 
     def credential(self) -> dict[str, Any]:
-        """Make an account to develop with, and give its credential's document."""
+        """Create an account to develop with, and give its credential's document."""
         if DEVELOPER not in self.store.accounts:
             self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
         return self.authority.authorized_user(DEVELOPER)

@@ -344,14 +344,14 @@ async def test_an_org_over_tls_is_trusted_through_the_ca_file(
     (tmp_path / "other.pem").write_text("")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other.pem"))
     pool = HttpPool(HttpPolicy(ca_file=ca_file))
-    stranger = HttpPool(HttpPolicy())
+    other_pool = HttpPool(HttpPolicy())
     try:
         answer = await Bench(org, pool).run("get_contact_details", {"email": "ada@lovelace.example"})
         with pytest.raises(Unavailable, match="not trusted"):
-            await Bench(org, stranger).run("get_limits")
+            await Bench(org, other_pool).run("get_limits")
     finally:
         await pool.close()
-        await stranger.close()
+        await other_pool.close()
 
     assert answer["found"] is True
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.ledger.database_url import DatabaseUrl
+from worker.database_url import DatabaseUrl
 from worker.settings import SettingError, load_settings
 
 PASSWORD = "Corr3ct-Horse"
