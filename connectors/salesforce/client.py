@@ -81,7 +81,7 @@ class SalesforceApi:
         self._http = ctx.http.compensation() if is_compensation else ctx.http
         self._ends_at = time.monotonic() + JOB_TIME_S
         self._version = ctx.credential.api_version
-        self._auth = ctx.credential.auth_for(ctx.http)
+        self._auth = ctx.credential.auth(ctx.http)
         #: Whose org it is, and which.
         self.account: Final = (ctx.tenant, ctx.credential.digest())
         self._instance = Instance(self.account, self._auth)

@@ -15,6 +15,7 @@ from connectors.sdk.errors import (
     PermissionDenied,
     RateLimited,
     Rejected,
+    Sent,
     Unavailable,
 )
 from connectors.sdk.http import sent_of, status_error, wait_asked_s
@@ -131,8 +132,9 @@ def refusal_of(
     if code not in REASONS:
         code = _BY_STATUS.get(status, code)
     known = REASONS.get(code)
-    # A 5xx of a gateway is a failure regardless of its body; a 401 concerns the credential.
-    if known is None or status == 401 or (status >= 500 and known[0] not in {Unavailable, RateLimited}):
+    # A 408 or 5xx of a gateway is a failure regardless of its body; a 401 concerns the credential.
+    is_gateway = sent_of(status) is Sent.UNCERTAIN and known is not None and not known[0].code.facts.retryable
+    if known is None or status == 401 or is_gateway:
         error = status_error(status, host=host, headers=headers or {})
         data = {"status": status} | ({"reason": code} if code else {})
         return type(error)(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors.salesforce import salesforce
-from connectors.salesforce.login import SalesforceLogin
+from connectors.salesforce.credential import ASSERTION_LIFETIME_S
 from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from connectors.sdk.errors import (
     CredentialInvalid,
@@ -121,7 +121,7 @@ async def test_an_assertion_lives_three_minutes_at_most(bench: Bench) -> None:
         "aud": served.url,
     }.items() <= claims.items()
     assert 0 < claims["exp"] - time.time() <= 180
-    assert SalesforceLogin.assertion_lifetime_s <= 180
+    assert ASSERTION_LIFETIME_S <= 180
 
 
 @pytest.mark.parametrize(("ahead_s", "way"), [(-600, "ahead of"), (600, "behind")])
@@ -256,13 +256,13 @@ async def test_a_refresh_token_used_twice_revokes_them_all(org: SalesforceSandbo
     org.authority.rotates_refresh_tokens = True
     document = org.authority.document("refresh_token")
     await Bench(org, pool).run("get_limits", document=document)
-    stranger = HttpPool(HttpPolicy())
+    other_worker = HttpPool(HttpPolicy())
 
     try:
         with pytest.raises(CredentialInvalid, match="authorize anew"):
-            await Bench(org, stranger).run("get_limits", document=document)
+            await Bench(org, other_worker).run("get_limits", document=document)
     finally:
-        await stranger.close()
+        await other_worker.close()
 
 
 async def test_fifty_jobs_on_an_expired_session_log_in_once(bench: Bench) -> None:
