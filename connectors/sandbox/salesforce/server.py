@@ -7,8 +7,8 @@
 One call goes through: a fault that was asked for (`faults`) · the session (`authority`) · the resource
 (`api`), which reads and changes the `store` and writes each effect into the `journal`.
 
-Known to differ from Salesforce: one org, one user who may do everything, no sharing, no flows, searches
-find at once what was written, and of SOQL what `salesforce_soql` says.
+Known differences from Salesforce: one org, one user who may do everything, no sharing, flows are functions of
+the test, searches find a record as soon as it is written, and `soql` lists the supported SOQL.
 """
 
 import asyncio

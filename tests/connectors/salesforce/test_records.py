@@ -385,6 +385,27 @@ async def test_a_query_too_long_for_a_url_is_refused_before_any_request(bench: B
     assert [] == (await bench.run("query", {"soql": soql, "bindings": {"ids": ids[:600]}}))["records"]
 
 
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("get_contact_details", {"email": "a@b.example"}),
+        ("get_contact_details", {"name": "Ada Lovelace"}),
+        ("get_record", {"object": "Contact", "record_id": "003000000000001AAA"}),
+    ],
+)
+async def test_more_fields_than_a_url_holds_are_refused(
+    bench: Bench, action: str, params: dict[str, Any]
+) -> None:
+    fields = [f"{'Long' * 18}{number}__c" for number in range(200)]
+    for field in fields:
+        bench.org.store.add_field("Contact", Field(field))
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run(action, {**params, "fields": fields})
+
+    assert ["fields"] == [detail.field for detail in caught.value.details]
+
+
 async def test_a_time_as_salesforce_writes_it_is_taken_back(bench: Bench) -> None:
     soql = "SELECT CreatedDate FROM Account"
     written = (await bench.run("query", {"soql": soql}))["records"][0]["CreatedDate"]
