@@ -44,14 +44,14 @@ async def test_each_way_logs_in(bench: Bench, way: str) -> None:
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_credential_is_asked_about_at_the_org_and_nothing_is_changed(bench: Bench) -> None:
+async def test_a_credential_is_checked_at_the_org_without_a_change(bench: Bench) -> None:
     await salesforce.call_check(bench.context("check"))
 
     assert ["login"] == [effect.kind for effect in bench.org.journal.effects]
     assert ["GET /services/data/v62.0/"] == bench.org.requests[1:]
 
 
-async def test_a_check_tells_of_a_refused_login_and_of_a_session_without_the_api(bench: Bench) -> None:
+async def test_a_check_reports_a_refused_login_and_a_disabled_api(bench: Bench) -> None:
     refused = bench.document | {"client_secret": "wrong"}
     bench.org.faults.add(Fault("versions", status=403, code="API_DISABLED_FOR_ORG"))
 
@@ -74,7 +74,7 @@ async def test_a_check_tells_of_a_refused_login_and_of_a_session_without_the_api
         ("password", "security_token", "wrong"),
     ],
 )
-async def test_a_refused_login_is_tried_once_and_then_left_alone(
+async def test_a_refused_login_is_not_retried_for_a_minute(
     bench: Bench, way: str, part: str, value: str
 ) -> None:
     document = bench.org.authority.document(way) | {part: value}
@@ -90,7 +90,7 @@ async def test_a_refused_login_is_tried_once_and_then_left_alone(
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_mended_credential_need_not_wait(bench: Bench) -> None:
+async def test_a_fixed_credential_need_not_wait(bench: Bench) -> None:
     wrong = bench.org.authority.document("password") | {"password": "wrong"}
     with pytest.raises(CredentialInvalid):
         await bench.run("get_limits", document=wrong)
@@ -215,7 +215,7 @@ async def test_a_refused_login_names_the_field_to_fix(
     assert [field] == [detail.field for detail in caught.value.details]
 
 
-async def test_too_many_logins_pass_by_themselves(bench: Bench) -> None:
+async def test_too_many_logins_are_rate_limited(bench: Bench) -> None:
     async def reply(_request: web.Request) -> web.StreamResponse:
         answer = {"error": "invalid_grant", "error_description": "login rate exceeded"}
         return web.json_response(answer, status=400)
@@ -284,7 +284,7 @@ async def test_fifty_jobs_on_a_cold_start_log_in_once(bench: Bench) -> None:
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_session_that_is_refused_again_is_the_credentials_fault(bench: Bench) -> None:
+async def test_a_session_refused_twice_is_the_credentials_fault(bench: Bench) -> None:
     bench.org.faults.add(Fault("query", times=None, status=401, code="INVALID_SESSION_ID"))
 
     with pytest.raises(CredentialInvalid):
@@ -435,7 +435,7 @@ def _elliptic_pem() -> str:
 @pytest.mark.parametrize(
     "pem", ["-----BEGIN PRIVATE KEY-----\nQ2FuYXJ5\n-----END PRIVATE KEY-----", _elliptic_pem()]
 )
-async def test_a_key_that_is_none_is_refused_without_a_request(bench: Bench, pem: str) -> None:
+async def test_a_key_that_is_not_rsa_is_refused_without_a_request(bench: Bench, pem: str) -> None:
 
     with pytest.raises(CredentialInvalid, match="RSA key") as caught:
         await bench.run("get_limits", document=bench.org.authority.document("jwt") | {"private_key": pem})

@@ -48,7 +48,7 @@ def test_the_actions_are_those_of_the_contract() -> None:
     assert ACTIONS == set(salesforce.actions)
 
 
-def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() -> None:
+def test_personal_parameters_are_marked_and_ids_are_not() -> None:
     marked = {
         name
         for action in salesforce.actions.values()
@@ -60,7 +60,7 @@ def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() 
     assert names | {"subject", "description", "comment", "text", "bindings", "fields", "inputs"} == marked
 
 
-def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
+def test_a_leads_person_is_masked_and_its_status_is_not() -> None:
     params = {
         "last_name": "Lovelace",
         "company": "Navy",
@@ -80,7 +80,7 @@ def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
-def test_an_actions_example_is_valid_and_it_says_what_it_does(name: str) -> None:
+def test_each_action_has_a_valid_example_and_a_description(name: str) -> None:
     action = salesforce.actions[name]
 
     params = action.signature.read(example_of(action.signature.model))

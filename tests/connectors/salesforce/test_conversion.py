@@ -140,7 +140,7 @@ def test_an_answer_that_is_not_soap_leaves_the_outcome_open(content: bytes) -> N
     assert "uncertain" == caught.value.sent
 
 
-async def test_an_org_without_a_converted_status_is_told_so(bench: Bench) -> None:
+async def test_an_org_without_a_converted_status_is_rejected(bench: Bench) -> None:
     for status in bench.org.store.records("LeadStatus"):
         status["IsConverted"] = False
 

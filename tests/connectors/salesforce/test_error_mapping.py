@@ -59,7 +59,7 @@ def test_without_a_known_code_the_status_decides(status: int, code: Code, body: 
     assert code == _refused(status, body).code
 
 
-def test_the_rules_own_words_are_kept_apart_for_the_agent() -> None:
+def test_a_validation_rules_text_is_in_the_data_alone() -> None:
     error = _refused(
         400,
         [
@@ -93,7 +93,7 @@ def test_details_name_every_field_with_salesforces_own_code() -> None:
     assert "REQUIRED_FIELD_MISSING" in error.details[0].issue
 
 
-def test_concurrent_requests_are_waited_for_and_the_day_is_not() -> None:
+def test_concurrent_requests_are_retried_and_a_used_up_day_is_not() -> None:
     busy = _refused(
         403,
         [
@@ -120,7 +120,7 @@ def test_retry_after_is_kept() -> None:
     assert 17.0 == error.retry_after_s
 
 
-def test_a_gateways_failure_is_uncertain_whatever_its_body_says() -> None:
+def test_a_gateways_failure_is_uncertain_regardless_of_its_body() -> None:
     error = _refused(502, _fault("REQUIRED_FIELD_MISSING"))
 
     assert Code.UNAVAILABLE == error.code
@@ -145,7 +145,7 @@ def test_duplicates_are_named(key: str) -> None:
 @pytest.mark.parametrize(
     "found", [None, [], {"matchResults": 3}, {"matchResults": [{"matchRecords": [{}]}]}, "x"]
 )
-def test_a_duplicate_without_its_records_is_one_all_the_same(found: Any) -> None:
+def test_a_duplicate_refusal_without_records_is_a_conflict(found: Any) -> None:
     error = _refused(400, _fault("DUPLICATES_DETECTED", duplicateResult=found))
 
     assert isinstance(error, Conflict)
@@ -161,7 +161,7 @@ def test_several_records_of_an_external_id_are_named() -> None:
     assert ["00Q000000000001AAA"] == error.data["ids"]
 
 
-def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
+def test_a_code_outside_the_table_is_named_too() -> None:
     error = _refused(400, _fault("TRANSFER_REQUIRES_READ", fields=["OwnerId"]))
     garbled = _refused(400, _fault(f"no code {SECRET}", fields=["OwnerId"]))
 

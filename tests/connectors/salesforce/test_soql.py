@@ -126,7 +126,7 @@ def test_external_id_is_one_segment_of_the_path_or_refused(value: str) -> None:
         "SELECT Id FROM Lead",
     ],
 )
-def test_a_query_that_is_not_bound_reading_is_refused(soql: str) -> None:
+def test_a_query_that_is_not_bound_or_writes_is_refused(soql: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         bind(soql, {"name": "x"})
 
@@ -165,7 +165,7 @@ BAD_IDS = (
 
 
 @pytest.mark.parametrize("record_id", BAD_IDS)
-def test_what_is_no_id_is_refused_before_any_request(record_id: str) -> None:
+def test_a_malformed_id_is_refused_before_any_request(record_id: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(RecordId).validate_python(record_id)
 
@@ -202,7 +202,7 @@ def test_no_record_id_leads_a_request_elsewhere(record_id: str) -> None:
         f"https://{NOWHERE}{ROOT}sobjects/a\r\nX: y",
     ],
 )
-def test_a_url_that_leads_out_of_the_api_is_not_sent(url: str) -> None:
+def test_a_url_outside_the_api_is_not_sent(url: str) -> None:
     with pytest.raises(ConnectorError) as caught:
         path_of(url, ROOT)
 
@@ -213,7 +213,7 @@ def test_a_url_that_leads_out_of_the_api_is_not_sent(url: str) -> None:
 @pytest.mark.parametrize(
     "name", ["Lead;DELETE", "Lead/../Account", "Lead ", "__class__", "1Lead", "", "Lead\n", "a" * 81]
 )
-def test_what_is_no_object_is_refused(name: str) -> None:
+def test_a_malformed_object_name_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ObjectName).validate_python(name)
 
@@ -222,7 +222,7 @@ def test_what_is_no_object_is_refused(name: str) -> None:
     "path",
     ["Id FROM User--", "Id,Name", "(SELECT Id FROM Contacts)", "Account..Name", ".Name", "a" * 40_000 + "!"],
 )
-def test_what_is_no_field_is_refused(path: str) -> None:
+def test_a_malformed_field_is_refused(path: str) -> None:
     began = time.process_time()
 
     with pytest.raises(ValidationError):
@@ -234,7 +234,7 @@ def test_what_is_no_field_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     "fields", [{"Id": "x"}, {"attributes": {"type": "Account"}}, {"Email": 1, "EMAIL": 2}, {"a b": 1}]
 )
-def test_fields_that_are_not_a_jobs_to_write_are_refused(fields: dict[str, Any]) -> None:
+def test_fields_that_a_job_may_not_write_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(FieldValues).validate_python(fields)
 
