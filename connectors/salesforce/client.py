@@ -67,13 +67,13 @@ class Org:
 
 
 class SalesforceApi:
-    """The API of one org, on behalf of one job, which makes one of these.
+    """The API of one org, on behalf of one job, which creates one of these.
 
     api = SalesforceApi(ctx)
     record = await api.run(lambda org: org.object("Lead").get(lead_id))
 
     Args:
-        is_compensation: its calls take back what the job did; they pass pauses and open breakers.
+        is_compensation: its calls undo what the job did; they pass pauses and open breakers.
     """
 
     def __init__(self, ctx: Ctx, *, is_compensation: bool = False) -> None:

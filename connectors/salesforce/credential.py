@@ -167,7 +167,7 @@ class SalesforceCredential(TokenSource):
 
 
 def text_of(part: object) -> str:
-    """Give a part of the credential as text; a missing one as none."""
+    """Return a part of the credential as text; an empty one if it is missing."""
     if isinstance(part, SecretStr):
         return part.get_secret_value()
     if isinstance(part, dict):

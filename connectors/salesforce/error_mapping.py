@@ -31,14 +31,14 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "INVALID_OPERATION_WITH_EXPIRED_PASSWORD": (CredentialInvalid, "says that the password has expired"),
         "API_DISABLED_FOR_ORG": (PermissionDenied, "has no API in this org"),
         "API_CURRENTLY_DISABLED": (PermissionDenied, "has switched this user's API access off"),
-        "INSUFFICIENT_ACCESS": (PermissionDenied, "does not let this user do that"),
+        "INSUFFICIENT_ACCESS": (PermissionDenied, "does not allow this user to do that"),
         "INSUFFICIENT_ACCESS_OR_READONLY": (
             PermissionDenied,
             "lets this user read the record, not change it",
         ),
         "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": (
             PermissionDenied,
-            "does not let this user refer to another record that the job names",
+            "does not allow this user to refer to another record that the job names",
         ),
         "CANNOT_DELETE_ENTITY": (PermissionDenied, "does not allow deleting that"),
         "FUNCTIONALITY_NOT_ENABLED": (PermissionDenied, "has not enabled that in this org"),
@@ -61,7 +61,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "FIELD_INTEGRITY_EXCEPTION": (Rejected, "received values that contradict each other"),
         "FIELD_FILTER_VALIDATION_EXCEPTION": (Rejected, "rejected it by a lookup filter of the org"),
         "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": (Rejected, "rejected it by a trigger or flow of the org"),
-        "INVALID_FIELD_FOR_INSERT_UPDATE": (Rejected, "does not let this user write a field"),
+        "INVALID_FIELD_FOR_INSERT_UPDATE": (Rejected, "does not allow this user to write a field"),
         "INVALID_CROSS_REFERENCE_KEY": (Rejected, "does not know another record that the job names"),
         "INVALID_FIELD": (Rejected, "does not know a field, or does not show it to this user"),
         "INVALID_QUERY_FILTER_OPERATOR": (Rejected, "cannot filter a field by this operator"),
@@ -85,7 +85,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
 )
 #: Codes of a status that comes without a code.
 _BY_STATUS: Final[Mapping[int, str]] = MappingProxyType({300: "MULTIPLE_CHOICES", 404: "NOT_FOUND"})
-#: An administrator wrote a rule's text for people; the agent gets so many characters of it.
+#: Characters of a rule's text that the agent gets; an administrator wrote it for people.
 MAX_RULE_CHARS: Final = 255
 #: Codes whose text an administrator of the org wrote.
 _RULES: Final = frozenset({"FIELD_CUSTOM_VALIDATION_EXCEPTION", "FIELD_FILTER_VALIDATION_EXCEPTION"})
@@ -100,7 +100,7 @@ _ID: Final = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
 _ID_IN_TEXT: Final = re.compile(r"\bid: ([a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?)\b")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,79}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,120}")
-#: Where a message names a field that the error does not list. Only a name is taken over, never the text.
+#: A field that only the message names. The name is used, never the text.
 _FIELD_IN_TEXT: Final = re.compile(
     r"(?:No such column '|Didn't understand relationship '|field '|ID field does not exist or is not accessible: )"
     r"([A-Za-z][A-Za-z0-9_]{0,79})(?![A-Za-z0-9_])"

@@ -27,8 +27,8 @@ _SOSL_RESERVED: Final = frozenset("?&|!{}[]()^~*:\\\"'+-")
 def bind(soql: str, bindings: Mapping[str, Any]) -> str:
     """Return the query with quoted values instead of its placeholders `{name}`.
 
-    Text in quotation marks is refused, because a query put together from pieces would let a value become
-    part of it.
+    Text in quotation marks is refused, because in a query put together from pieces a value may become
+    part of the query.
 
     Raises:
         InvalidParams: it does not only read, or placeholders and bindings do not match.

@@ -226,7 +226,7 @@ async def _check_gone(api: SalesforceApi, object_name: str, record_id: str) -> N
     """Check that a query finds no such record: a 404 may also mean a lost permission."""
     soql = select(object_name, ["Id"], "Id = {record_id}", limit=1, record_id=record_id)
     if (await query_rows(api, soql, limit=1)).records:
-        raise PermissionDenied(f"Salesforce does not let this user delete {object_name} {record_id}")
+        raise PermissionDenied(f"Salesforce does not allow this user to delete {object_name} {record_id}")
 
 
 def _mark_field(api: SalesforceApi, object_name: str) -> str | None:
