@@ -7,7 +7,7 @@ from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
 from connectors.salesforce.error_mapping import refusal_of
 from connectors.salesforce.models import FlowRun
-from connectors.salesforce.params import RunFlow
+from connectors.salesforce.record_params import RunFlow
 from connectors.sdk import Effect, InvalidParams, NotFound, Unavailable
 from connectors.sdk.errors import Sent
 

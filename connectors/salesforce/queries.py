@@ -7,9 +7,16 @@ from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
 from connectors.salesforce.explain_refusals import object_named_by
 from connectors.salesforce.models import Found, Limits, Page
-from connectors.salesforce.params import BoundContains, BoundDate, BoundStart, BoundTime, Query, SearchRecords
 from connectors.salesforce.query_cursor import read_cursor, write_cursor
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
+from connectors.salesforce.record_params import (
+    BoundContains,
+    BoundDate,
+    BoundStart,
+    BoundTime,
+    Query,
+    SearchRecords,
+)
 from connectors.salesforce.soql import Pattern, bind, find
 from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams

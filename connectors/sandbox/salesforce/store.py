@@ -8,6 +8,11 @@ from typing import Any, Final
 
 from connectors.salesforce.fields import full_id
 from connectors.sandbox.salesforce.faults import Journal, Refusal
+from connectors.sandbox.salesforce.refusals import (
+    duplicates_refusal,
+    unknown_field_refusal,
+    unparsable_refusal,
+)
 from connectors.sandbox.salesforce.schema import Field, ObjectType, person_account_fields, standard_objects
 
 Record = dict[str, Any]
@@ -255,12 +260,12 @@ class Store:
             if isinstance(value, dict):
                 reference = kind.relationship(name)
                 if reference is None:
-                    raise _unknown(kind, name)
+                    raise unknown_field_refusal(kind, name)
                 values[reference.name] = self._referred(reference, value)
                 continue
             found = kind.find(name)
             if found is None:
-                raise _unknown(kind, name)
+                raise unknown_field_refusal(kind, name)
             if not found.is_writeable:
                 message = (
                     f"Unable to create/update fields: {found.name}. Please check the security settings of this "
@@ -289,10 +294,10 @@ class Store:
         match found.type:
             case "boolean":
                 if not isinstance(value, bool):
-                    raise _unparsable(found, value)
+                    raise unparsable_refusal(found, value)
             case "int" | "double" | "currency":
                 if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise _unparsable(found, value)
+                    raise unparsable_refusal(found, value)
                 if abs(value) >= 10**15:
                     message = f"{found.name}: value outside of valid range on numeric field: {value}"
                     raise Refusal(400, "NUMBER_OUTSIDE_VALID_RANGE", message, fields=[found.name])
@@ -359,7 +364,7 @@ class Store:
                 if other["Id"] != record["Id"] and str(other.get("Email")).casefold() == email
             ]
             if same:
-                raise _duplicates(kind, same, may_save=not blocks)
+                raise duplicates_refusal(kind, same, may_save=not blocks)
 
 
 def _field(kind: ObjectType, name: str) -> Field:
@@ -370,7 +375,7 @@ def _field(kind: ObjectType, name: str) -> Field:
 
 def _checked_text(found: Field, value: Any) -> str:
     if not isinstance(value, str):
-        raise _unparsable(found, value)
+        raise unparsable_refusal(found, value)
     if len(value) > found.length:
         message = f"{found.name}: data value too large: {value[:80]} (max length={found.length})"
         raise Refusal(400, "STRING_TOO_LONG", message, fields=[found.name])
@@ -388,51 +393,7 @@ def _check_time(found: Field, value: Any) -> None:
         kind = date if found.type == "date" else datetime
         kind.fromisoformat(value)
     except (ValueError, TypeError):
-        raise _unparsable(found, value) from None
-
-
-def _unparsable(found: Field, value: Any) -> Refusal:
-    message = (
-        f"Cannot deserialize instance of {found.type} from {type(value).__name__} value {str(value)[:80]}"
-    )
-    return Refusal(400, "JSON_PARSER_ERROR", f"{message} or request may be missing a required field")
-
-
-def _unknown(kind: ObjectType, name: str) -> Refusal:
-    return Refusal(400, "INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
-
-
-def _duplicates(kind: ObjectType, same: list[Record], *, may_save: bool) -> Refusal:
-    records = [
-        {
-            "additionalInformation": [],
-            "fieldDiffs": [],
-            "matchConfidence": 100.0,
-            "record": {
-                "attributes": {"type": kind.name, "url": f"/sobjects/{kind.name}/{other['Id']}"},
-                "Id": other["Id"],
-            },
-        }
-        for other in same
-    ]
-    result = {
-        "allowSave": may_save,
-        "duplicateRule": f"Standard_{kind.name}_Duplicate_Rule",
-        "duplicateRuleEntityType": kind.name,
-        "errorMessage": "Use one of these records?",
-        "matchResults": [
-            {
-                "entityType": kind.name,
-                "errors": [],
-                "matchEngine": "FuzzyMatchEngine",
-                "matchRecords": records,
-                "rule": f"Standard_{kind.name}_Match_Rule",
-                "size": len(records),
-                "success": True,
-            }
-        ],
-    }
-    return Refusal(400, "DUPLICATES_DETECTED", "Use one of these records?", more={"duplicateResult": result})
+        raise unparsable_refusal(found, value) from None
 
 
 def _stamp(at: datetime) -> str:

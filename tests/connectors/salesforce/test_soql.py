@@ -13,8 +13,8 @@ from simple_salesforce.format import format_external_id
 
 from connectors.salesforce import salesforce
 from connectors.salesforce.fields import FieldPath, FieldValues, ObjectName, RecordId, full_id
-from connectors.salesforce.params import Query
 from connectors.salesforce.queries import value_of
+from connectors.salesforce.record_params import Query
 from connectors.salesforce.session import NOWHERE, has_dots, path_of
 from connectors.salesforce.soql import bind, find, select
 from connectors.sandbox.salesforce.soql import Comparison, parse_soql, parse_sosl
