@@ -6,7 +6,7 @@
 
     contacts = await take(by_cursor(page), limit=100)   # contacts.items, contacts.truncated
 
-No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or where it
+No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or if it
 gives a page that it gave before.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PAGES", "Page", "Taken", "by_cursor", "by_link", "by_offset", "take"]
 
-#: Pages of one list at most: beyond it is a mistake of the provider, or a list that nobody reads out.
+#: Pages of one list at most: beyond it is a mistake of the provider, or a list that no one reads.
 MAX_PAGES: Final = 1000
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Taken(Generic[T]):
 
 
 async def take(items: AsyncIterator[T], *, limit: int) -> Taken[T]:
-    """Take so many items at most, and say whether there was more."""
+    """Return at most `limit` items, and whether there was more."""
     taken: list[T] = []
     async with aclosing(items) as stream:  # type: ignore[type-var]  # ours are generators
         async for item in stream:
@@ -93,7 +93,7 @@ async def by_offset(
     """Count on by what each page held, until one is empty, or shorter than `page_size`.
 
     Args:
-        page_size: what the provider promises to fill; None where its pages may be short.
+        page_size: what the provider promises to fill; None if its pages may be short.
 
     Raises:
         Unavailable: there are more than MAX_PAGES.
@@ -142,7 +142,7 @@ async def by_link(
 
 
 def next_link(header: str) -> str | None:
-    """Find the next page in a Link header; None where there is none."""
+    """Return the next page of a Link header; None if there is none."""
     return next((url for url, rest in _LINK.findall(header[:16_384]) if _NEXT.search(rest)), None)
 
 
