@@ -23,6 +23,8 @@ DEFAULT_API_VERSION: Final = "62.0"
 ASSERTION_LIFETIME_S: Final = 120
 
 _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#: Objects whose fields have settings of their own.
+_OWN_OBJECTS: Final = ("Lead", "Contact", "Case", "Task")
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 #: The fields that each way to log in needs.
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -120,6 +122,11 @@ class SalesforceCredential(TokenSource):
             if field is not None:
                 found.append((own if getattr(self, own, None) is not None else f"{kind}s", field))
         return found
+
+    def marked_objects(self) -> list[str]:
+        """Return the objects for which a field for the job's mark is named."""
+        named = [*_OWN_OBJECTS, *self.external_id_fields, *self.key_fields]
+        return [name for name in dict.fromkeys(named) if self.mark_fields(name)]
 
     def digest(self) -> bytes:
         """Tell this credential from any other, and from itself after a change."""

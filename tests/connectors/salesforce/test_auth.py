@@ -48,7 +48,27 @@ async def test_a_credential_is_checked_at_the_org_without_a_change(bench: Bench)
     await salesforce.call_check(bench.context("check"))
 
     assert ["login"] == [effect.kind for effect in bench.org.journal.effects]
-    assert ["GET /services/data/v62.0/"] == bench.org.requests[1:]
+    assert "GET /services/data/v62.0/" == bench.org.requests[1]
+    assert {"GET"} == {request.partition(" ")[0] for request in bench.org.requests[1:]}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"lead_external_id_field": "Conectors_Key__c"},
+        {"lead_external_id_field": "Title"},
+        {"task_key_field": "Conectors_Key__c"},
+        {"key_fields": {"Account": "Conectors_Key__c"}},
+        {"external_id_fields": {"Nope__c": "Connectors_Key__c"}},
+    ],
+)
+async def test_a_check_names_a_wrong_mark_field(bench: Bench, setting: dict[str, Any]) -> None:
+    document = bench.org.authority.document("client_credentials", **setting)
+
+    with pytest.raises(CredentialInvalid) as caught:
+        await salesforce.call_check(bench.context("check", document=document))
+
+    assert list(setting) == [detail.field for detail in caught.value.details]
 
 
 async def test_a_check_reports_a_refused_login_and_a_disabled_api(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.salesforce.error_mapping import DAILY_WAIT_S, REASONS, reason_of, refusal
 from connectors.sdk.errors import Conflict, ConnectorError, RateLimited, Rejected, Sent, Unavailable
@@ -169,3 +171,14 @@ def test_a_code_outside_the_table_is_named_too() -> None:
     assert "rejected it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
     assert reason_of(garbled) is None
     assert "rejected it" == garbled.details[0].issue
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(400, 599), st.sampled_from([*REASONS, "SOMETHING_ELSE"]), st.booleans())
+def test_only_a_4xx_proves_that_nothing_happened(status: int, code: str, has_body: bool) -> None:
+    error = _refused(status, _fault(code)) if has_body else _refused(status, "<html>")
+
+    is_open = status >= 500 or status == 408
+    assert (Sent.UNCERTAIN if is_open else Sent.ANSWERED) is error.sent
+    if is_open:
+        assert error.code in {Code.UNAVAILABLE, Code.RATE_LIMITED, Code.TIMEOUT}
