@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -35,6 +35,7 @@ from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
+from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
@@ -84,7 +85,7 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            http_policy(settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
