@@ -269,6 +269,68 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (r"^(?!amq\.default).*", "CONNECTORS_REPLY_EXCHANGE"),
+        (r"^(?!connectors\.retry\.5s).*", "connectors.retry.5s"),
+    ],
+    ids=["replies", "retries"],
+)
+async def test_a_user_who_may_not_publish_is_found_out_at_start_and_while_running(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker, write: str, named: str
+) -> None:
+    vhost = victim_url.rpartition("/")[2]
+    running = await start_worker(victim_url)
+
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", ".*", write, ".*")
+    other = await start_worker(victim_url, ready=False)
+    code, last = await other.wait(), other.log_tail(1)
+
+    async def is_unready() -> bool:
+        return (await running.get("readyz")).status_code == 503
+
+    async with asyncio.timeout(10):
+        while not await is_unready():
+            await asyncio.sleep(0.1)
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", ".*", ".*", ".*")
+    await running.ready(10)
+
+    assert 78 == code
+    assert named in last
+
+
+async def test_an_idle_worker_notices_an_alarm_and_is_not_ready(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        await worker.until_logged("queue consumer paused", 10, count=3)
+        ready = (await worker.get("readyz")).status_code
+    finally:
+        await victim.ctl("set_vm_memory_high_watermark", "0.4")
+    await worker.ready(10)
+
+    assert 503 == ready
+
+
+async def test_a_queue_recreated_often_leaves_no_channel_open(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    vhost = victim_url.rpartition("/")[2]
+    with ExternalClient(victim_url, reply_queue=None) as external:
+        for number in range(4):
+            external.channel.queue_delete("connectors.jobs.dummy")
+            await worker.until_logged("queue consumer cannot consume", count=number + 1)
+            await worker.ready()
+    listed = await victim.ctl("list_channels", "vhost", "name")
+    channels = [line for line in listed.splitlines() if line.startswith(vhost)]
+
+    assert len(channels) <= 5, listed
+
+
 async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
