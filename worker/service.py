@@ -97,10 +97,8 @@ class Worker:
             on_change=self.metrics.broker_connected,
             declare=partial(self._declare, list(self.topology.queues())),
         )
-        self._exchanges = [
-            each.name for each in self.topology.exchanges() if each.name != self.topology.poison
-        ]
-        self._exchanges.remove(self.topology.unrouted)
+        #: What a worker publishes to, besides replies.
+        self._exchanges = list(self.topology.published())
         self.publish_probe = PublishProbe(
             self.confirmed_publisher, [settings.reply_exchange, *self._exchanges]
         )

@@ -1,6 +1,7 @@
 """The broker dies, hangs, hangs up, runs full, loses a queue: nothing is lost, and the worker comes back."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import StartWorker
 from tests.faults.answered import REPLIES, answers, publish
-from tests.support.frames import BAD_FRAMES, FramePublisher
+from tests.support.frames import BAD_FRAMES, FramePublisher, odd_timestamps
 from tests.support.provider import Provider
 from tests.support.rpc import DIRECT, ExternalClient, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
@@ -469,10 +470,29 @@ async def test_f06_a_refused_login_is_one_clear_line_and_ends_in_78(
     assert password not in worker.log_path.read_text()
 
 
+async def test_b06_b07_a_timestamp_that_is_no_date_is_absent_and_its_job_answered(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    def call_all() -> dict[str, list[dict[str, Any]]]:
+        with ExternalClient(broker_url) as client, FramePublisher(broker_url) as frames:
+            odd = odd_timestamps(client.reply_to or "")
+            for name, (flags, properties) in odd.items():
+                body = json.dumps(job("dummy", "ping", id=name.replace(" ", "-"))).encode()
+                frames.publish("connectors.jobs", "dummy.ping", body, flags, properties)
+            return client.wait(odd)
+
+    replies = await asyncio.to_thread(call_all)
+
+    assert {("succeeded", "pong")} == {(each[0]["status"], each[0]["data"]) for each in replies.values()}
+    assert not worker.logged("queue consumer lost its connection")
+
+
 async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
     rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
 ) -> None:
-    """B01-B09: a frame that the client library cannot read kills its connection."""
+    """B01-B05, B08, B09: a frame that the client library cannot read ends its connection."""
     worker = await start_worker(broker_url)
 
     def publish_all() -> list[str]:

@@ -96,7 +96,7 @@ class Consumer:
         finally:
             cancelled.cancel()
         if self._cancelled.is_set():
-            return f"the broker cancelled the consumer of {self._queue}: the queue is gone"
+            return f"the broker cancelled the consumer of {self._queue}, as it does if the queue is deleted"
         error = None if closing.cancelled() else closing.exception()
         return brief(error) if error else "the channel was closed"
 
