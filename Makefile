@@ -30,12 +30,12 @@ fast: $(READY) ## Pass the tests that need no broker
 test-all: $(READY) ## And those that need a registry: the wheel in a clean environment
 	@$(PYTEST) -m registry || [ $$? -eq 5 ]
 
-check: $(READY) ## Format, lint, types, layers, generated files
+check: $(READY) ## Format, lint, types, layers, words, generated files and pages
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py
+	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py tests/test_words.py
 
 bench: $(READY) ## Measure the worker beside a hand-written one, calendar and Salesforce reads beside their clients
 	@$(BIN)/python -m tests.bench

@@ -68,5 +68,34 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     for page in ROOT.glob("**/*.md"):
         if ".venv" in page.parts:
             continue
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target, _, anchor in re.findall(r"\]\(([^)#:]+)(#([^)]+))?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            if target.endswith(".py") and anchor:
+                assert f"def {anchor}(" in (page.parent / target).read_text(), f"{page.name}: {anchor}"
+
+
+def test_every_file_that_contributing_names_exists() -> None:
+    named = re.findall(r"`([\w./]+(?:\.py|\.md|\.txt|\.toml|/))`", (ROOT / "CONTRIBUTING.md").read_text())
+
+    assert len(named) > 20
+    for name in named:
+        folders = (ROOT, ROOT / "tests", ROOT / "connectors")
+        assert any((folder / name).exists() for folder in folders), name
+
+
+@pytest.mark.parametrize("folder", ["worker", "connectors/sdk/runtime"])
+def test_the_code_map_names_every_module_and_no_other(folder: str) -> None:
+    modules = {
+        str(path.relative_to(ROOT / folder))
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+    assert modules == _mapped(folder)
+
+
+def _mapped(folder: str) -> set[str]:
+    """Return the modules of a folder's table in the code map."""
+    page = (ROOT / "worker/README.md").read_text()
+    table = page.partition(f"| module of `{folder}/` |")[2].partition("\n\n")[0]
+    return set(re.findall(r"^\| `([^`]+\.py)` \|", table, re.MULTILINE))

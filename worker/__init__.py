@@ -1,1 +1,1 @@
-"""How it runs: jobs from RabbitMQ, run by connectors, answered."""
+"""The worker: receives jobs from RabbitMQ, runs them with connectors, sends replies."""

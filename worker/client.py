@@ -1,4 +1,4 @@
-"""What a publisher imports: publish a job, or call and wait for its result."""
+"""The client for publishers: publish a job, or call an action and wait for its result."""
 
 import asyncio
 import ssl
@@ -22,7 +22,7 @@ from worker.client_reply import UnreadableReply, read_progress, read_result
 
 __all__ = ["ConnectorsClient", "ConnectorsError", "NoReply", "UnreadableReply"]
 
-#: Seconds that `call` waits beyond the deadline: the worker answers at the deadline, and that takes its way.
+#: Seconds that `call` waits beyond the deadline: the worker replies at the deadline, and the reply takes a moment.
 GRACE_S: Final = 2.0
 #: Seconds before a job is published again that no queue took, or that a full one rejected.
 RETRY_S: Final = 0.5
@@ -31,7 +31,7 @@ REASON_TIMEOUT_S: Final = 1.0
 
 
 class ConnectorsError(Exception):
-    """A job failed; `code` says how, `result` is the whole answer."""
+    """A job failed; `code` says how, `result` is the whole reply."""
 
     def __init__(self, result: Result) -> None:
         assert result.error is not None
@@ -64,7 +64,7 @@ class _Call:
 
 
 class ConnectorsClient:
-    """A publisher's connection: many calls in flight, each answered on one reply queue.
+    """A publisher's connection: many calls in flight, their replies on one reply queue.
 
     It heals by itself. If the broker, the connection or the reply queue is lost, the calls in flight are
     sent again with the same id until their time is up: a job is known by its id, so its effect happens once.

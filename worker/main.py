@@ -1,4 +1,4 @@
-"""A worker as a process: settings, connectors, logs, and the exit code."""
+"""The worker's process: settings, connectors, logs, and the exit code."""
 
 import asyncio
 import os
@@ -16,12 +16,12 @@ from worker.logs.setup import configure_logging
 from worker.service import Worker
 from worker.settings import EXIT_CONFIG, SettingError, Settings, load_settings, unknown_names
 
-#: Exit code for what looks like an intercepted secret id (EX_NOPERM of sysexits.h).
+#: Exit code if the secret id looks intercepted (EX_NOPERM of sysexits.h).
 EXIT_INTERCEPTED = 77
 
 
 def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPolicy | None = None) -> int:
-    """Run a worker to its end, and give the exit code: 0, 77 or 78."""
+    """Run a worker to its end, and return the exit code: 0, 77 or 78."""
     try:
         settings = load_settings()
         check_installed(settings)
@@ -33,7 +33,7 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
     code = 0
     try:
         for name in unknown_names():
-            logger.warning("unknown setting", name=name, next="`connectors config` lists what there is")
+            logger.warning("unknown setting", name=name, next="`connectors config` lists the settings")
         worker = Worker(
             settings,
             load(settings.enabled),
@@ -56,10 +56,10 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
 
 
 def check_installed(settings: Settings) -> None:
-    """Check that every enabled connector is there.
+    """Check that every enabled connector is installed.
 
     Raises:
-        SettingError: one is not.
+        SettingError: one is not installed.
     """
     installed = installed_names()
     for name in settings.enabled:

@@ -22,7 +22,7 @@ from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import CredentialSource, NoVault
+from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
@@ -75,7 +75,7 @@ class Worker:
         #: The shared topology is there, and no other ledger was found on this broker.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: CredentialSource = (
+        self.credentials: SecretStore = (
             NoVault(self.metrics.credential_fetched)
             if settings.vault_url is None
             else VaultCredentials(

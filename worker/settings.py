@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
-from worker.ledger.database_url import DatabaseUrl, check_url
+from worker.database_url import DatabaseUrl, check_url
 
 PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from loguru import logger
 
-from worker.ledger.database_url import DatabaseUrl
+from worker.database_url import DatabaseUrl
 from worker.settings import Settings
 
 #: Files whose context is kept; a worker has one.

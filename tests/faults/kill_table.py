@@ -27,8 +27,8 @@ POINTS: Final = {
     "K4": "about to call",
     "K5": "processed by the provider",
     "K6": "answered, not recorded",
-    "K7": "recorded, not told",
-    "K8": "told, not confirmed",
+    "K7": "recorded, not replied",
+    "K8": "replied, not confirmed",
     "K9": "confirmed, not acked",
     "K10": "acked",
 }

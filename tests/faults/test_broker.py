@@ -55,7 +55,7 @@ async def test_f01_kill_9_of_the_broker_during_a_thousand_jobs_loses_none(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_runs_once(
+async def test_f20_f25_a_lost_connection_does_not_cut_or_repeat_a_running_job(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -70,7 +70,7 @@ async def test_f20_f25_a_running_job_is_not_cut_short_by_a_lost_connection_and_r
     assert 5 == len({line["job_id"] for line in worker.logged("job finished")})
 
 
-async def test_f02_a_clean_stop_and_start_is_told_once_and_loses_nothing(
+async def test_f02_a_clean_stop_and_start_is_logged_once_and_loses_nothing(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -106,7 +106,7 @@ async def test_f03_f04_a_hung_broker_is_noticed_and_nothing_is_lost(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f10_a_channel_closed_for_a_double_ack_is_built_again_and_hurts_no_job(
+async def test_f10_a_channel_closed_for_a_double_ack_reopens_without_loss(
     broker_url: str, start_worker: StartWorker, tmp_path: Any
 ) -> None:
     worker = await start_worker(
@@ -199,7 +199,7 @@ async def test_f23_a_reply_queue_that_is_full_is_tried_a_few_times_and_no_more(
     assert said[0] == "delivered" and "refused" in said
 
 
-async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answer(
+async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_reply(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     await victim.eval("application:set_env(rabbit, consumer_timeout, 2000)")
@@ -222,7 +222,7 @@ async def test_f18_a_job_beyond_the_consumer_timeout_has_one_effect_and_its_answ
     assert [("notes", "k")] == provider.journal
 
 
-async def test_f21_a_permission_taken_away_is_told_on_readyz_and_piles_up_no_connections(
+async def test_f21_a_revoked_permission_is_on_readyz_and_leaks_no_connections(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url)
@@ -399,7 +399,7 @@ async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_work
     assert "pong" == reply["data"]
 
 
-async def test_f13_a_queue_with_other_arguments_is_named_with_the_difference_and_ends_in_78(
+async def test_f13_a_queue_with_other_arguments_is_named_and_exits_with_78(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     with ExternalClient(broker_url, reply_queue=None) as client:
@@ -489,7 +489,7 @@ async def test_b06_b07_a_timestamp_that_is_no_date_is_absent_and_its_job_answere
     assert not worker.logged("queue consumer lost its connection")
 
 
-async def test_b01_to_b09_undecodable_frames_among_a_thousand_jobs_end_in_poison_and_hurt_no_other(
+async def test_b01_to_b09_undecodable_frames_end_in_poison_and_lose_no_job(
     rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
 ) -> None:
     """B01-B05, B08, B09: a frame that the client library cannot read ends its connection."""

@@ -14,7 +14,7 @@ def test_every_fault_that_can_run_on_one_machine_has_a_row() -> None:
     assert {*range(1, 54), *range(57, 60), *range(68, 74)} <= listed
 
 
-def test_every_row_names_a_test_or_says_why_not() -> None:
+def test_every_row_names_a_test_or_the_reason_why_not() -> None:
     assert [] == [row for row in ROWS if "::test_" not in row and "Not run" not in row]
 
 

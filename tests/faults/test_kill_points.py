@@ -59,7 +59,7 @@ async def test_kill_9_at_each_point_leaves_one_effect_and_one_answer(
 
 
 @pytest.mark.parametrize("action", ["book", "jot", "scribble"])
-async def test_a_second_worker_on_postgresql_takes_over_from_one_killed_at_each_point(
+async def test_a_second_worker_takes_over_from_one_killed_at_each_point(
     action: str,
     rabbitmq: PrivateRabbitMQ,
     postgres: PrivatePostgres,

@@ -44,7 +44,7 @@ async def _gather(url: str, jobs: list[dict[str, Any]], timeout_s: float = 60) -
     return await asyncio.to_thread(call)
 
 
-async def test_f36_a_worker_that_slept_through_its_lease_has_nothing_to_say(
+async def test_f36_a_worker_past_its_lease_cannot_overwrite_the_result(
     broker_url: str, start_worker: StartWorker, provider: Provider, postgres: PrivatePostgres
 ) -> None:
     database = await postgres.create_database(f"test_{uuid4().hex}")
@@ -129,7 +129,7 @@ async def test_f38_a_connector_that_exits_or_blocks_ends_its_own_job_alone(
     assert worker.is_running
 
 
-async def test_f39_f40_an_outage_beyond_every_hold_kills_no_job_and_uses_up_no_attempt(
+async def test_f39_f40_a_long_vault_outage_fails_no_job_and_uses_no_attempt(
     broker_url: str, start_worker: StartWorker, openbao: PrivateOpenBao, tmp_path: Path
 ) -> None:
     """Ten minutes of it, by a hold of a quarter second instead of a minute."""
@@ -149,7 +149,7 @@ async def test_f39_f40_an_outage_beyond_every_hold_kills_no_job_and_uses_up_no_a
     assert {("succeeded", 1)} == {(replies[each][0]["status"], replies[each][0]["attempts"]) for each in sent}
 
 
-async def test_f69_a_worker_out_of_file_descriptors_fails_its_calls_by_the_book_and_recovers(
+async def test_f69_a_worker_out_of_file_descriptors_fails_calls_and_recovers(
     broker_url: str, start_worker: StartWorker, provider: Provider
 ) -> None:
     worker = await start_worker(
@@ -200,7 +200,7 @@ async def test_f72_bodies_over_the_cap_are_answered_and_fill_no_memory(
     assert peak < 300_000_000, "prefetch is in messages, so a queue of large bodies is one of few slots"
 
 
-async def test_f73_a_ledger_that_hangs_or_is_locked_makes_writes_wait_and_nothing_else(
+async def test_f73_a_hung_or_locked_ledger_makes_only_writes_wait(
     broker_url: str, start_worker: StartWorker, provider: Provider, tmp_path: Path
 ) -> None:
     path = tmp_path / "locked.db"

@@ -102,7 +102,7 @@ async def test_of_fifty_bookings_on_two_workers_exactly_one_gets_the_time(
     # The claim is laid, and nobody was told; the confirmation is on its way, and lands after the death.
     [("events.insert", True), ("events.patch", False)],
 )
-async def test_a_booking_whose_worker_is_killed_in_the_middle_is_one_event_and_one_answer(
+async def test_a_booking_whose_worker_is_killed_is_one_event_and_one_reply(
     google: GoogleSandbox,
     settings: dict[str, str],
     broker_url: str,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 _PRINTABLE = {ord(each): None for each in map(chr, range(0x3000)) if each.isprintable()}
 
 
-async def test_call_prints_the_reply_and_says_by_its_exit_code_how_it_went(
+async def test_call_prints_the_reply_and_exits_with_its_status(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     nobody = await asyncio.to_thread(connectors, "call", "dummy", "ping", "--timeout", "1")
@@ -33,7 +33,7 @@ async def test_call_prints_the_reply_and_says_by_its_exit_code_how_it_went(
     slow = connectors("call", "dummy", "sleep", "--param", "seconds=9", "--timeout", "1")
     usage = connectors("call", "dummy", "echo", "--params", "{")
 
-    assert (1, "has a worker ever run") == (nobody.returncode, nobody.stderr.strip()[-24:-3] + "run") or (
+    assert (1, True) == (nobody.returncode, "start a worker once" in nobody.stderr) or (
         nobody.returncode in {1, 3}
     )
     assert (0, {"received_message": "hi"}) == (good.returncode, json.loads(good.stdout)["data"])
@@ -114,7 +114,7 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(
     assert (0, 0) == (purged.returncode, left)
 
 
-async def test_a_letter_cannot_drive_the_terminal_and_an_absent_id_is_named(
+async def test_a_dead_letter_cannot_control_the_terminal(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     await start_worker(broker_url)
@@ -137,7 +137,7 @@ async def test_a_letter_cannot_drive_the_terminal_and_an_absent_id_is_named(
     assert "'gone'" in purged.stderr
 
 
-async def test_personal_data_is_in_no_log_line_and_no_listing_of_dead_letters(
+async def test_personal_data_is_in_no_log_line_and_no_dead_letter_listing(
     broker_url: str, start_worker: StartWorker, connectors: Run
 ) -> None:
     worker = await start_worker(broker_url, enabled="effects")

@@ -41,7 +41,7 @@ async def test_a_failure_is_raised_with_its_code_and_the_whole_answer(
     assert {"call": "1"} == caught.value.result.metadata
 
 
-async def test_progress_is_shown_to_whoever_asks(broker_url: str, start_worker: StartWorker) -> None:
+async def test_progress_is_reported_if_asked_for(broker_url: str, start_worker: StartWorker) -> None:
     await start_worker(broker_url)
     stages: list[str] = []
 

@@ -92,7 +92,7 @@ _BAD_JOBS = [
 ]  # fmt: skip
 
 
-async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend_it(
+async def test_a_bad_job_is_answered_and_dead_lettered_if_no_caller_can_fix_it(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url)
@@ -111,7 +111,7 @@ async def test_a_bad_job_is_answered_and_parked_only_where_nobody_there_can_mend
         assert "succeeded" == client.call(job("dummy", "ping"))["status"]
 
 
-async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
+async def test_a_job_with_another_content_type_or_encoding_is_refused(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url)
@@ -129,7 +129,7 @@ async def test_properties_that_say_no_json_are_refused_and_the_job_is_named(
     assert [("pong", 1)] * 2 == [(each["data"], each["attempts"]) for each in (plain, forged)]
 
 
-async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_with_the_reason(
+async def test_a_failure_without_reply_to_is_dead_lettered_byte_for_byte(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(broker_url)
@@ -158,7 +158,7 @@ async def test_a_job_that_failed_without_a_reply_queue_is_parked_byte_for_byte_w
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def test_a_failing_provider_is_tried_again_and_the_job_parked_when_tries_are_used_up(
+async def test_a_failing_provider_is_retried_and_its_job_dead_lettered_at_last(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(broker_url, max_attempts="2")
@@ -207,7 +207,7 @@ async def test_a_job_in_the_wrong_queue_is_run_in_its_own(broker_url: str, start
     "reply_to",
     ["connectors.jobs.dummy", "connectors.dead", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to.Zm9yZ2Vk.x"],
 )
-async def test_a_reply_to_that_is_ours_or_reserved_is_parked_and_not_run(
+async def test_a_job_with_a_reserved_reply_to_is_dead_lettered_and_not_run(
     broker_url: str, start_worker: StartWorker, reply_to: str
 ) -> None:
     worker = await start_worker(broker_url)
@@ -221,7 +221,9 @@ async def test_a_reply_to_that_is_ours_or_reserved_is_parked_and_not_run(
     assert [] == worker.logged("job finished")
 
 
-async def test_a_forged_direct_reply_to_hurts_nobody_else(broker_url: str, start_worker: StartWorker) -> None:
+async def test_a_forged_direct_reply_to_affects_no_other_job(
+    broker_url: str, start_worker: StartWorker
+) -> None:
     worker = await start_worker(broker_url)
     forged = "amq.rabbitmq.reply-to.g1hkABByYWJiaXRAbG9jYWxob3N0AAAEmwAAAABnAAAA.bm9ib2R5LWlzLWhlcmU="
 
@@ -235,7 +237,7 @@ async def test_a_forged_direct_reply_to_hurts_nobody_else(broker_url: str, start
     assert [] == worker.logged("queue consumer lost its connection")
 
 
-async def test_a_vanished_caller_leaves_a_success_acked_and_a_failure_parked(
+async def test_without_its_caller_a_success_is_acked_a_failure_dead_lettered(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(broker_url)

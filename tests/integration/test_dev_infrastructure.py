@@ -105,7 +105,7 @@ async def test_a_vhost_is_made_and_deleted_within_a_blink(rabbitmq: PrivateRabbi
     assert "false" == await rabbitmq.eval(f'rabbit_vhost:exists(<<"{name}">>)')
 
 
-async def test_what_the_broker_refuses_is_told(rabbitmq: PrivateRabbitMQ) -> None:
+async def test_a_refusal_of_the_broker_is_reported(rabbitmq: PrivateRabbitMQ) -> None:
     with pytest.raises(CommandFailed, match=r"no_such_vhost"):
         await rabbitmq.delete_vhost("nowhere")
     with pytest.raises(CommandFailed, match=r"rabbitmqctl ended with code \d+"):
@@ -134,7 +134,7 @@ async def test_a_killed_broker_comes_back_on_its_port_with_its_messages(
     assert b"job" == await _get(url, "jobs")
 
 
-async def test_a_stopped_brokers_directory_serves_the_next_one_with_other_settings(
+async def test_a_stopped_brokers_directory_serves_the_next_broker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RABBITMQ_NODENAME", "production@localhost")
@@ -152,7 +152,7 @@ async def test_a_stopped_brokers_directory_serves_the_next_one_with_other_settin
         assert b"job" == await _get(second.url, "jobs")
 
 
-async def test_a_paused_broker_answers_nobody_until_it_is_resumed(
+async def test_a_paused_broker_does_not_respond_until_it_is_resumed(
     rabbitmq: PrivateRabbitMQ, broker_url: str
 ) -> None:
     async with _channel(broker_url) as channel:
@@ -203,7 +203,7 @@ async def test_secrets_outlive_a_seal_a_kill_and_a_new_start(tmp_path: Path) -> 
         assert {"token": "t"} == await _read(next_one)
 
 
-async def test_a_paused_vault_answers_nobody_until_it_is_resumed(openbao: PrivateOpenBao) -> None:
+async def test_a_paused_vault_does_not_respond_until_it_is_resumed(openbao: PrivateOpenBao) -> None:
     openbao.pause()
     async with httpx.AsyncClient(trust_env=False, timeout=0.5) as client:
         with pytest.raises(httpx.TimeoutException):
@@ -213,7 +213,7 @@ async def test_a_paused_vault_answers_nobody_until_it_is_resumed(openbao: Privat
     assert not (await openbao.ask("GET", "sys/seal-status"))["sealed"]
 
 
-async def test_the_workers_role_may_read_credentials_and_keep_its_token_and_no_more(
+async def test_the_workers_role_may_only_read_credentials_and_renew_its_token(
     openbao: PrivateOpenBao,
 ) -> None:
     await openbao.put_secret("connectors/acme/http/default", {"token": "t"})
@@ -240,7 +240,7 @@ async def test_the_workers_role_may_read_credentials_and_keep_its_token_and_no_m
         assert 403 == await status("DELETE", "secret/metadata/connectors/acme/http/default")
 
 
-async def test_a_role_can_be_given_tokens_that_expire_and_a_secret_id_that_is_used_up(
+async def test_a_role_can_have_expiring_tokens_and_a_limited_secret_id(
     openbao: PrivateOpenBao,
 ) -> None:
     role = await openbao.enable_approle(
@@ -274,7 +274,7 @@ async def test_what_was_committed_outlives_the_kill_of_the_database(tmp_path: Pa
         assert ["k"] == await _keys(next_one.url_of("ledger"))
 
 
-async def test_a_paused_database_answers_nobody_until_it_is_resumed(tmp_path: Path) -> None:
+async def test_a_paused_database_does_not_respond_until_it_is_resumed(tmp_path: Path) -> None:
     async with PrivatePostgres(tmp_path) as server:
         connection = await asyncpg.connect(server.url, ssl=False)
         server.pause()

@@ -31,7 +31,7 @@ def soon() -> str:
     return (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
 
 
-async def test_the_others_are_answered_whatever_it_does(worker: WorkerProcess, broker_url: str) -> None:
+async def test_other_connectors_are_answered(worker: WorkerProcess, broker_url: str) -> None:
     def send_all() -> dict[str, Any]:
         with ExternalClient(broker_url) as client:
             replies = {"leave_from_thread": client.call(job("misbehaving", "leave_from_thread"))}
@@ -78,7 +78,7 @@ async def test_those_that_do_not_load_are_named_and_the_others_run(
     assert "CONNECTOR_NOT_FOUND" == answer["error"]["code"]
 
 
-async def test_the_metrics_say_which_version_runs(worker: WorkerProcess) -> None:
+async def test_the_metrics_show_the_running_version(worker: WorkerProcess) -> None:
     text = (await worker.get("metrics")).text
 
     assert (

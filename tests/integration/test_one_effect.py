@@ -110,7 +110,7 @@ async def test_copies_on_two_workers_have_one_effect(
     assert 5 == len(provider.journal)
 
 
-async def test_a_write_cut_after_the_work_is_unknown_parked_and_never_repeated(
+async def test_a_write_cut_after_the_work_is_unknown_and_never_repeated(
     effects_worker: WorkerProcess, broker_url: str, provider: Provider
 ) -> None:
     provider.is_cut = lambda key: True
@@ -180,7 +180,7 @@ async def test_an_undo_that_overtakes_its_run_leaves_a_mark(
     assert [] == provider.journal
 
 
-async def test_a_write_past_its_callers_deadline_is_finished_and_told_to_whoever_asks_again(
+async def test_a_write_past_its_deadline_ends_and_is_replayed_when_sent_again(
     effects_worker: WorkerProcess, broker_url: str, provider: Provider
 ) -> None:
     deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
@@ -206,7 +206,7 @@ async def test_a_write_past_its_callers_deadline_is_finished_and_told_to_whoever
     assert 1 == len(provider.journal)
 
 
-async def test_a_bug_in_a_connector_is_parked_without_its_text(
+async def test_a_bug_in_a_connector_is_dead_lettered_without_its_text(
     effects_worker: WorkerProcess, broker_url: str
 ) -> None:
     (reply,) = await _call(broker_url, job("effects", "crash"))

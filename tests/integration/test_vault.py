@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import CredentialDenied, CredentialNotFound
 from worker.credentials.cache import CachePolicy
-from worker.credentials.source import CredentialSource, FetchOutcome, VaultUnavailable
+from worker.credentials.source import FetchOutcome, SecretStore, VaultUnavailable
 from worker.credentials.vault_client import VaultAuthError
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_operator import VaultOperator
@@ -166,7 +166,7 @@ async def connect(admin: Admin) -> AsyncIterator[Connect]:
         await source.close()
 
 
-async def token_of(source: CredentialSource, tenant: str = "acme", credential: str = "default") -> object:
+async def token_of(source: SecretStore, tenant: str = "acme", credential: str = "default") -> object:
     return (await source.fetch(tenant, "http", credential))["token"]
 
 
@@ -179,7 +179,7 @@ async def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> float:
     return time.monotonic() - started_at
 
 
-async def test_an_approle_with_the_least_policy_reads_its_secrets_and_nothing_else(
+async def test_an_approle_with_the_least_policy_reads_only_its_secrets(
     admin: Admin, connect: Connect
 ) -> None:
     admin.grant_read("acme/*")
@@ -280,7 +280,7 @@ async def test_two_hundred_cold_fetches_are_one_read(admin: Admin, connect: Conn
     assert outcomes.count(FetchOutcome.FETCHED) == 1
 
 
-async def test_a_policy_that_is_taken_away_denies_at_once_and_hurts_no_other_tenant(
+async def test_a_removed_policy_denies_at_once_and_affects_no_other_tenant(
     admin: Admin, connect: Connect
 ) -> None:
     admin.put("globex/http/default", token="globex-token-1")
@@ -392,7 +392,7 @@ async def test_a_wrong_secret_id_stops_the_start(connect: Connect) -> None:
         await connect(secret_id=SecretStr(str(uuid4())))
 
 
-async def test_a_sealed_vault_is_told_while_cached_secrets_serve(admin: Admin, connect: Connect) -> None:
+async def test_a_sealed_vault_is_reported_while_cached_secrets_serve(admin: Admin, connect: Connect) -> None:
     admin.put("acme/http/cold", token="cold-token")
     source = await connect(policy=CachePolicy())
     await token_of(source)
@@ -412,7 +412,7 @@ async def test_a_sealed_vault_is_told_while_cached_secrets_serve(admin: Admin, c
     assert await token_of(source, credential="cold") == "cold-token"
 
 
-async def test_a_killed_vault_is_told_and_found_again(admin: Admin, connect: Connect) -> None:
+async def test_a_killed_vault_is_reported_and_reconnected(admin: Admin, connect: Connect) -> None:
     source = await connect(auth="token", token=SecretStr(admin.vault.root_token))
     await token_of(source)
 
@@ -469,11 +469,90 @@ async def test_a_namespace_is_a_vault_of_its_own(admin: Admin, connect: Connect)
     body = {"data": {"token": "team-token"}}
     admin.ask("POST", "secret/data/connectors/acme/http/default", body, headers=inside)
 
-    source = await connect(
-        auth="token", token=SecretStr(admin.vault.root_token), mount="secret", namespace="team"
+    admin.ask("POST", "sys/auth/approle", {"type": "approle"}, headers=inside)
+    policy = 'path "secret/data/connectors/*" { capabilities = ["read"] }'
+    admin.ask("POST", "sys/policies/acl/worker", {"policy": policy}, headers=inside)
+    admin.ask("POST", "auth/approle/role/worker", {"token_policies": "worker"}, headers=inside)
+    role = admin.ask("GET", "auth/approle/role/worker/role-id", headers=inside)["data"]["role_id"]
+    wrapped = admin.ask(
+        "POST", "auth/approle/role/worker/secret-id", headers={**inside, "X-Vault-Wrap-TTL": "60s"}
+    )
+    source = VaultCredentials(
+        VaultConfig(
+            url=admin.vault.url,
+            auth="approle",
+            role_id=role,
+            secret_id=SecretStr(wrapped["wrap_info"]["token"]),
+            mount="secret",
+            namespace="team",
+        ),
+        policy=NO_CACHE,
+        probe_interval_s=0.05,
+    )
+    await source.start()
+    try:
+        assert await token_of(source) == "team-token"
+        session = source._session
+        proved_at = session._proved_at
+        await session._probe()
+        await asyncio.sleep(0.3)  # some looks at its health
+
+        assert (True, None) == (source.available, source.unavailable_reason)
+        assert session._proved_at > proved_at
+    finally:
+        await source.close()
+
+
+async def test_a_kv_v1_mount_is_named_and_nothing_is_written(admin: Admin, connect: Connect) -> None:
+    admin.ask("POST", f"sys/mounts/{admin.mount}-v1", {"type": "kv", "options": {"version": "1"}})
+    token = SecretStr(admin.vault.root_token)
+    config = VaultConfig(url=admin.vault.url, mount=f"{admin.mount}-v1", auth="token", token=token)
+
+    def work() -> None:
+        for verb in ("put", "names", "delete"):
+            names = ("acme", "http") if verb == "names" else ("acme", "http", "default")
+            with (
+                VaultOperator(config) as operator,
+                pytest.raises(SettingError, match="KV engine of version 1"),
+            ):
+                getattr(operator, verb)(*names, *([{"token": "x"}] if verb == "put" else []))
+
+    await asyncio.to_thread(work)
+    with pytest.raises(
+        SettingError, match=f"CONNECTORS_VAULT_MOUNT={admin.mount}-v1 is a KV engine of version 1"
+    ):
+        await connect(auth="token", token=token, mount=f"{admin.mount}-v1")
+    with pytest.raises(requests.HTTPError, match="404"):
+        admin.ask("LIST", f"{admin.mount}-v1/")
+
+
+async def test_the_least_policy_tells_a_kv_v1_mount(admin: Admin, connect: Connect) -> None:
+    admin.ask("POST", f"sys/mounts/{admin.mount}-v1", {"type": "kv", "options": {"version": "1"}})
+    path = f"{admin.mount}-v1/data/connectors/*"
+    admin.ask(
+        "POST", f"sys/policies/acl/{admin.role}", {"policy": f'path "{path}" {{ capabilities = ["read"] }}'}
     )
 
-    assert await token_of(source) == "team-token"
+    with pytest.raises(SettingError, match="KV engine of version 1"):
+        await connect(mount=f"{admin.mount}-v1")
+
+
+async def test_a_refused_secret_id_locks_no_role_that_others_share(
+    admin: Admin, connect: Connect, tmp_path: Path
+) -> None:
+    admin.add_role(token_ttl="1s", token_max_ttl="1s")
+    file = tmp_path / "secret-id"
+    file.write_text(admin.add_secret_id())
+    tried = await connect(secret_id_file=file, role={"token_ttl": "1s", "token_max_ttl": "1s"})
+    file.write_text(str(uuid4()))
+    await until(lambda: "login refused" in str(tried.unavailable_reason))
+    for _ in range(20):
+        with pytest.raises(VaultUnavailable, match="locked the role"):
+            await token_of(tried)
+
+    other = await connect()
+
+    assert await token_of(other) == "acme-token-1"
 
 
 async def test_an_operator_stores_lists_and_deletes(admin: Admin) -> None:
@@ -500,7 +579,7 @@ async def test_an_operator_stores_lists_and_deletes(admin: Admin) -> None:
     await asyncio.to_thread(work)
 
 
-async def test_an_operator_without_the_right_is_told_which(admin: Admin) -> None:
+async def test_an_operator_without_a_permission_gets_its_name(admin: Admin) -> None:
     config = VaultConfig(
         url=admin.vault.url,
         mount=admin.mount,
@@ -575,12 +654,12 @@ async def test_tls_is_verified_with_the_authority_of_the_setting(
 ) -> None:
     async with tls_proxy(admin, tmp_path, "127.0.0.1") as (url, ca_file):
         trusting = await connect(url=url, ca_file=ca_file)
-        stranger = await connect(url=url)
+        untrusting = await connect(url=url)
 
         assert await token_of(trusting) == "acme-token-1"
-        assert "TLS certificate is not trusted" in str(stranger.unavailable_reason)
+        assert "TLS certificate is not trusted" in str(untrusting.unavailable_reason)
         await trusting.close()
-        await stranger.close()
+        await untrusting.close()
 
 
 async def test_a_certificate_for_another_host_is_refused(

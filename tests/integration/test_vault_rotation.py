@@ -73,7 +73,7 @@ async def test_it_takes_the_place_of_the_older_and_is_read_at_once(
     assert "token-2" == (await source.fetch(*ACCOUNT))["refresh_token"]
 
 
-async def test_without_the_right_to_write_one_warning_says_what_to_grant(
+async def test_without_write_access_one_warning_names_the_grant(
     openbao: PrivateOpenBao, connect: Connect, logged: list[Any]
 ) -> None:
     source = await connect(WORKER_POLICY)

@@ -122,7 +122,7 @@ async def test_a_job_that_waits_for_the_vault_is_answered_at_its_deadline(
     assert time.monotonic() - begun < 4
 
 
-async def test_a_rotated_secret_is_read_once_more_when_the_provider_refuses_the_old(
+async def test_a_secret_that_the_provider_refuses_is_read_once_more(
     broker_url: str, start_worker: StartWorker, openbao: PrivateOpenBao, shop: Served, tmp_path: Path
 ) -> None:
     await _start(start_worker, broker_url, openbao, shop, tmp_path)

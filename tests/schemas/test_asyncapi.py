@@ -92,7 +92,7 @@ def test_every_reference_leads_somewhere() -> None:
         assert part
 
 
-def test_it_asks_for_the_answer_where_reply_to_says() -> None:
+def test_the_asyncapi_reply_address_is_reply_to() -> None:
     operation = asyncapi()["operations"]["runJob"]
 
     assert "$message.header#/replyTo" == operation["reply"]["address"]["location"]

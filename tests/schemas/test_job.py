@@ -83,7 +83,7 @@ def test_the_older_services_names_are_understood() -> None:
         (b'{"id":"a","connector":"dummy","connector_name":"dummy"}', True, "two names for one field"),
     ],
 )
-def test_what_is_no_job_is_refused_and_says_where(body: bytes, is_object: bool, said: str) -> None:
+def test_an_invalid_job_is_refused_with_its_place(body: bytes, is_object: bool, said: str) -> None:
     refusal = _refusal(body)
 
     assert Code.INVALID_MESSAGE is refusal.code
@@ -144,7 +144,7 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], field: str) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 2, -1, 10**400])
-def test_another_version_is_told_apart_even_with_fields_of_its_own(version: int) -> None:
+def test_another_version_is_recognised_even_with_unknown_fields(version: int) -> None:
     assert Code.UNSUPPORTED_VERSION is _refusal(_body(version=version, novelty=1)).code
 
 
@@ -194,7 +194,7 @@ def test_what_a_refusal_keeps_can_be_written_again(body: bytes) -> None:
     ],
     ids=["params", "metadata", "fields", "open string", "brackets", "objects", "quotes"],
 )
-def test_no_body_takes_long_or_says_much(body: bytes) -> None:
+def test_no_body_takes_long_or_makes_a_long_message(body: bytes) -> None:
     begun = time.perf_counter()
     try:
         parse_job(body, max_body_bytes=2_000_000)

@@ -1,7 +1,7 @@
 """A worker that dies at a named point of a job's life, once. Run as a script; nothing of it is in the product.
 
 The points are those of the fault list: K0 received, K1 validated, K2 claimed, K3 secret read, K4 about to
-call, K5 request processed, K6 answered but not recorded, K7 recorded but not told, K8 told but not
+call, K5 request processed, K6 answered but not recorded, K7 recorded but not replied, K8 replied but not
 confirmed, K9 confirmed but not acked, K10 acked.
 """
 

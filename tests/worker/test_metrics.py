@@ -94,7 +94,7 @@ def test_a_queue_shows_what_is_in_progress_and_its_slots(metrics: Metrics) -> No
     assert value(metrics, "connectors_slots", queue="jobs.dummy", state="free") == 99
 
 
-def test_failures_somebody_is_paged_for_begin_at_zero(metrics: Metrics) -> None:
+def test_alerted_failures_start_at_zero(metrics: Metrics) -> None:
     metrics.add_connector("dummy", ["echo"])
 
     outcomes = {
@@ -146,7 +146,7 @@ def test_build_info_names_the_version(metrics: Metrics) -> None:
     assert count == 1
 
 
-def test_the_loop_lag_is_read_when_somebody_asks(metrics: Metrics) -> None:
+def test_the_loop_lag_is_read_with_the_metrics(metrics: Metrics) -> None:
     lags = iter([0.5, 2.0])
     metrics.loop_lag_from(lambda: next(lags))
 

@@ -1,4 +1,4 @@
-"""Settings that a start must refuse, each in one line that names it."""
+"""The settings: read from the environment and `.env`, refused in one line, masked when shown."""
 
 import subprocess
 import sys
@@ -7,13 +7,96 @@ from pathlib import Path
 import pytest
 
 from worker.broker.topology import DEAD_TTL_MS
-from worker.settings import DEAD_LETTER_TTL_HOURS, SettingError, load_settings
+from worker.settings import (
+    DEAD_LETTER_TTL_HOURS,
+    SettingError,
+    Settings,
+    load_settings,
+    masked,
+    unknown_names,
+)
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No `.env` of this machine counts."""
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """No `.env` and no variable of this machine is read."""
     monkeypatch.chdir(tmp_path)
+    for name in ("RABBITMQ_URL", "VAULT_ADDR", "VAULT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CONNECTORS_CONCURRENCY", "many", "CONNECTORS_CONCURRENCY='many'"),
+        ("CONNECTORS_CONCURRENCY", "0", "CONNECTORS_CONCURRENCY"),
+        ("CONNECTORS_RABBITMQ_URL", "http://x", "CONNECTORS_RABBITMQ_URL"),
+        ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@broker.example/", "CONNECTORS_PLAINTEXT_HOSTS"),
+        ("CONNECTORS_RABBITMQ_URL", "amqps://u:hunter2@b.example/?no_verify_ssl=1", "CONNECTORS_CA_FILE"),
+        ("CONNECTORS_ENABLED", " , ", "CONNECTORS_ENABLED"),
+        ("CONNECTORS_PUBLISHERS", '{"agent": ["../x"]}', "CONNECTORS_PUBLISHERS"),
+        ("CONNECTORS_REPLY_TO_PATTERN", "(", "CONNECTORS_REPLY_TO_PATTERN"),
+        ("CONNECTORS_VAULT_URL", "https://vault.example", "CONNECTORS_VAULT_ROLE_ID"),
+        ("CONNECTORS_CA_FILE", "/nowhere/ca.pem", "cannot be read"),
+        ("CONNECTORS_LOG_LEVEL", "loud", "CONNECTORS_LOG_LEVEL"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://calendar.example/v3", "CONNECTORS_PLAINTEXT_HOSTS"),
+        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
+        ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost:99999/", "CONNECTORS_RABBITMQ_URL"),
+        ("CONNECTORS_VAULT_URL", "ftp://u:hunter2@vault.example", "ftp://u:******@vault.example"),
+        ("CONNECTORS_DATABASE_URL", "postgresql://u:hunter2@localhost:99999/x", "CONNECTORS_DATABASE_URL"),
+        ("CONNECTORS_DRAIN_SECONDS", "inf", "CONNECTORS_DRAIN_SECONDS"),
+        ("CONNECTORS_CA_FILE", __file__, "no certificate"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it_without_secrets(
+    environment: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    environment.setenv(name, value)
+
+    with pytest.raises(SettingError) as caught:
+        load_settings()
+
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+def test_the_older_variables_and_a_dotenv_are_read(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CONNECTORS_CONCURRENCY=7\n")
+    environment.setenv("RABBITMQ_URL", "amqp://a:b@localhost/")
+    environment.setenv("VAULT_TOKEN", "ambient")
+
+    read = load_settings()
+
+    assert (7, "a", None) == (read.concurrency, read.broker_user, read.vault_token)
+
+
+def test_a_connector_gets_its_own_settings_and_nothing_else(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://127.0.0.1:8080/calendar/v3/")
+    environment.setenv("CONNECTORS_VAULT_TOKEN", "hunter2")
+
+    read = load_settings()
+
+    assert {"api_url": "http://127.0.0.1:8080/calendar/v3"} == read.of_connector("google_calendar")
+    assert {} == read.of_connector("vault") == read.of_connector("dummy")
+
+
+def test_secrets_are_masked_where_settings_are_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost/")
+    environment.setenv("CONNECTORS_DATABASE_URL", "postgresql://u:hun@ter3@localhost/x?sslmode=require")
+    environment.setenv("CONNECTORS_VAULT_TOKEN", "hunter4")
+    environment.setenv("CONNECTORS_VAULT_URL", "https://u:hunter6@vault.example")
+
+    shown = str(masked(load_settings()))
+
+    assert not [n for n in (2, 3, 4, 6) if f"hunter{n}" in shown or f"ter{n}" in shown]
+    assert "postgresql://u:******@localhost/x?sslmode=require" in shown
+
+
+def test_a_misspelt_setting_is_found() -> None:
+    assert ["CONNECTORS_CONCURENCY"] == unknown_names({"CONNECTORS_CONCURENCY": "1", "PATH": ""})
+    assert not unknown_names({f"CONNECTORS_{name.upper()}": "" for name in Settings.model_fields})
 
 
 def test_a_ledger_that_forgets_before_its_dead_letters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.sdk.runtime.ledger import LedgerUnavailable
-from worker.ledger.database_url import DatabaseUrl
+from worker.database_url import DatabaseUrl
 from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
 from worker.ledger.faults import Fault, brief, sort
 from worker.ledger.probe import probe

@@ -12,7 +12,7 @@ from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.publish_probe import PublishProbe
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
-from worker.credentials.source import CredentialSource
+from worker.credentials.source import SecretStore
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
@@ -23,7 +23,7 @@ class _Worker(Protocol):
 
     registry: Registry
     consumers: list[QueueConsumer]
-    credentials: CredentialSource
+    credentials: SecretStore
     ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
     publish_probe: PublishProbe

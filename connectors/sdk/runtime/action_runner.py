@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -101,10 +101,16 @@ class ActionRunner:
         self._log = log
         self._action_timeout_s = action_timeout_s
         self._threads = Threads()
+        self._running: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
         """Close the thread pools."""
         self._threads.close()
+
+    @property
+    def running(self) -> Collection["asyncio.Task[Any]"]:
+        """The functions of connectors that run now, those included that ignore their cancellation."""
+        return frozenset(self._running)
 
     def limit_s(self, call: Call) -> float:
         """Return the seconds until a call is given up."""
@@ -132,15 +138,18 @@ class ActionRunner:
         *,
         heeds_deadline: bool,
         before_send: BeforeSend | None = None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Run the action; read the secret once more if the provider refuses it.
 
         Args:
             heeds_deadline: end the call at the deadline. A write on its way is left to finish.
+            on_refused: called if the provider refused the secret, so that nothing has happened.
         """
         outcome = await self._run_once(call, secret, heeds_deadline, before_send)
         if not _is_refused_secret(outcome, call):
             return outcome
+        on_refused()
         job = call.job
         # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
         await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=secret)
@@ -157,7 +166,7 @@ class ActionRunner:
         Raises:
             ConnectorError: what it raised, or TIMEOUT.
         """
-        task = asyncio.create_task(self._contain(context, hook))
+        task = self._start(self._contain(context, hook))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -218,12 +227,18 @@ class ActionRunner:
             await before_send()
         call.attempt.report_progress("started", None)
         execution = _Execution(call, context, effects)
-        execution.task = asyncio.create_task(self._execute(execution, call.params))
+        execution.task = self._start(self._execute(execution, call.params))
         try:
             return await self._outcome_of(execution, heeds_deadline=heeds_deadline)
         finally:
             if not execution.task.done():  # the worker abandons the job
                 execution.task.cancel()
+
+    def _start(self, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.create_task(function)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _execute(self, execution: _Execution, params: BaseModel) -> Any:
         """Call the function; whatever it raises stays inside this task."""

@@ -1,7 +1,8 @@
 """A job in, an outcome out. No AMQP, no SQL and no vault here: those come as protocols."""
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -83,6 +84,11 @@ class Executor:
     def is_stopping(self) -> bool:
         """Whether the worker drains."""
         return self._infrastructure.is_stopping
+
+    @property
+    def running(self) -> Collection["asyncio.Task[Any]"]:
+        """The functions of connectors that run now."""
+        return self._runner.running
 
     def stop_waiting(self) -> None:
         """Send jobs that wait for infrastructure back to their queue: the worker is stopping."""

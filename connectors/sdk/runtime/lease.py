@@ -57,6 +57,10 @@ class HeldClaim:
         self.in_flight = self.is_repeat = self.claimed.in_flight
         self.has_steps = bool(self.claimed.steps)
 
+    def forget_call(self) -> None:
+        """Take note that this attempt's call certainly did nothing; what an earlier one did stays open."""
+        self.in_flight = self.is_repeat
+
     @property
     def fence(self) -> int:
         """The claim's place in the order of claims."""

@@ -1,10 +1,11 @@
 """A ledger in memory: what the test kit runs on, and the simulation. The SQL ledger passes the same tests."""
 
 import copy
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from connectors.sdk.runtime.clock import Clock, SystemClock
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -20,6 +21,9 @@ from connectors.sdk.runtime.ledger import (
     Undone,
     Unknown,
 )
+
+#: One order for all claims of the process: a fence of a row that was removed never comes again.
+_FENCES: Final = itertools.count(1)
 
 State = Literal["running", "done", "unknown", "undoing", "undone"]
 
@@ -49,7 +53,6 @@ class MemoryLedger:
         self._clock = clock or SystemClock()
         self._lease_s = (policy or LeasePolicy()).lease_s
         self._rows: dict[Identity, _Row] = {}
-        self._last_fence = 0
 
     def clear(self) -> None:
         """Forget every key."""
@@ -201,5 +204,4 @@ class MemoryLedger:
         return self._now() + self._lease_s
 
     def _fence(self) -> int:
-        self._last_fence += 1
-        return self._last_fence
+        return next(_FENCES)

@@ -275,8 +275,8 @@ class ConnectorContract:
             scene.proxy.fail(Fault("hang_before"))
             task = await scene.run_until_hit(action, scene.example(action))
             task.cancel()
-            await asyncio.wait({task}, timeout=CANCEL_S)
-            scene.expect(task.done(), f"goes on for {CANCEL_S:g} s after it was cancelled")
+            ended = await scene.kit.cancel(within_s=CANCEL_S)
+            scene.expect(ended, f"goes on for {CANCEL_S:g} s after it was cancelled")
 
         self._each(check, timeout_s=10 * CANCEL_S)
 

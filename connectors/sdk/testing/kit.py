@@ -1,5 +1,6 @@
 """One action run on the worker's own core, with memory in place of vault and database."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -97,6 +98,14 @@ class Kit:
         self.connector.settings = self._settings
         await self._executor.close()
         await self._http.close()
+
+    async def cancel(self, within_s: float) -> bool:
+        """Cancel what runs, like a worker that is stopped; return whether it ended in time."""
+        running = self._executor.running
+        await self._executor.close()
+        if running:
+            await asyncio.wait(running, timeout=within_s)
+        return all(task.done() for task in running)
 
     def forget(self) -> None:
         """Forget every key, like a worker that lost its ledger: only the provider knows now."""

@@ -100,7 +100,7 @@ def test_an_unknown_connector_is_named() -> None:
     assert (2, "connectors: no connector 'fax' is installed") == (done.exit_code, done.stderr.split(";")[0])
 
 
-def test_describe_says_what_a_caller_needs() -> None:
+def test_describe_shows_what_a_caller_needs() -> None:
     done = CliRunner().invoke(app, ["describe", "effects.find_caller", "--json"])
     (action,) = json.loads(done.stdout)["actions"]
 
@@ -110,7 +110,7 @@ def test_describe_says_what_a_caller_needs() -> None:
     assert "base_url" in CliRunner().invoke(app, ["describe", "http"]).stdout
 
 
-def test_the_call_line_can_be_copied_whatever_the_example_holds() -> None:
+def test_the_call_line_can_be_copied_with_any_example() -> None:
     import shlex
 
     from connectors.sdk import Connector
@@ -161,7 +161,7 @@ def test_check_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "✓ Each parameter has a type" in done.stdout
 
 
-def test_check_of_nothing_says_so(tmp_path: Any) -> None:
+def test_check_of_a_folder_without_contracts_is_refused(tmp_path: Any) -> None:
     done = CliRunner().invoke(app, ["check", str(tmp_path)])
 
     assert (2, True) == (done.exit_code, "subclass of ConnectorContract" in done.stderr)

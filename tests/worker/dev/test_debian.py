@@ -135,7 +135,7 @@ async def test_one_source_that_is_down_does_not_stop_the_download(
     ("flag", "said"),
     [("FAIL_DOWNLOAD", "broker cannot be downloaded.*404 Not Found"), ("FAIL_UNPACK", "broken archive")],
 )
-async def test_a_failure_is_told_and_leaves_nothing(
+async def test_a_failure_is_reported_and_leaves_nothing(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, flag: str, said: str
 ) -> None:
     monkeypatch.setenv("PATH", machine.install(**{flag: "1"}))

@@ -178,7 +178,7 @@ def test_a_program_that_is_not_there_is_named(make: Callable[..., ChildProcess])
         make("/no-such-program").start()
 
 
-async def test_an_early_end_is_told_with_the_end_of_the_log(make: Callable[..., ChildProcess]) -> None:
+async def test_an_early_end_is_reported_with_the_end_of_the_log(make: Callable[..., ChildProcess]) -> None:
     child = make("/bin/sh", "-c", "echo the disk is full; exit 3")
     child.start()
 
@@ -188,7 +188,7 @@ async def test_an_early_end_is_told_with_the_end_of_the_log(make: Callable[..., 
         await child.wait_until(_never, timeout_s=10)
 
 
-async def test_what_is_not_ready_in_time_is_told_with_the_end_of_the_log(
+async def test_a_late_program_is_reported_with_the_end_of_its_log(
     make: Callable[..., ChildProcess],
 ) -> None:
     child = make("/bin/sh", "-c", "echo loading; exec sleep 1000")
@@ -203,7 +203,7 @@ async def test_a_command_gives_its_output(tmp_path: Path) -> None:
     assert "in\n" == await run(["cat"], env=base_environment(), stdin="in\n", timeout_s=10)
 
 
-async def test_a_failed_command_is_told_with_its_last_lines() -> None:
+async def test_a_failed_command_is_reported_with_its_last_lines() -> None:
     with pytest.raises(CommandFailed, match=r"sh ended with code 4\nno such node"):
         await run(["sh", "-c", "echo no such node >&2; exit 4"], env=base_environment(), timeout_s=10)
 

@@ -11,7 +11,7 @@ from worker.settings import load_settings
 pytestmark = pytest.mark.integration
 
 
-async def test_a_sandbox_is_started_and_its_credential_put_unless_a_setting_names_another_url(
+async def test_a_sandbox_is_started_unless_a_setting_names_another_url(
     openbao: PrivateOpenBao, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,98 +1,107 @@
 """A job's life from delivery to settle, with no broker: an outage by the clock, copies at the worst moment."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import worker.job.processor
 from connectors.registry import load
+from connectors.sdk import ConnectorError, Timeout
+from connectors.sdk.runtime.infrastructure import HoldPolicy
+from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
+from connectors.sdk.testing import FakeClock
+from schemas.error import Code
 from schemas.job import Job
+from schemas.result import Result
 from worker.broker import Delivery, Properties
 from worker.broker.confirmed_publisher import PublishOutcome
 from worker.broker.topology import JobQueue
-from worker.job.action_runner import HOLD_S
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.job.outcome import Attempt, Outcome, Snooze
+from worker.job.headers import JobHeaders
 from worker.job.processor import JobProcessor
 from worker.metrics import Metrics
 
 OUTAGE = timedelta(minutes=10)
 BODY = b'{"id": "j1", "connector": "dummy", "action": "ping"}'
-
-
-class Clock:
-    """The wall clock of `worker.job.processor`."""
-
-    time = datetime(2026, 11, 24, tzinfo=UTC)
-
-    @classmethod
-    def now(cls, _zone: tzinfo) -> datetime:
-        return cls.time
-
-
-class WaitingExecutor:
-    """Holds each job as long as one may be held, until the vault is back."""
-
-    is_stopping = False
-
-    def __init__(self, outage: timedelta = OUTAGE) -> None:
-        self.back_at = Clock.time + outage
-        self.attempts: list[Attempt] = []
-
-    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
-        self.attempts.append(attempt)
-        if Clock.time < self.back_at:
-            Clock.time = min(Clock.time + timedelta(seconds=HOLD_S), self.back_at)
-            if Clock.time < self.back_at:
-                raise Snooze("the vault is sealed")
-        return Outcome(data="pong", starts=attempt.starts + 1)
-
-
+QUEUE = JobQueue("queue", "dummy")
 #: A connection that takes what is written.
 CONNECTION = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
 
 
-QUEUE = JobQueue("queue", "dummy")
+class UnavailableVault:
+    """An executor that holds each job as long as one may be held, until the vault is back."""
+
+    is_stopping = False
+
+    def __init__(self, clock: FakeClock, outage: timedelta = OUTAGE) -> None:
+        self.clock = clock
+        self.back_at = clock.now() + outage
+        self.attempts: list[Attempt] = []
+
+    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
+        self.attempts.append(attempt)
+        left_s = (self.back_at - self.clock.now()).total_seconds()
+        if left_s > 0:
+            self.clock.skip(min(HoldPolicy().hold_s, left_s))
+            if left_s > HoldPolicy().hold_s:
+                raise Snooze("the vault is sealed")
+        return Outcome(data="pong", attempts=attempt.attempts + 1)
 
 
-class Rungs:
-    """A publisher whose rungs bring a job back when it is due."""
+class Failing:
+    """An executor whose every attempt ends the same way."""
 
-    def __init__(self) -> None:
+    is_stopping = False
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    async def execute(self, job: Job, attempt: Attempt) -> Outcome:
+        return self.outcome
+
+
+class Queues:
+    """A publisher whose retry queues bring a job back when it is due."""
+
+    def __init__(self, clock: FakeClock, *, has_room: bool = True) -> None:
+        self.clock = clock
+        self.has_room = has_room
         self.delivery: Delivery | None = _delivery()
-        self.told: list[Any] = []
-        self.parked = 0
+        self.replies: list[Result] = []
+        self.dead_letters: list[Code] = []
 
     def refusal_of(self, _reply_to: str | None) -> None:
         return None
 
-    async def wait(self, _delivery_: Delivery, history: Any, now: datetime) -> None:
-        Clock.time = max(now, history.not_before)
-        self.delivery = _delivery(history.headers())
+    async def delay(self, _delivery_: Delivery, headers: JobHeaders, now: datetime) -> None:
+        assert headers.not_before is not None
+        self.clock.skip((headers.not_before - now).total_seconds())
+        self.delivery = _delivery(headers.write())
 
-    async def reply(self, _delivery_: Delivery, _history: Any, result: Any) -> PublishOutcome:
-        self.told.append(result)
+    async def reply(self, _delivery_: Delivery, _headers: JobHeaders, result: Result) -> PublishOutcome:
+        self.replies.append(result)
         return PublishOutcome.DELIVERED
 
-    async def park(self, *_: Any, **__: Any) -> None:
-        self.parked += 1
+    async def dead_letter(self, *_: Any, code: Code, **__: Any) -> bool:
+        if self.has_room:
+            self.dead_letters.append(code)
+        return self.has_room
 
 
 def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
     async def settle(*_: Any, **__: Any) -> None:
-        """Nobody looks."""
+        """Settle nothing: no one looks."""
 
     channel: Any = SimpleNamespace(
-        is_closed=False, connection=CONNECTION, basic_ack=settle, basic_nack=settle
+        is_closed=False, connection=CONNECTION, basic_ack=settle, basic_nack=settle, basic_reject=settle
     )
     properties = Properties(reply_to="callers", correlation_id="c", user_id="us", headers=headers or {})
     return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
 
 
-def _processor(executor: Any, publisher: Any) -> JobProcessor:
+def _processor(executor: Any, publisher: Any, clock: FakeClock) -> JobProcessor:
     registry, metrics = load(("dummy",)), Metrics(version="0")
     metrics.add_connector("dummy", registry.connectors["dummy"].actions)
     metrics.add_queue("queue", 1)
@@ -105,35 +114,67 @@ def _processor(executor: Any, publisher: Any) -> JobProcessor:
         trusted_users=["us"],
         max_attempts=2,
         max_body_bytes=1000,
+        clock=clock,
     )
 
 
-async def test_a_ten_minute_outage_uses_up_no_attempt_and_parks_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(worker.job.processor, "datetime", Clock)
-    executor, rungs = WaitingExecutor(), Rungs()
-    began = Clock.time
-    processor = _processor(executor, rungs)
+async def _deliver(processor: JobProcessor, queues: Queues) -> None:
+    """Let one delivery live its life."""
+    assert queues.delivery is not None
+    delivery, queues.delivery = queues.delivery, None
+    processor.receive(QUEUE, delivery)
+    while processor.in_flight:
+        await asyncio.sleep(0)
 
-    while not rungs.told:
-        assert rungs.delivery is not None
-        delivery, rungs.delivery = rungs.delivery, None
-        processor.receive(QUEUE, delivery)
-        while processor.in_flight:
-            await asyncio.sleep(0)
 
-    assert Clock.time - began >= OUTAGE
-    assert 0 == rungs.parked
-    assert {0} == {attempt.starts for attempt in executor.attempts}
+async def test_a_ten_minute_outage_uses_up_no_attempt() -> None:
+    clock = FakeClock()
+    executor, queues, began = UnavailableVault(clock), Queues(clock), clock.now()
+    processor = _processor(executor, queues, clock)
+
+    while not queues.replies:
+        await _deliver(processor, queues)
+
+    assert clock.now() - began >= OUTAGE
+    assert [] == queues.dead_letters
+    assert {0} == {attempt.attempts for attempt in executor.attempts}
     assert len(executor.attempts) > 5
-    assert [("pong", 1)] == [(result.data, result.attempts) for result in rungs.told]
+    assert [("pong", 1)] == [(result.data, result.attempts) for result in queues.replies]
+
+
+async def test_an_uncertain_attempt_is_remembered_by_the_headers() -> None:
+    clock = FakeClock()
+    lost = Outcome(error=Timeout("no answer"), attempts=1, is_uncertain=True)
+    queues = Queues(clock)
+
+    await _deliver(_processor(Failing(lost), queues, clock), queues)
+
+    assert queues.delivery is not None
+    headers = JobHeaders.read(queues.delivery, trusted=["us"], now=clock.now())
+    assert (True, 1, 1) == (headers.is_uncertain, headers.attempts, headers.failures)
+
+
+async def test_a_full_dead_letter_queue_does_not_keep_the_caller_waiting() -> None:
+    clock = FakeClock()
+    bug = Outcome(error=ConnectorError("a bug"), attempts=1)
+    queues = Queues(clock, has_room=False)
+    processor = _processor(Failing(bug), queues, clock)
+
+    await _deliver(processor, queues)
+    await _deliver(processor, queues)
+    queues.has_room = True
+    await _deliver(processor, queues)
+
+    assert [1] == [result.attempts for result in queues.replies], "answered at once, and once"
+    assert [Code.CONNECTOR_ERROR] == queues.dead_letters, "the dead letter waited for room"
+    assert queues.delivery is None
 
 
 @pytest.mark.parametrize("moment", ["while it is acked", "right after"])
 async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: str) -> None:
     """Else it is unsettled for ever, and a queue that takes one at a time stands still."""
-    processor = _processor(WaitingExecutor(timedelta()), Rungs())
+    clock = FakeClock()
+    processor = _processor(UnavailableVault(clock, timedelta()), Queues(clock), clock)
     acked: list[int] = []
 
     def delivery(number: int) -> Delivery:

@@ -61,7 +61,7 @@ def test_a_secret_inside_base64_is_masked(before: str, encode: object) -> None:
     before=st.text(max_size=20),
     after=st.text(max_size=20),
 )
-def test_no_secret_survives_whatever_stands_around_it(secret: str, before: str, after: str) -> None:
+def test_no_secret_survives_in_any_surrounding_text(secret: str, before: str, after: str) -> None:
     secret = secret.strip()
 
     masked = redactor_of(secret).mask(before + secret + after)

@@ -256,7 +256,7 @@ def test_an_exception_is_logged_without_locals(log_format: LogFormat) -> None:
     assert "A-LOCAL-VALUE" not in text
 
 
-def test_an_exception_says_its_type_and_where() -> None:
+def test_an_exception_is_logged_with_type_and_stack() -> None:
     with logging_to_memory() as log:
         try:
             raise LookupError("nothing\nthere")
@@ -338,7 +338,7 @@ def test_libraries_that_log_urls_and_bodies_stay_quiet_even_at_debug(name: str) 
         assert ["trouble"] == [line["event"] for line in log.lines]
 
 
-def test_an_exception_nobody_caught_in_a_thread_is_logged() -> None:
+def test_an_uncaught_exception_in_a_thread_is_logged() -> None:
     def fail() -> None:
         raise LookupError("token=abcdef")
 
@@ -388,7 +388,7 @@ def test_stopping_puts_everything_back() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "log-writer"]
 
 
-def test_a_stream_that_nobody_reads_holds_up_no_caller_and_drops_are_told() -> None:
+def test_a_stuck_stream_blocks_no_caller_and_drops_are_reported() -> None:
     read_fd, write_fd = os.pipe()
     dropped: list[int] = []
     stream = os.fdopen(write_fd, "w")

@@ -620,7 +620,7 @@ def test_everything_on_the_page_is_escaped() -> None:
     assert evil in page.text
 
 
-def test_a_draining_worker_says_so() -> None:
+def test_a_draining_worker_is_shown_as_draining() -> None:
     page = Outline(
         render(Status("1", 1, draining=True), [CheckResult("a", None)], Metrics(version="1").totals())
     )

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from pydantic import Field
 
-from connectors.sdk import Connector, ConnectorError, Context, Effect
+from connectors.sdk import Connector, ConnectorError, Context, Effect, Unavailable
 from connectors.sdk.auth import ApiKey
 from connectors.sdk.errors import Code, Sent
 from connectors.sdk.testing import Answer, Asked, ConnectorContract, FakeProvider, Via
@@ -131,12 +132,12 @@ def quoting(bad: Connector[ApiKey]) -> None:
 def lying_about_what_was_sent(bad: Connector[ApiKey]) -> None:
     @bad.action(effect=Effect.WRITE)
     async def write(ctx: Context[ApiKey], text: str) -> Any:
-        """Write."""
+        """Write through a client of its own, of which the runtime knows nothing."""
         try:
-            return (await ctx.credential.api(ctx).post("/notes", json={"text": text})).json()
-        except ConnectorError as error:
-            error.sent = Sent.NO
-            raise
+            async with httpx.AsyncClient(base_url=str(ctx.credential.base_url)) as client:
+                return (await client.post("/notes", json={"text": text})).json()
+        except httpx.HTTPError:
+            raise Unavailable("refused", sent=Sent.NO) from None
 
 
 def swallowing(bad: Connector[ApiKey]) -> None:

@@ -132,20 +132,20 @@ async def test_retries_are_counted_and_their_waits_skipped(kit: Kit) -> None:
     assert ("seen", 3, (20.0, 5.0)) == (ran.data, ran.attempts, ran.waits_s)
 
 
-async def test_tries_that_are_used_up_park_the_job(kit: Kit) -> None:
+async def test_tries_that_are_used_up_dead_letter_the_job(kit: Kit) -> None:
     failures.extend([Unavailable("down")] * 5)
 
     ran = await kit.run(look)
 
-    assert (Code.UNAVAILABLE, 5, True) == (ran.code, ran.attempts, ran.parked)
+    assert (Code.UNAVAILABLE, 5, True) == (ran.code, ran.attempts, ran.dead_lettered)
 
 
-async def test_what_the_caller_can_mend_is_not_tried_again(kit: Kit) -> None:
+async def test_what_the_caller_can_fix_is_not_tried_again(kit: Kit) -> None:
     failures.append(NotFound("there is none"))
 
     ran = await kit.run(look)
 
-    assert (Code.NOT_FOUND, 1, False) == (ran.code, ran.attempts, ran.parked)
+    assert (Code.NOT_FOUND, 1, False) == (ran.code, ran.attempts, ran.dead_lettered)
 
 
 async def test_an_uncertain_write_is_unknown_and_stays_so(kit: Kit) -> None:
@@ -201,7 +201,7 @@ async def test_too_long_is_a_timeout_and_a_bug_is_a_bug(kit: Kit) -> None:
 async def test_a_call_is_ended_before_its_time_and_the_next_try_is_not(kit: Kit) -> None:
     running = asyncio.create_task(kit.run(hang_once))
     await hanging.wait()
-    kit.caller.end_call()
+    kit.end_calls()
 
     ran = await running
 
