@@ -1,4 +1,4 @@
-"""Finding connectors: entry points in the group `connectors`, ours by the same door as everybody's."""
+"""Finding connectors: entry points in the group `connectors`, ours like everyone else's."""
 
 import threading
 from collections import defaultdict

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("retired_words.txt")
 #: Text that is not ours to word, or that tells what was: locks, others' schemas, the change log.
 NOT_OURS = re.compile(
-    r"requirements\.txt$|asyncapi-3\.1\.0\.json$|^CHANGELOG\.md$|^tests/retired_words\.txt$"
+    r"requirements\.txt$|asyncapi-3\.1\.0\.json$|^CHANGELOG\.md$|^tests/(retired_words\.txt|test_words\.py)$"
 )
 #: The words of a text or an identifier: `snake_case`, `CamelCase` and `header-name` are several.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -209,7 +209,7 @@ class Worker:
                 raise error
 
     async def _drain(self) -> None:
-        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        """Receive nothing more, and finish what is in flight; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
         logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
         await asyncio.gather(*(queue.stop() for queue in self.consumers))

@@ -31,7 +31,7 @@ ASSERTION_LIFETIME_S: Final = 3600
 TOKEN_TIMEOUT_S: Final = 15.0
 
 _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-#: What Google says at the token endpoint, and what it means for whoever has to mend it.
+#: What Google says at the token endpoint, and what it means for the operator who fixes it.
 _TOKEN_ERRORS: Final = {
     "invalid_grant": "the refresh token or key is expired, revoked or not yet valid; authorize anew",
     "invalid_client": "the client id or secret is wrong",

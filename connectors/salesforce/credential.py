@@ -42,7 +42,7 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "refresh_token": ("client_id", "refresh_token"),
     "password": ("client_id", "client_secret", "username", "password"),
 }
-#: What Salesforce says at the token endpoint, and what it means for whoever has to mend it.
+#: What Salesforce says at the token endpoint, and what it means for the operator who fixes it.
 _TOKEN_ERRORS: Final[Mapping[str, str]] = {
     "invalid_grant": "the login is wrong, expired, revoked or not approved",
     "invalid_client": "the client secret is wrong",

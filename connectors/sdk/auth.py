@@ -45,7 +45,7 @@ TOKEN_TIMEOUT_S: Final = 15.0
 ASSERTION_LIFETIME_S: Final = 180
 
 _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-#: What RFC 6749 lets a token endpoint say, and what it means for whoever has to mend it. Anything else
+#: What RFC 6749 lets a token endpoint say, and what it means for the operator who fixes it. Anything else
 #: it says is not repeated.
 _REFUSALS: Final = {
     "invalid_grant": "the refresh token, key or user is expired, revoked or wrong; authorize anew",

@@ -101,7 +101,7 @@ class Action(Generic[P, R]):
         """Declare how to find out whether an uncertain run happened.
 
         The function takes what the action takes and returns the action's result where the effect
-        is there, None where it surely is not; it raises where it cannot tell.
+        is there, None if it certainly is not; it raises if it cannot tell.
         """
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self!r}: its reconcile must be an async function")

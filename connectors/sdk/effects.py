@@ -8,7 +8,7 @@ class Effect(StrEnum):
 
     The declared effect drives the worker: after a crash, a timeout or a broken connection a READ
     is simply run again; a KEYED action is run again with the same key; a WRITE is never repeated
-    blindly, it is looked up by its `reconcile` or parked as OUTCOME_UNKNOWN.
+    blindly, it is looked up by its `reconcile` or dead-lettered as OUTCOME_UNKNOWN.
     """
 
     #: It changes nothing: run it as often as you like.

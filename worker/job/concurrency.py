@@ -10,7 +10,7 @@ from typing import Final
 #: Jobs of one tenant over its share that come back to the queue in a second, about: enough to keep its
 #: slots busy, and few enough that another tenant's job finds next to nothing before it.
 RETURNS_PER_S: Final = 200
-#: Seconds after which a job over its tenant's share may come back, each a retry rung of its own.
+#: Seconds after which a job over its tenant's share may come back, each the delay of a retry queue.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 

@@ -80,7 +80,7 @@ async def test_a_refused_login_is_tried_once_and_then_left_alone(
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_mended_credential_need_not_wait(bench: Bench) -> None:
+async def test_a_fixed_credential_need_not_wait(bench: Bench) -> None:
     wrong = bench.org.authority.document("password") | {"password": "wrong"}
     with pytest.raises(CredentialInvalid):
         await bench.run("get_limits", document=wrong)

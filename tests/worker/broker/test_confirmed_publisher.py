@@ -1,4 +1,4 @@
-"""Publishing until the broker has it: what counts as a refusal, and what is mended on the way."""
+"""Publishing until the broker has it: what counts as a refusal, and what is repaired on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
