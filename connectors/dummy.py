@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from connectors.sdk import Connector, ConnectorError, Effect, InvalidParams
-from schemas.error import Code, Detail
+from connectors.sdk.errors import Code
 
 dummy = Connector("dummy", title="Dummy")
 
@@ -50,5 +50,5 @@ async def fail(code: str, message: str = "as asked") -> None:
     """Fail with a code of the closed list, to see what a caller would get."""
     if code not in Code.__members__:
         issue = f"is not a code; the codes are {', '.join(Code)}"
-        raise InvalidParams(f"code: {issue}", details=[Detail(field="code", issue=issue)])
+        raise InvalidParams.field("code", issue)
     raise ConnectorError(message, code=Code(code))

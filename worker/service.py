@@ -15,14 +15,17 @@ from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
-from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare, mark_ledger
+from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare
 from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.connector import BrokerConnector
+from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import CredentialSource, NoVault
+from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
 from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.guarded_ledger import guarded
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.ledger.schema import LedgerFault
@@ -63,13 +66,15 @@ class Worker:
             connector.settings.update(settings.of_connector(name))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
-        self._tls = broker_tls(settings)
+        self._connector = BrokerConnector(
+            settings.rabbitmq_url.get_secret_value(), tls=partial(broker_tls, settings)
+        )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        #: The shared topology is there, and no other ledger is at work on this broker.
-        self._alone = asyncio.Event()
+        #: The shared topology is there, and no other ledger was found on this broker.
+        self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: CredentialSource = (
+        self.credentials: SecretStore = (
             NoVault(self.metrics.credential_fetched)
             if settings.vault_url is None
             else VaultCredentials(
@@ -93,11 +98,12 @@ class Worker:
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings, lease_policy)
+        self.ledger_guard = LedgerGuard(self.topology.ledger, lambda: self.ledger.id)
         self._executor = Executor(
             registry,
             self.credentials,
             self._http,
-            self.ledger,
+            guarded(self.ledger, self.ledger_guard),
             publishers=settings.publishers,
             lease_policy=lease_policy,
             hold_policy=hold_policy,
@@ -174,6 +180,7 @@ class Worker:
             await self._start_stores()
             self.confirmed_publisher.start()
             consuming = [asyncio.create_task(queue.run(self._processor.receive)) for queue in self.consumers]
+            consuming.append(asyncio.create_task(self.ledger_guard.run()))
             try:
                 await self._until_stopped(consuming)
                 await self._drain()
@@ -239,9 +246,7 @@ class Worker:
         await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
-        return await Connection.open(
-            self.settings.rabbitmq_url.get_secret_value(), name=f"connectors {purpose}", tls=self._tls
-        )
+        return await self._connector.open(f"connectors {purpose}")
 
     def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
         """Create the slots of each queue; a connector's two queues share theirs."""
@@ -282,13 +287,12 @@ class Worker:
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)
-        if self.ledger.id is not None:
-            await mark_ledger(connection, self.topology.ledger, self.ledger.id)
-        self._alone.set()
+        await self.ledger_guard.hold(connection)
+        self._shared_declared.set()
 
     async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
         # No job is taken before it is known that no other ledger claims the same keys.
-        await self._alone.wait()
+        await self._shared_declared.wait()
         await self._declare([queue], connection)
 
     async def _declare(self, queues: list[Queue], connection: Connection) -> None:

@@ -269,7 +269,47 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f12_deleted_retry_and_dead_letter_queues_are_declared_again(
+async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    try:
+        with ExternalClient(victim_url) as external:  # its channel keeps the limit that it began with
+            await victim.eval("application:set_env(rabbit, max_message_size, 300000)")
+            await start_worker(victim_url)
+            large = external.send(job("dummy", "echo", {"message": "x" * 400_000}))
+            small = [external.send(job("dummy", "ping")) for _ in range(20)]
+            replies = await asyncio.to_thread(external.wait, [large, *small], 30)
+    finally:
+        await victim.eval("application:set_env(rabbit, max_message_size, 134217728)")
+
+    assert ["RESULT_TOO_LARGE"] == [reply["error"]["code"] for reply in replies[large]]
+    assert {"succeeded"} == {replies[each][0]["status"] for each in small}
+
+
+async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_dead_letter(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url, max_attempts="2")
+    sent = await publish(victim_url, 20, "sleep", seconds=3)
+    with ExternalClient(victim_url, reply_queue=None) as external:
+        for _ in range(5):
+            external.send(job("dummy", "fail", {"code": "UNAVAILABLE"}))
+
+        await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        await worker.until_logged("queue consumer paused", count=3)
+        await asyncio.sleep(14)  # longer than a publish once waited for its confirm
+        await victim.ctl("set_vm_memory_high_watermark", "0.4")
+        await worker.ready(40)
+
+        await asyncio.to_thread(
+            external.until, lambda: external.depth("connectors.dead") >= 5, 60, lambda: "5"
+        )
+        assert 5 == external.depth("connectors.dead")
+        external.channel.queue_purge("connectors.dead")
+    assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
+
+
+async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, max_attempts="2")
@@ -329,6 +369,22 @@ async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
 
     sent = await publish(victim_url, 1)
     assert set(sent) == set(await answers(victim_url, sent))
+
+
+async def test_a_connection_limit_is_named_and_waited_out(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    vhost = victim_url.rpartition("/")[2]
+    await victim.ctl("set_vhost_limits", "-p", vhost, '{"max-connections": 1}')
+    worker = await start_worker(victim_url, ready=False)
+    await worker.until_logged("queue consumer cannot connect")
+    said = " ".join(line["reason"] for line in worker.logged("queue consumer cannot connect"))
+
+    await victim.ctl("clear_vhost_limits", "-p", vhost)
+    await worker.ready(30)
+
+    assert "connection limit (1) is reached" in said
+    assert "virtual host" not in said
 
 
 @pytest.mark.parametrize(

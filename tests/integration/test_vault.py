@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import CredentialDenied, CredentialNotFound
 from worker.credentials.cache import CachePolicy
-from worker.credentials.source import CredentialSource, FetchOutcome, VaultUnavailable
+from worker.credentials.source import FetchOutcome, SecretStore, VaultUnavailable
 from worker.credentials.vault_client import VaultAuthError
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_operator import VaultOperator
@@ -166,7 +166,7 @@ async def connect(admin: Admin) -> AsyncIterator[Connect]:
         await source.close()
 
 
-async def token_of(source: CredentialSource, tenant: str = "acme", credential: str = "default") -> object:
+async def token_of(source: SecretStore, tenant: str = "acme", credential: str = "default") -> object:
     return (await source.fetch(tenant, "http", credential))["token"]
 
 
@@ -469,11 +469,90 @@ async def test_a_namespace_is_a_vault_of_its_own(admin: Admin, connect: Connect)
     body = {"data": {"token": "team-token"}}
     admin.ask("POST", "secret/data/connectors/acme/http/default", body, headers=inside)
 
-    source = await connect(
-        auth="token", token=SecretStr(admin.vault.root_token), mount="secret", namespace="team"
+    admin.ask("POST", "sys/auth/approle", {"type": "approle"}, headers=inside)
+    policy = 'path "secret/data/connectors/*" { capabilities = ["read"] }'
+    admin.ask("POST", "sys/policies/acl/worker", {"policy": policy}, headers=inside)
+    admin.ask("POST", "auth/approle/role/worker", {"token_policies": "worker"}, headers=inside)
+    role = admin.ask("GET", "auth/approle/role/worker/role-id", headers=inside)["data"]["role_id"]
+    wrapped = admin.ask(
+        "POST", "auth/approle/role/worker/secret-id", headers={**inside, "X-Vault-Wrap-TTL": "60s"}
+    )
+    source = VaultCredentials(
+        VaultConfig(
+            url=admin.vault.url,
+            auth="approle",
+            role_id=role,
+            secret_id=SecretStr(wrapped["wrap_info"]["token"]),
+            mount="secret",
+            namespace="team",
+        ),
+        policy=NO_CACHE,
+        probe_interval_s=0.05,
+    )
+    await source.start()
+    try:
+        assert await token_of(source) == "team-token"
+        session = source._session
+        proved_at = session._proved_at
+        await session._probe()
+        await asyncio.sleep(0.3)  # some looks at its health
+
+        assert (True, None) == (source.available, source.unavailable_reason)
+        assert session._proved_at > proved_at
+    finally:
+        await source.close()
+
+
+async def test_a_kv_v1_mount_is_named_and_nothing_is_written(admin: Admin, connect: Connect) -> None:
+    admin.ask("POST", f"sys/mounts/{admin.mount}-v1", {"type": "kv", "options": {"version": "1"}})
+    token = SecretStr(admin.vault.root_token)
+    config = VaultConfig(url=admin.vault.url, mount=f"{admin.mount}-v1", auth="token", token=token)
+
+    def work() -> None:
+        for verb in ("put", "names", "delete"):
+            names = ("acme", "http") if verb == "names" else ("acme", "http", "default")
+            with (
+                VaultOperator(config) as operator,
+                pytest.raises(SettingError, match="KV engine of version 1"),
+            ):
+                getattr(operator, verb)(*names, *([{"token": "x"}] if verb == "put" else []))
+
+    await asyncio.to_thread(work)
+    with pytest.raises(
+        SettingError, match=f"CONNECTORS_VAULT_MOUNT={admin.mount}-v1 is a KV engine of version 1"
+    ):
+        await connect(auth="token", token=token, mount=f"{admin.mount}-v1")
+    with pytest.raises(requests.HTTPError, match="404"):
+        admin.ask("LIST", f"{admin.mount}-v1/")
+
+
+async def test_the_least_policy_tells_a_kv_v1_mount(admin: Admin, connect: Connect) -> None:
+    admin.ask("POST", f"sys/mounts/{admin.mount}-v1", {"type": "kv", "options": {"version": "1"}})
+    path = f"{admin.mount}-v1/data/connectors/*"
+    admin.ask(
+        "POST", f"sys/policies/acl/{admin.role}", {"policy": f'path "{path}" {{ capabilities = ["read"] }}'}
     )
 
-    assert await token_of(source) == "team-token"
+    with pytest.raises(SettingError, match="KV engine of version 1"):
+        await connect(mount=f"{admin.mount}-v1")
+
+
+async def test_a_refused_secret_id_locks_no_role_that_others_share(
+    admin: Admin, connect: Connect, tmp_path: Path
+) -> None:
+    admin.add_role(token_ttl="1s", token_max_ttl="1s")
+    file = tmp_path / "secret-id"
+    file.write_text(admin.add_secret_id())
+    tried = await connect(secret_id_file=file, role={"token_ttl": "1s", "token_max_ttl": "1s"})
+    file.write_text(str(uuid4()))
+    await until(lambda: "login refused" in str(tried.unavailable_reason))
+    for _ in range(20):
+        with pytest.raises(VaultUnavailable, match="locked the role"):
+            await token_of(tried)
+
+    other = await connect()
+
+    assert await token_of(other) == "acme-token-1"
 
 
 async def test_an_operator_stores_lists_and_deletes(admin: Admin) -> None:

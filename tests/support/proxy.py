@@ -51,6 +51,12 @@ class Proxy:
         """Lose what the client sends; what the server sends still arrives."""
         self._to_server.clear()
 
+    def forget(self) -> None:
+        """Lose what is open, and say so to nobody, as a balancer does with idle ones; what comes passes."""
+        self.blackhole()
+        self._to_server, self._to_client = asyncio.Event(), asyncio.Event()
+        self.pass_all()
+
     def reset(self) -> None:
         """Reset every open connection."""
         for writer in list(self._writers):

@@ -8,13 +8,14 @@ import logging
 
 from worker.broker.channels import Browser, Consumer, PublishChannel
 from worker.broker.connection import Closed, Connection
-from worker.broker.declaring import declare, mark_ledger
+from worker.broker.declaring import declare
 from worker.broker.delivery import Delivery, Properties
 from worker.broker.errors import (
     BrokerError,
     BrokerRefused,
     PublishRefused,
     PublishUncertain,
+    Refusal,
     TopologyMismatch,
 )
 
@@ -30,9 +31,9 @@ __all__ = [
     "PublishChannel",
     "PublishRefused",
     "PublishUncertain",
+    "Refusal",
     "TopologyMismatch",
     "declare",
-    "mark_ledger",
 ]
 
 # The client logs each lost connection with a traceback; our own parts log it in one line.

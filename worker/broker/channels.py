@@ -18,10 +18,11 @@ from worker.broker.errors import (
     Forbidden,
     PublishRefused,
     PublishUncertain,
+    Refusal,
     brief,
 )
 
-#: Seconds for a publish until the broker's confirm.
+#: Seconds for an operator's publish until the broker's confirm.
 CONFIRM_TIMEOUT_S: Final = 10.0
 
 
@@ -104,6 +105,10 @@ class Consumer:
             await close_channel(channel)
         return found.consumer_count or 0
 
+    async def close(self) -> None:
+        """Close the channel; what was not settled is delivered again."""
+        await close_channel(self._channel)
+
     async def cancel(self) -> None:
         """Receive no more; what was received can still be settled."""
         if self._tag is None or self._channel.is_closed:
@@ -163,14 +168,16 @@ class PublishChannel:
         properties: Properties,
         *,
         mandatory: bool = True,
-        timeout_s: float = CONFIRM_TIMEOUT_S,
+        timeout_s: float | None = CONFIRM_TIMEOUT_S,
     ) -> bool:
         """Publish persistently and wait for the confirm.
+
+        A live channel loses no confirm: without a timeout, only the end of the channel ends the waiting.
 
         Returns False if the message was returned: no queue is bound there.
 
         Raises:
-            PublishUncertain: no confirm in time, or the connection broke.
+            PublishUncertain: the channel or its connection ended first, or `timeout_s` was over.
             PublishRefused: the broker refused it.
         """
         try:
@@ -184,18 +191,39 @@ class PublishChannel:
                 wait=False,
             )
         except aiormq.exceptions.DeliveryError:
-            raise PublishRefused(
-                f"the broker refused a message to {exchange or routing_key!r}: full?"
-            ) from None
-        except (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.ChannelNotFoundEntity) as error:
-            raise PublishRefused(brief(error), channel_died=True) from None
+            reason = (
+                f"a queue rejects messages to {exchange or routing_key!r}: it is full, or has no majority"
+            )
+            raise PublishRefused(reason, Refusal.FULL) from None
+        except _REFUSALS as error:
+            raise PublishRefused(brief(error), _refusal_of(error)) from None
         except TimeoutError:
-            raise PublishUncertain(f"no confirm in {timeout_s:g} s", broke=False) from None
+            raise PublishUncertain(f"no confirm in {timeout_s or 0:g} s") from None
         except (aiormq.AMQPError, RuntimeError, OSError) as error:
-            raise PublishUncertain(brief(error), broke=True) from None
+            raise PublishUncertain(brief(error)) from None
         except asyncio.CancelledError:
             # On a dead connection the client cancels its waiters, though the message may be stored.
             if is_ours():
                 raise
-            raise PublishUncertain("the connection broke before the confirm", broke=True) from None
+            raise PublishUncertain("the connection broke before the confirm") from None
         return isinstance(confirmed, Basic.Ack)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await close_channel(self._channel)
+
+
+_REFUSALS: Final = (
+    aiormq.exceptions.ChannelAccessRefused,
+    aiormq.exceptions.ChannelNotFoundEntity,
+    aiormq.exceptions.ChannelPreconditionFailed,
+)
+
+
+def _refusal_of(error: aiormq.exceptions.AMQPChannelError) -> Refusal:
+    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+        return Refusal.FORBIDDEN
+    if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+        return Refusal.MISSING
+    # 3.10 and 4.x: "message size 400000 is larger than configured max size 300000".
+    return Refusal.TOO_LARGE if "larger than" in str(error) else Refusal.INVALID

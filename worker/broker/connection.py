@@ -8,6 +8,7 @@ from typing import Final
 
 import aio_pika
 import aiormq
+from pamqp import commands
 from yarl import URL
 
 from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
@@ -58,13 +59,8 @@ class Connection:
             raise BrokerRefused(
                 f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
             ) from None
-        except aiormq.exceptions.InvalidFrameError:
-            # What the broker says to Connection.Open does not reach us; logged in we are by then.
-            vhost = target.path.removeprefix("/") or "/"
-            raise BrokerRefused(
-                f"RabbitMQ at {where} refuses the virtual host {vhost!r} to the user "
-                f"{target.user or 'guest'!r}: there is none, or the user may not use it"
-            ) from None
+        except aiormq.exceptions.InvalidFrameError as error:
+            raise _refused_virtual_host(target, where, _close_reason(error)) from None
         except (aiormq.AMQPError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -160,3 +156,28 @@ class Connection:
                 while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         await close_quietly(self._owner.close())
+
+
+def _refused_virtual_host(target: URL, where: str, reason: str) -> BrokerError:
+    """Return the error of a login that succeeded, but not for this virtual host."""
+    vhost, user = target.path.removeprefix("/") or "/", target.user or "guest"
+    said = f": {reason}" if reason else ""
+    # Measured on 3.10: "access to vhost 'v' refused for user 'u': connection limit (20) is reached".
+    if "limit" in reason or "is down" in reason:
+        return BrokerError(f"RabbitMQ at {where} accepts no connection now{said}")
+    return BrokerRefused(f"RabbitMQ at {where} refuses the virtual host {vhost!r} to the user {user!r}{said}")
+
+
+def _close_reason(error: BaseException) -> str:
+    """Return what the broker answered to Connection.Open.
+
+    The client takes that answer for an invalid frame and does not pass it on; it is a local variable of
+    the function that raised.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame.f_locals.get("frame")
+        if isinstance(frame, commands.Connection.Close):
+            return str(frame.reply_text or "").removeprefix("NOT_ALLOWED - ")
+        trace = trace.tb_next
+    return ""

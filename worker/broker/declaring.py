@@ -7,7 +7,7 @@ import aiormq
 
 from worker.broker.calls import close_channel, rpc
 from worker.broker.connection import Connection
-from worker.broker.errors import BrokerError, BrokerRefused, Forbidden, NotFound, TopologyMismatch
+from worker.broker.errors import BrokerRefused, Forbidden, NotFound
 from worker.broker.topology import Exchange, Queue
 
 
@@ -28,22 +28,6 @@ async def declare(
             await declarer.queue(queue)
         if reply_exchange:
             await declarer.check_reply_exchange(reply_exchange)
-    finally:
-        await declarer.close()
-
-
-async def mark_ledger(connection: Connection, name: str, ledger_id: str) -> None:
-    """Mark this broker with the worker's ledger for as long as the connection lives.
-
-    The mark is an exchange that is deleted with its last binding; its alternate-exchange argument
-    names the ledger, so the broker refuses to declare it with another one.
-
-    Raises:
-        BrokerRefused: a worker with another ledger runs on this broker.
-    """
-    declarer = _Declarer(connection)
-    try:
-        await declarer.mark(name, ledger_id)
     finally:
         await declarer.close()
 
@@ -88,41 +72,6 @@ class _Declarer:
             raise BrokerRefused(
                 f"CONNECTORS_REPLY_EXCHANGE={name!r}: there is no such exchange; declare it first"
             ) from None
-
-    async def mark(self, name: str, value: str) -> None:
-        if not await self._mark(name, value) and not await self._remove_stale(name):
-            raise BrokerRefused(
-                "another worker on this broker keeps another ledger, so one effect could happen twice; "
-                "set CONNECTORS_DATABASE_URL to one PostgreSQL for all of them"
-            )
-
-    async def _mark(self, name: str, value: str) -> bool:
-        channel = await self._open()
-        try:
-            async with rpc(f"declaring the exchange {name!r}"):
-                await channel.exchange_declare(
-                    name,
-                    exchange_type="fanout",
-                    auto_delete=True,
-                    arguments={"alternate-exchange": f"{name}.{value}"},
-                )
-                held = await channel.queue_declare("", exclusive=True)
-                await channel.queue_bind(held.queue or "", exchange=name)
-        except TopologyMismatch:
-            return False
-        except Forbidden:
-            pass  # least privilege: no worker can leave the mark, so none relies on it
-        return True
-
-    async def _remove_stale(self, name: str) -> bool:
-        """Remove a mark that no worker holds: its worker died before binding to it."""
-        channel = await self._open()
-        try:
-            async with rpc(f"deleting the exchange {name!r}"):
-                await channel.exchange_delete(name, if_unused=True)
-        except BrokerError:
-            return False
-        return True
 
     async def close(self) -> None:
         if self._channel is not None:

@@ -1,5 +1,7 @@
 """What goes wrong with the broker, in classes of this worker."""
 
+from enum import StrEnum
+
 
 class BrokerError(Exception):
     """The broker, or the way to it, failed; the message says how."""
@@ -17,27 +19,43 @@ class TopologyMismatch(BrokerError):
 
 
 class PublishUncertain(BrokerError):
-    """No confirm came: the message may or may not be stored. Publish it again.
+    """No confirm came, and none will: the message may or may not be stored. Publish it again."""
 
-    Args:
-        broke: the connection ended on it; else there was only no answer in time.
-    """
 
-    def __init__(self, message: str, *, broke: bool) -> None:
-        super().__init__(message)
-        self.broke = broke
+class Refusal(StrEnum):
+    """Why the broker refuses a message."""
+
+    #: A queue rejects it (nack): it is full, or has lost its majority.
+    FULL = "full"
+    #: The user may not write to the exchange.
+    FORBIDDEN = "forbidden"
+    #: There is no such exchange.
+    MISSING = "missing"
+    #: The message is larger than the broker accepts.
+    TOO_LARGE = "too large"
+    #: A property of it is refused, as a user_id of another user.
+    INVALID = "invalid"
 
 
 class PublishRefused(BrokerError):
-    """The broker said no: a full queue (nack), no permission, no such exchange.
+    """The broker refused a message.
 
-    Args:
-        channel_died: the refusal closed the channel, and with it hit what was published beside it.
+    All but FULL close the channel, so they hit what was published on it at the same time.
     """
 
-    def __init__(self, message: str, *, channel_died: bool = False) -> None:
+    def __init__(self, message: str, refusal: Refusal) -> None:
         super().__init__(message)
-        self.channel_died = channel_died
+        self.refusal = refusal
+
+    @property
+    def channel_died(self) -> bool:
+        """Whether the refusal closed the channel."""
+        return self.refusal is not Refusal.FULL
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same message will never be accepted."""
+        return self.refusal in {Refusal.TOO_LARGE, Refusal.INVALID}
 
 
 class NotFound(BrokerError):

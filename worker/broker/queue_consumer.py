@@ -87,9 +87,10 @@ class QueueConsumer:
             except BrokerError as error:
                 if connection is not None:
                     await connection.close()
-                # A broker that is starting refuses, too; a login that worked once will work again.
+                # A permission that is missing later may be granted again; a login refused is final by then.
+                is_login = connection is None
                 if isinstance(error, TopologyMismatch) or (
-                    isinstance(error, BrokerRefused) and not self._has_consumed
+                    isinstance(error, BrokerRefused) and (is_login or not self._has_consumed)
                 ):
                     raise
                 self.fault = str(error)

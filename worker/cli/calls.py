@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,7 +63,7 @@ def call(
     with errors_reported():
         result = asyncio.run(_call(job, timeout))
     if json_wanted:
-        print_json(result.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json", warnings=False))  # a newer worker's code is no Code
     else:
         print_result(result)
     raise typer.Exit(0 if result.status == "succeeded" else 1)
@@ -100,15 +101,16 @@ def publish(
 
 
 async def _call(job: "Job", timeout_s: float) -> "Result":
-    from worker.client import NoReply
+    from worker.client import NoReply, UnreadableReply
 
     settings = settings_for_clients()
     async with _client(settings) as client:
+        _fail_unless_connected(client)
         try:
             return await client.send(
                 job, timeout_s=timeout_s, on_progress=_show_progress if job.progress else None
             )
-        except NoReply as error:
+        except (NoReply, UnreadableReply) as error:
             fail(str(error), EXIT_NO_REPLY)
 
 
@@ -120,17 +122,26 @@ def _show_progress(progress: Any) -> None:
 async def _publish(jobs: "list[Job]", *, bulk: bool) -> None:
     from rich.progress import Progress
 
-    slots = asyncio.Semaphore(IN_FLIGHT)
+    in_flight = asyncio.Semaphore(IN_FLIGHT)
     with Progress(disable=not sys.stderr.isatty(), transient=True) as shown:
         bar = shown.add_task("publishing", total=len(jobs))
         async with _client(settings_for_clients()) as client:
+            _fail_unless_connected(client)
 
             async def one(job: "Job") -> None:
-                async with slots:
+                async with in_flight:
                     await client.publish(job, bulk=bulk)
                     shown.advance(bar)
 
             await asyncio.gather(*(one(job) for job in jobs))
+
+
+def _fail_unless_connected(client: "ConnectorsClient") -> None:
+    """End at once if the broker cannot be reached: a person waits, and can put it right."""
+    from worker.broker import BrokerError
+
+    if client.unreachable_reason is not None:
+        raise BrokerError(client.unreachable_reason)
 
 
 def _client(settings: "Settings") -> "ConnectorsClient":
@@ -142,7 +153,7 @@ def _client(settings: "Settings") -> "ConnectorsClient":
         prefix=settings.prefix,
         reply_exchange=settings.reply_exchange,
         user_id=settings.broker_user,
-        tls=broker_tls(settings),
+        tls=partial(broker_tls, settings),
     )
 
 

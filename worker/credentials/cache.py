@@ -16,12 +16,16 @@ from worker.credentials.source import (
     CredentialName,
     FetchOutcome,
     SecretFields,
+    SecretUnavailable,
     VaultUnavailable,
     ignore_outcome,
 )
 
 #: Seconds until a refresh that the vault did not answer is tried again behind a fresh secret.
 REFRESH_AGAIN_S: Final = 10.0
+
+#: Seconds that a fetch of a secret which alone cannot be had takes to fail, at most.
+PACE_S: Final = 1.0
 
 _OUTCOMES: Final = {
     CredentialNotFound: FetchOutcome.NOT_FOUND,
@@ -42,6 +46,9 @@ class CachePolicy:
     stale_s: float = 3600.0
     #: Seconds a refusal (not there, forbidden, malformed) is repeated without asking again.
     refusal_s: float = 5.0
+    #: Seconds without a read of a secret that alone cannot be had: doubled each time, up to the most.
+    pause_s: float = 1.0
+    max_pause_s: float = 30.0
     #: Secrets kept, the least used dropped first; as many refusals, apart, so that made-up names
     #: push out no secret.
     size: int = 10_000
@@ -53,6 +60,13 @@ class _Kept:
     refresh_at: float
     fresh_until: float
     stale_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    reason: str
+    failures: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +82,10 @@ class CredentialCache:
     One fetch:
     1. A fresh secret is given; past its jittered refresh time a read is started behind it.
     2. A refusal of the last seconds is repeated.
-    3. Otherwise the fetch joins the read under way for this name, or starts it. The cache owns the
+    3. A secret that alone cannot be had is not read again for a while; its fetches are slowed down.
+    4. Otherwise the fetch joins the read under way for this name, or starts it. The cache owns the
        read: a job that is cancelled leaves it running for the others.
-    4. The vault's answer, good or bad, replaces what was there. Without an answer the old secret is
+    5. The vault's answer, good or bad, replaces what was there. Without an answer the old secret is
        returned within its stale time; after a refusal there is no old one.
 
     Keys are checked names, so two spellings of one path cannot be two entries, and no tenant meets
@@ -91,6 +106,7 @@ class CredentialCache:
         self._clock = clock
         self._kept: OrderedDict[CredentialName, _Kept] = OrderedDict()
         self._refused: OrderedDict[CredentialName, _Refused] = OrderedDict()
+        self._failing: OrderedDict[CredentialName, _Failing] = OrderedDict()
         self._reads: dict[CredentialName, asyncio.Task[SecretFields]] = {}
         self._superseded: set[asyncio.Task[SecretFields]] = set()
 
@@ -108,8 +124,21 @@ class CredentialCache:
         if refused is not None and now < refused.until:
             self._on_fetch(_OUTCOMES[refused.kind])
             raise refused.kind(refused.message)
+        failing = self._failing.get(name)
+        if failing is not None and now < failing.until:
+            return await self._withheld(name, failing)
         joined = self._reads.get(name)
         return await self._outcome(name, joined or self._start_read(name), joined=joined is not None)
+
+    async def _withheld(self, name: CredentialName, failing: _Failing) -> SecretFields:
+        """Return the stale secret, or fail without a read; slowly, since whoever asks will ask again."""
+        kept, now = self._kept.get(name), self._clock()
+        if kept is not None and now < kept.stale_until:
+            self._on_fetch(FetchOutcome.STALE)
+            return kept.secret
+        self._on_fetch(FetchOutcome.UNAVAILABLE)
+        await asyncio.sleep(min(PACE_S, failing.until - now))
+        raise SecretUnavailable(failing.reason)
 
     async def _outcome(
         self, name: CredentialName, read: asyncio.Task[SecretFields], *, joined: bool
@@ -150,6 +179,7 @@ class CredentialCache:
             await asyncio.wait(reads)
         self._kept.clear()
         self._refused.clear()
+        self._failing.clear()
 
     def _start_read(self, name: CredentialName) -> asyncio.Task[SecretFields]:
         read = asyncio.create_task(self._reading(name), name=f"read {name.path}")
@@ -173,6 +203,10 @@ class CredentialCache:
         if not is_current:
             return
         now = self._clock()
+        if isinstance(failure, SecretUnavailable):
+            self._slow_down(name, failure.reason, now)
+        else:
+            self._failing.pop(name, None)
         if failure is None:
             self._keep(name, read.result(), now)
         elif isinstance(failure, Refusal):
@@ -181,6 +215,14 @@ class CredentialCache:
             _bound(self._refused, self._policy.size)
         elif (kept := self._kept.get(name)) is not None:
             kept.refresh_at = now + REFRESH_AGAIN_S
+
+    def _slow_down(self, name: CredentialName, reason: str, now: float) -> None:
+        before = self._failing.pop(name, None)
+        failures = 1 if before is None else before.failures + 1
+        pause_s = min(self._policy.max_pause_s, self._policy.pause_s * 2.0 ** min(failures - 1, 30))
+        pause_s *= random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
+        self._failing[name] = _Failing(reason, failures, now + pause_s)
+        _bound(self._failing, self._policy.size)
 
     def _keep(self, name: CredentialName, secret: SecretFields, now: float) -> None:
         ttl_s = self._policy.ttl_s
@@ -207,7 +249,10 @@ class CredentialCache:
 
 
 def _bound(
-    entries: OrderedDict[CredentialName, _Kept] | OrderedDict[CredentialName, _Refused], size: int
+    entries: OrderedDict[CredentialName, _Kept]
+    | OrderedDict[CredentialName, _Refused]
+    | OrderedDict[CredentialName, _Failing],
+    size: int,
 ) -> None:
     while len(entries) > size:
         entries.popitem(last=False)
@@ -218,5 +263,5 @@ def _again(failure: BaseException) -> BaseException:
     if isinstance(failure, ConnectorError):
         return type(failure)(failure.message)
     if isinstance(failure, VaultUnavailable):
-        return VaultUnavailable(failure.reason)
+        return type(failure)(failure.reason)
     return failure

@@ -1,6 +1,6 @@
 """Secrets by name, as the executor asks for them.
 
-    CredentialSource      the protocol
+    SecretStore           the protocol
     ├── NoVault           a worker without a vault's address
     └── VaultCredentials  `vault_credentials`, of two parts:
         ├── `credential_cache`   answers from memory, and reads a cold secret once
@@ -19,12 +19,28 @@ from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
+from connectors.sdk.runtime.action_runner import CredentialSource
 from connectors.sdk.runtime.infrastructure import InfrastructureUnavailable
 from schemas.job import NAME_PATTERN, SCOPE_PATTERN
 
 
 class VaultUnavailable(InfrastructureUnavailable):
-    """The vault cannot give a secret for now; no fault of the job's."""
+    """A secret cannot be had from the vault for now: infrastructure, no attempt of the job's.
+
+    Whether the whole vault is meant or one path of it, only a probe tells.
+    """
+
+
+class WholeVaultUnavailable(VaultUnavailable):
+    """No secret can be had: the vault says so itself, or it refuses our login."""
+
+
+class NoAnswer(VaultUnavailable):
+    """The vault did not answer in time."""
+
+
+class SecretUnavailable(VaultUnavailable):
+    """One secret cannot be had for now; the vault gives others."""
 
 
 class FetchOutcome(StrEnum):
@@ -39,8 +55,8 @@ class FetchOutcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class CredentialSource(Protocol):
-    """Where the secrets of tenants come from. `service` starts and closes it."""
+class SecretStore(CredentialSource, Protocol):
+    """Where a worker's secrets come from. `service` starts and closes it."""
 
     @property
     def available(self) -> bool:
@@ -65,32 +81,8 @@ class CredentialSource(Protocol):
         """Stop, and forget every secret."""
         ...
 
-    async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, JsonValue]:
-        """Return the fields of one secret.
-
-        Raises:
-            CredentialNotFound, CredentialDenied, CredentialInvalid: the job's failure.
-            VaultUnavailable: not the job's failure; wait_available, then fetch again.
-        """
-        ...
-
-    async def invalidate(
-        self, tenant: str, connector: str, credential: str, refused: Mapping[str, JsonValue] | None = None
-    ) -> None:
-        """Drop a secret that the provider refused, so that the next fetch reads the vault.
-
-        Args:
-            refused: what fetch gave; a secret read since then is kept, so that a hundred jobs
-                refused at once cause one read. None drops whatever is there.
-        """
-        ...
-
     async def keep(self, rotation: Rotation) -> None:
         """Store a refresh token that a provider exchanged, where the policy lets us; never raise."""
-        ...
-
-    async def wait_available(self, timeout_s: float) -> bool:
-        """Wait until the vault is believed to answer again; False when the time is over."""
         ...
 
 

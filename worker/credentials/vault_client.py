@@ -13,7 +13,7 @@ own words, since theirs carry URLs, answers and, in `exc.request.headers`, the t
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -27,14 +27,18 @@ from worker.credentials.source import CredentialName, SecretFields, VaultUnavail
 from worker.credentials.vault_config import LoginRefused, VaultConfig
 from worker.credentials.vault_http import (
     MAX_ANSWER_BYTES,
-    NOT_A_VAULT,
     AnswerTooLarge,
     Refusal,
+    VaultHttp,
     ask,
-    build_http,
     json_object,
 )
+from worker.settings import SettingError
 
+#: Seconds between questions that a standby which lags answers with 412.
+CATCH_UP_S: Final = (0.1, 0.3, 0.6)
+#: Below `connectors/`, and no name of the contract's: read to see whether secrets can be.
+_NO_NAME: Final = "connectors/_/_/_"
 #: Looks at a secret that somebody else keeps changing, before it is left to them.
 MAX_COLLISIONS: Final = 3
 _WRAPPING_TOKEN: Final = re.compile(r"(?:hvs\.|s\.)[A-Za-z0-9._-]{20,}")
@@ -62,6 +66,8 @@ class Login:
     #: Seconds that a renewal asks for.
     full_lease_s: float
     renewable: bool
+    #: Each use counts: it is kept for jobs, and nothing is asked with it only to see.
+    is_limited: bool
     #: Monotonic, from before the vault was asked: we never think the lease longer than the vault does.
     began_at: float
 
@@ -78,7 +84,7 @@ class VaultClient:
 
     def __init__(self, config: VaultConfig, *, connections: int = 1) -> None:
         self._config = config
-        self._http = build_http(
+        self._http = VaultHttp(
             config.url, config.ca_file, timeout_s=config.timeout_s, connections=connections
         )
         #: The wrapping token opened last, and the secret id it held: it opens but once.
@@ -92,7 +98,15 @@ class VaultClient:
         """Return the path that a policy must grant."""
         return f"{self._config.mount}/data/{name.path}"
 
-    def log_in(self) -> Login:
+    def read_proof(self) -> SecretStr:
+        """Return what to log in with, as it is now.
+
+        Raises:
+            LoginRefused: it cannot be read.
+        """
+        return self._config.read_proof()
+
+    def log_in(self, proof: SecretStr) -> Login:
         """Log in and return the token.
 
         Raises:
@@ -101,17 +115,18 @@ class VaultClient:
         config, client, began_at = self._config, self._client(None), time.monotonic()
         try:
             if config.auth == "token":
-                return self._adopt(SecretStr(config.read_token()), began_at)
+                return self._adopt(proof, began_at)
             if config.auth == "kubernetes":
-                jwt = config.read_jwt()
+                jwt = proof.get_secret_value()
                 answer = ask(lambda: client.auth.kubernetes.login(config.role_id, jwt, use_token=False))
             else:
-                secret_id = self._secret_id().get_secret_value()
+                secret_id = self._secret_id(proof.get_secret_value()).get_secret_value()
                 answer = ask(lambda: client.auth.approle.login(config.role_id, secret_id, use_token=False))
         except Refusal as refusal:
             if refusal.status not in (400, 401, 403, 404):
                 raise refusal.unavailable() from None
-            raise LoginRefused(_LOGIN_REMEDIES[config.auth]) from None
+            remedy = f"{_LOGIN_REMEDIES[config.auth]} (HTTP {refusal.status})"
+            raise LoginRefused(remedy, refusal.status) from None
         return _login(answer, began_at)
 
     def renew(self, login: Login) -> Login:
@@ -146,12 +161,12 @@ class VaultClient:
         return True
 
     def check_health(self) -> None:
-        """Ask whether the vault is there and open; needs no token.
+        """Ask whether the vault is there and open; needs no token, and knows no namespace.
 
         Raises:
             VaultUnavailable: with the reason.
         """
-        client = self._client(None)
+        client = self._client(None, in_namespace=False)
         try:
             health = ask(lambda: client.sys.read_health_status(method="GET"))
         except Refusal as refusal:
@@ -160,7 +175,57 @@ class VaultClient:
                 return
             raise refusal.unavailable() from None
         if health.get("sealed") is not False:
-            raise VaultUnavailable(NOT_A_VAULT)
+            raise VaultUnavailable("sys/health of CONNECTORS_VAULT_URL does not say whether it is sealed")
+
+    def probe(self, token: SecretStr) -> str | None:
+        """Ask for a secret that cannot exist, as a job asks for one that does.
+
+        Returns:
+            What is wrong with the mount; None if a secret could be read.
+
+        Raises:
+            TokenRefused, VaultUnavailable.
+        """
+        kv, mount = self._kv(token), self._config.mount
+        try:
+            answer = ask(
+                lambda: kv.read_secret_version(_NO_NAME, mount_point=mount, raise_on_deleted_version=True)
+            )
+        except Refusal as refusal:
+            if refusal.status == 403:
+                raise TokenRefused from None
+            if refusal.status != 404:
+                raise refusal.unavailable() from None
+            return self._no_mount() if _is_no_mount(refusal) else None
+        _part(_part(answer, "data"), "metadata")  # of a secret that is there after all
+        return None
+
+    def check_mount(self, token: SecretStr) -> None:
+        """Refuse a mount that is not KV version 2; pass if the policy does not let us know.
+
+        Version 1 answers reads of a missing secret alike, and takes a write to `data/…` for a secret.
+
+        Raises:
+            SettingError: names the kind of mount.
+        """
+        client, mount = self._client(token), self._config.mount
+        try:
+            about = _part(ask(lambda: client.read(f"sys/internal/ui/mounts/{mount}")), "data")
+        except (Refusal, VaultUnavailable):
+            return
+        kind, options = about.get("type"), about.get("options")
+        version = options.get("version", "1") if isinstance(options, dict) else "1"
+        if kind == "kv" and version == "2":
+            return
+        seen = (
+            f"a KV engine of version {version}"
+            if kind in {"kv", "generic"}
+            else f"an engine of type {kind!a:.40}"
+        )
+        raise SettingError(
+            f"CONNECTORS_VAULT_MOUNT={mount} is {seen}; KV version 2 is needed. Nothing was read or written; "
+            "upgrade it (`vault kv enable-versioning`) or name another mount"
+        )
 
     def read(self, token: SecretStr, name: CredentialName) -> SecretFields:
         """Read the newest version of one secret.
@@ -176,7 +241,7 @@ class VaultClient:
         """Read a secret's fields, and the number of their version."""
         kv, mount = self._kv(token), self._config.mount
         try:
-            answer = ask(
+            answer = _ask_until_caught_up(
                 lambda: kv.read_secret_version(name.path, mount_point=mount, raise_on_deleted_version=True)
             )
         except AnswerTooLarge:
@@ -185,7 +250,7 @@ class VaultClient:
             raise self._secret_refused(refusal, name) from None
         version = _part(answer, "data")
         if "data" not in version or "metadata" not in version:
-            raise VaultUnavailable(NOT_A_VAULT)
+            raise VaultUnavailable("the vault's answer for a secret has no `data` and `metadata`")
         if not isinstance(version["data"], dict):
             raise CredentialInvalid(f"{name} is not an object of fields: put it again")
         return version["data"], int(_part(version, "metadata").get("version", 0))
@@ -264,7 +329,7 @@ class VaultClient:
         except Refusal as refusal:
             raise self._secret_refused(refusal, name) from None
 
-    def _client(self, token: SecretStr | None) -> hvac.Client:
+    def _client(self, token: SecretStr | None, *, in_namespace: bool = True) -> hvac.Client:
         # Built anew for each call (0.1 ms): a token that is replaced meanwhile changes nothing here.
         return hvac.Client(
             url=self._config.url.rstrip("/"),
@@ -272,8 +337,8 @@ class VaultClient:
             cert=("", ""),  # None would mean VAULT_CLIENT_CERT
             verify=True,  # None would mean VAULT_CACERT
             allow_redirects=False,
-            session=self._http,
-            namespace=self._config.namespace,
+            session=self._http.session(),
+            namespace=self._config.namespace if in_namespace else None,
         )
 
     def _kv(self, token: SecretStr) -> Any:
@@ -282,10 +347,10 @@ class VaultClient:
     def _adopt(self, token: SecretStr, began_at: float) -> Login:
         about = _part(ask(self._client(token).auth.token.lookup_self), "data")
         lease_s, full_lease_s = _seconds(about.get("ttl")), _seconds(about.get("creation_ttl"))
-        return Login(token, lease_s, full_lease_s or lease_s, about.get("renewable") is True, began_at)
+        renewable, is_limited = about.get("renewable") is True, bool(about.get("num_uses"))
+        return Login(token, lease_s, full_lease_s or lease_s, renewable, is_limited, began_at)
 
-    def _secret_id(self) -> SecretStr:
-        given = self._config.read_secret_id()
+    def _secret_id(self, given: str) -> SecretStr:
         wrapping = given
         if given.startswith("{"):  # as `bao write -wrap-ttl=60s -format=json` prints it
             wrapping = str(_part(json_object(given.encode()) or {}, "wrap_info").get("token"))
@@ -317,7 +382,7 @@ class VaultClient:
                 "revoke it, look into the vault's audit log, and issue a new one"
             ) from None
         if not isinstance(opened, str):
-            raise VaultUnavailable(NOT_A_VAULT)
+            raise VaultUnavailable("the vault's answer to sys/wrapping/unwrap holds no secret id")
         return SecretStr(opened)
 
     def _secret_refused(self, refusal: "Refusal", name: CredentialName | None) -> Exception:
@@ -330,16 +395,17 @@ class VaultClient:
         if isinstance(metadata, dict):
             what = "destroyed" if metadata.get("destroyed") else "deleted"
             return CredentialNotFound(f"{name} is {what}: put it again with `connectors credentials put`")
-        if "no handler for route" in str(refusal.answer.get("errors")):
-            return CredentialNotFound(
-                f"no {name}: the vault has no secrets at CONNECTORS_VAULT_MOUNT={self._config.mount}"
-            )
+        if _is_no_mount(refusal):
+            return CredentialNotFound(f"no {name}: {self._no_mount()}")
         return CredentialNotFound(f"no {name}: store it with `connectors credentials put`")
+
+    def _no_mount(self) -> str:
+        return f"the vault has no secrets at CONNECTORS_VAULT_MOUNT={self._config.mount}"
 
 
 _LOGIN_REMEDIES: Final = {
     "approle": "the vault refuses the AppRole login: CONNECTORS_VAULT_ROLE_ID is wrong, or the secret id "
-    "is wrong, used up or expired",
+    "is wrong, used up or expired, or refused logins have locked the role for a while",
     "kubernetes": "the vault refuses the Kubernetes login: check CONNECTORS_VAULT_ROLE_ID and that the "
     "role is bound to this pod's service account",
     "token": "the vault refuses the token of CONNECTORS_VAULT_TOKEN or its file: it is wrong, revoked or "
@@ -350,21 +416,38 @@ _LOGIN_REMEDIES: Final = {
 def _part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
     part = answer.get(name)
     if not isinstance(part, dict):
-        raise VaultUnavailable(NOT_A_VAULT)
+        raise VaultUnavailable(f"an answer of CONNECTORS_VAULT_URL has no object {name!r}")
     return part
+
+
+def _ask_until_caught_up(call: Callable[[], Any]) -> Mapping[str, Any]:
+    """Ask again while a standby answers 412: it has not seen yet what our token was given after."""
+    for pause_s in CATCH_UP_S:
+        try:
+            return ask(call)
+        except Refusal as refusal:
+            if refusal.status != 412:
+                raise
+        time.sleep(pause_s)
+    return ask(call)
+
+
+def _is_no_mount(refusal: Refusal) -> bool:
+    return "no handler for route" in str(refusal.answer.get("errors"))
 
 
 def _login(answer: Mapping[str, Any], began_at: float) -> Login:
     auth = _part(answer, "auth")
     token, lease_s = auth.get("client_token"), _seconds(auth.get("lease_duration"))
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise VaultUnavailable(NOT_A_VAULT)
-    return Login(SecretStr(token), lease_s, lease_s, auth.get("renewable") is True, began_at)
+        raise VaultUnavailable("the vault's answer to a login holds no token")
+    renewable, is_limited = auth.get("renewable") is True, bool(auth.get("num_uses"))
+    return Login(SecretStr(token), lease_s, lease_s, renewable, is_limited, began_at)
 
 
 def _seconds(value: object) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise VaultUnavailable(NOT_A_VAULT)
+        raise VaultUnavailable("the vault's answer to a login holds no lease")
     return float(value)

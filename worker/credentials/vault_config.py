@@ -17,7 +17,15 @@ _MAX_SECRET_BYTES: Final = 64 * 1024
 
 
 class LoginRefused(Exception):
-    """What we log in with cannot be read, or the vault does not accept it; one line that says what to do."""
+    """What we log in with cannot be read, or the vault does not accept it; one line that says what to do.
+
+    Args:
+        status: the vault's; None if nothing was sent.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +74,19 @@ class VaultConfig:
                 f"CONNECTORS_VAULT_NAMESPACE={self.namespace[:80]!r} is not a path of letters and digits"
             )
 
-    def read_secret_id(self) -> str:
-        """Read the secret id, as it is at this moment: a rotated file counts from the next login on."""
-        return _read("CONNECTORS_VAULT_SECRET_ID", self.secret_id, self.secret_id_file)
+    def read_proof(self) -> SecretStr:
+        """Read the secret id, token or pod's token, as it is now: a rotated file counts from the next login on.
 
-    def read_token(self) -> str:
-        """Read the token, as it is at this moment."""
-        return _read("CONNECTORS_VAULT_TOKEN", self.token, self.token_file)
-
-    def read_jwt(self) -> str:
-        """Read the pod's service account token, which Kubernetes renews in place."""
-        return _read("the pod's service account token", None, self.jwt_file)
+        Raises:
+            LoginRefused: it cannot be read.
+        """
+        if self.auth == "approle":
+            text = _read("CONNECTORS_VAULT_SECRET_ID", self.secret_id, self.secret_id_file)
+        elif self.auth == "token":
+            text = _read("CONNECTORS_VAULT_TOKEN", self.token, self.token_file)
+        else:
+            text = _read("the pod's service account token", None, self.jwt_file)
+        return SecretStr(text)
 
 
 def _read(name: str, value: SecretStr | None, file: Path | None) -> str:

@@ -1,6 +1,8 @@
 """The HTTP below hvac: answers are checked before hvac sees them, failures reported in our own words."""
 
+import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,19 +13,21 @@ import urllib3
 from pydantic_core import from_json
 from requests.adapters import HTTPAdapter
 
-from worker.credentials.source import VaultUnavailable
+from worker.credentials.source import NoAnswer, VaultUnavailable, WholeVaultUnavailable
 from worker.settings import SettingError
+from worker.tls import verifying_context
 
 #: Largest answer that is read; a secret is a few kilobytes.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 
-NOT_A_VAULT: Final = "what answers at CONNECTORS_VAULT_URL does not answer as a vault does"
+#: Statuses that mean the whole vault.
 _REASONS: Final = {
     429: "the vault's rate limit is reached",
     472: "the vault is a disaster-recovery standby: set CONNECTORS_VAULT_URL to a node that serves reads",
     501: "the vault is not initialized",
     503: "the vault is sealed",
 }
+_READS: Final = frozenset({"GET", "LIST"})
 
 
 class Refusal(Exception):
@@ -35,26 +39,66 @@ class Refusal(Exception):
         self.answer = answer
 
     def unavailable(self) -> VaultUnavailable:
-        """Return what the status means for the whole vault."""
-        return VaultUnavailable(_REASONS.get(self.status, f"the vault answers HTTP {self.status}"))
+        """Return what the status means if it says nothing of one secret or login."""
+        reason = _REASONS.get(self.status)
+        if reason is not None:
+            return WholeVaultUnavailable(reason)
+        return VaultUnavailable(f"the vault answered HTTP {self.status}")
 
 
 class AnswerTooLarge(Exception):
     """The answer is over MAX_ANSWER_BYTES."""
 
 
-def build_http(url: str, ca_file: Path | None, *, timeout_s: float, connections: int) -> requests.Session:
-    """Build the session that every call of hvac to this vault goes through.
+class VaultHttp:
+    """The session that every call of hvac to this vault goes through; safe to use from several threads.
 
-    Nothing is taken from the environment: no proxy, no .netrc, no REQUESTS_CA_BUNDLE.
+    A CA file that is replaced counts from the next call on. Nothing is taken from the environment:
+    no proxy, no .netrc, no REQUESTS_CA_BUNDLE. Created and closed by `VaultClient`.
 
     Raises:
         SettingError: the file of certificates is none.
     """
+
+    def __init__(self, url: str, ca_file: Path | None, *, timeout_s: float, connections: int) -> None:
+        self._verifies = url.startswith("https:") or ca_file is not None
+        self._ca_file = ca_file
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._context = self._trust()
+        self._session = self._build()
+
+    def session(self) -> requests.Session:
+        """Return the session, made anew if the CA file was replaced."""
+        with self._lock:
+            context = self._trust()
+            if context is not self._context:
+                self._session.close()
+                self._context = context
+                self._session = self._build()
+            return self._session
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _build(self) -> requests.Session:
+        return _session(self._context, self._timeout_s, self._connections)
+
+    def _trust(self) -> ssl.SSLContext | None:
+        try:
+            return verifying_context(self._ca_file) if self._verifies else None
+        except OSError:
+            raise SettingError(
+                f"CONNECTORS_CA_FILE={self._ca_file} is not a file of PEM certificates"
+            ) from None
+
+
+def _session(context: ssl.SSLContext | None, timeout_s: float, connections: int) -> requests.Session:
     http = requests.Session()
     http.trust_env = False
     http.headers["Accept-Encoding"] = "identity"
-    context = _trust(ca_file) if url.startswith("https:") or ca_file is not None else None
     transport = StrictTransport(context, timeout_s, connections)
     http.mount("http://", transport)
     http.mount("https://", transport)
@@ -86,7 +130,7 @@ class StrictTransport(HTTPAdapter):
             AnswerTooLarge, TimeoutError, and what requests and urllib3 raise.
         """
         deadline = time.monotonic() + self._timeout_s
-        response = super().send(request, **{**options, "stream": True, "timeout": self._timeout_s})
+        response = self._sent(request, {**options, "stream": True, "timeout": self._timeout_s})
         with response:
             body = _read_body(response, deadline)
         if response.is_redirect:
@@ -96,11 +140,25 @@ class StrictTransport(HTTPAdapter):
             )
         answer = {} if response.status_code == 204 else json_object(body)
         if answer is None:
-            raise VaultUnavailable(NOT_A_VAULT)
+            raise VaultUnavailable(_seen(response))
         if not response.ok:
             raise Refusal(response.status_code, answer)
         response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
         return response
+
+    def _sent(self, request: requests.PreparedRequest, options: dict[str, Any]) -> requests.Response:
+        """Send it; a read whose connection was cut goes out once more, on a new one."""
+        try:
+            return super().send(request, **options)
+        except requests.ConnectionError as cut:
+            self.poolmanager.clear()  # what broke this connection broke the idle ones, too
+            is_refused = isinstance(cut, requests.ConnectTimeout | requests.exceptions.SSLError)
+            if is_refused or request.method not in _READS:
+                raise
+        except requests.Timeout:
+            self.poolmanager.clear()
+            raise
+        return super().send(request, **options)
 
 
 def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
@@ -109,20 +167,21 @@ def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
     Raises:
         Refusal, AnswerTooLarge, VaultUnavailable.
     """
+    kind = VaultUnavailable
     try:
         answer = call()
         return answer if isinstance(answer, dict) else {}
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError):
-        reason = "the vault did not answer in time"
+        kind, reason = NoAnswer, "the vault did not answer in time"
     except requests.exceptions.SSLError:
         reason = "the vault's TLS certificate is not trusted: check CONNECTORS_CA_FILE and the host's name"
     except requests.ConnectionError:
         reason = "the vault cannot be reached"
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
-        reason = NOT_A_VAULT
+        reason = "an answer of CONNECTORS_VAULT_URL broke off, or is not HTTP"
     # Outside of the handler: the other exception bears the token in its request's headers, and so
     # it is not even the context of ours.
-    raise VaultUnavailable(reason)
+    raise kind(reason)
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
@@ -132,6 +191,15 @@ def json_object(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return answer if isinstance(answer, dict) else None
+
+
+def _seen(response: requests.Response) -> str:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+    shown = kind if re.fullmatch(r"[\w.+-]{1,40}/[\w.+-]{1,40}", kind, re.ASCII) else "something"
+    return (
+        f"CONNECTORS_VAULT_URL answered HTTP {response.status_code} with {shown} that is not a JSON object, "
+        "which a vault answers with"
+    )
 
 
 def _read_body(response: requests.Response, deadline: float) -> bytes:
@@ -144,13 +212,3 @@ def _read_body(response: requests.Response, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError
     return bytes(body)
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except OSError:  # ssl.SSLError is one
-            raise SettingError(f"CONNECTORS_CA_FILE={ca_file} is not a file of PEM certificates") from None
-    return context

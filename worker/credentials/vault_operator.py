@@ -22,7 +22,7 @@ class VaultOperator:
     Logs in at the first call and keeps that login: a command is over before its token is.
 
     Every method raises:
-        SettingError: the vault refuses the login.
+        SettingError: the vault refuses the login, or the mount is not KV version 2.
         CredentialDenied: the operator's policy lacks what the message names.
         CredentialNotFound: the names cannot be, or for `delete` are not.
         VaultUnavailable.
@@ -81,9 +81,10 @@ class VaultOperator:
     def _do(self, call: Callable[[Login], ResultT], needed: str) -> ResultT:
         if self._login is None:
             try:
-                self._login = self._client.log_in()
+                self._login = self._client.log_in(self._client.read_proof())
             except LoginRefused as refused:
                 raise SettingError(str(refused)) from None
+            self._client.check_mount(self._login.token)
         try:
             return call(self._login)
         except TokenRefused:

@@ -4,34 +4,48 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
 from loguru import logger
 
 from connectors.sdk.errors import ConnectorError, CredentialDenied
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
-from worker.credentials.source import CredentialName, SecretFields, VaultUnavailable
+from worker.credentials.login_gate import LoginGate, LoginPolicy
+from worker.credentials.source import (
+    CredentialName,
+    NoAnswer,
+    SecretFields,
+    SecretUnavailable,
+    VaultUnavailable,
+    WholeVaultUnavailable,
+)
 from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
 from worker.credentials.vault_config import LoginRefused
 from worker.settings import SettingError
 
-#: Calls to the vault at once; a hung vault holds these threads and no more.
+#: Reads at once, and threads: a hung vault holds these and no more. Two are left to look at it.
+READERS: Final = 4
 THREADS: Final = 6
-#: Reads that wait for a thread. A job reads one secret, so this is above the slots of a worker.
-WAITING: Final = 2000
+#: Seconds that a read waits while every reader is at work.
+READ_WAIT_S: Final = 30.0
+#: Calls that wait for a thread: those of the watch and the logins, beside the readers'.
+WAITING: Final = 20
 #: Seconds between looks at the vault's health: readiness must tell of a seal within 10 s.
 PROBE_INTERVAL_S: Final = 2.0
 #: Seconds a look may take.
 PROBE_TIMEOUT_S: Final = 3.0
+#: Seconds without an answer to a read after which the watch makes one, which no job waits for.
+PROVE_S: Final = 5.0
 #: A login may look up and open a wrapped secret id first: three calls.
 LOGIN_CALLS: Final = 3
 #: A renewal that gives less than this part of what was asked has met the token's maximum age.
 WHOLE_LEASE: Final = 0.9
-#: Seconds between logins that are refused, at most; they double from 1 s.
+#: Seconds between logins that fail for what no vault said, at most; they double from 1 s.
 MAX_LOGIN_PAUSE_S: Final = 60.0
-#: Seconds without reads after reads failed while the vault looks healthy, at most; they double from 1 s.
+#: Seconds without reads after the vault could not be read, at most; they double from 1 s.
 MAX_READ_PAUSE_S: Final = 30.0
 
 ResultT = TypeVar("ResultT")
@@ -95,12 +109,15 @@ class VaultSession:
     """Read secrets under a login that this keeps alive.
 
     1. `start` logs in. A refusal raises; a vault that is unavailable does not: the watch logs in later.
-    2. The watch looks at the vault's health every few seconds, prolongs the login at two thirds of
-       its lease, and gets a new one where a renewal gives less than asked or is refused.
+    2. The watch looks at the vault's health every few seconds, makes a read if no job did, prolongs
+       the login at two thirds of its lease, and gets a new one if a renewal gives less than asked or
+       is refused.
     3. `read` fails at once while the vault is unavailable. A 403 is looked into: a token that is
        over gets a successor, once for all reads, and the read is repeated; else it is the policy's.
-    4. A login that is refused while the token lives is retried ever more slowly, and harms nothing;
-       when the token is over, nothing can be read, and that is said.
+    4. A read that fails is followed by one of a secret that cannot exist. Answered, it shows that only
+       the one secret cannot be had; not answered, that none can, until it is.
+    5. A login that is refused while the token lives harms nothing; what the vault refused is not sent
+       again until it changes. When the token is over, nothing can be read, and that is said.
 
     `VaultCredentials` starts and closes it. hvac's calls run in its threads alone.
     """
@@ -112,6 +129,7 @@ class VaultSession:
         timeout_s: float,
         probe_interval_s: float = PROBE_INTERVAL_S,
         on_secret: Callable[[str], None] = ignore_secret,
+        login_policy: LoginPolicy = LoginPolicy(),  # noqa: B008  # frozen
     ) -> None:
         self.availability = Availability()
         self._client = client
@@ -121,6 +139,12 @@ class VaultSession:
         self._threads = BoundedThreads("vault", count=THREADS, waiting=WAITING)
         self._login: Login | None = None
         self._renew_at = math.inf
+        #: What is wrong with the mount; reads are answered, and no secret is ever found.
+        self.mount_fault: str | None = None
+        self._readers = asyncio.Semaphore(READERS)
+        self._proving: asyncio.Task[None] | None = None
+        self._proved_at = 0.0
+        self._gate = LoginGate(login_policy)
         self._logging_in: asyncio.Task[Login] | None = None
         self._lookup_is_denied = False
         self._refusals = 0
@@ -132,18 +156,21 @@ class VaultSession:
     async def start(self) -> None:
         """Log in and begin to watch."""
         try:
-            await self._log_in()
+            login = await self._log_in()
+            if not login.is_limited:
+                await self._call(lambda: self._client.check_mount(login.token))
         except LoginRefused as refused:
             raise SettingError(str(refused)) from None
         except VaultUnavailable as unavailable:
             self.availability.mark_down(unavailable.reason)
         else:
+            self._proved_at = time.monotonic()
             self.availability.mark_up()
         self._watching = asyncio.create_task(self._watch(), name="watch the vault")
 
     async def close(self) -> None:
         """Stop watching, give back threads and connections, and forget the token."""
-        own = [task for task in (self._watching, self._logging_in) if task is not None]
+        own = [task for task in (self._watching, self._logging_in, self._proving) if task is not None]
         for task in own:
             task.cancel()
         if own:
@@ -160,24 +187,89 @@ class VaultSession:
             CredentialNotFound, CredentialDenied, CredentialInvalid: the vault's answer for it.
             VaultUnavailable: no answer within `timeout_s`, all calls together.
         """
+        self._check_available()
+        async with self._reader():
+            self._check_available()
+            asked_at = time.monotonic()
+            # Should this read hang, it is known by its end whether others are answered.
+            suspicion = asyncio.get_running_loop().call_later(self._timeout_s / 2, self._prove)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    secret = await self._read(name)
+            except TimeoutError:
+                failure: VaultUnavailable = NoAnswer("the vault did not answer in time")
+            except VaultUnavailable as unavailable:
+                failure = unavailable
+            except ConnectorError:
+                self._mark_proved()
+                raise
+            else:
+                self._mark_proved()
+                return secret
+            finally:
+                suspicion.cancel()
+        raise await self._blamed(failure, asked_at)
+
+    def _check_available(self) -> None:
         if self.availability.reason is not None:
             raise VaultUnavailable(self.availability.reason)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                secret = await self._read(name)
+            async with asyncio.timeout(READ_WAIT_S):
+                await self._readers.acquire()
         except TimeoutError:
-            reason = "the vault did not answer in time"
-        except VaultUnavailable as unavailable:
-            reason = unavailable.reason
-        except ConnectorError:
-            self.availability.mark_answered()
-            raise
-        else:
-            self.availability.mark_answered()
-            return secret
-        self.availability.mark_read_failed(reason)
+            raise SecretUnavailable(
+                f"each of {READERS} readers of the vault was busy for {READ_WAIT_S:g} s"
+            ) from None
+        try:
+            yield
+        finally:
+            self._readers.release()
+
+    async def _blamed(self, failure: VaultUnavailable, asked_at: float) -> VaultUnavailable:
+        """Find out whether the whole vault failed, or the path of one secret."""
+        if not isinstance(failure, WholeVaultUnavailable):
+            if not isinstance(failure, NoAnswer):
+                await asyncio.wait({self._prove()})
+            if self._proved_at > asked_at:
+                return SecretUnavailable(failure.reason)
+        self.availability.mark_read_failed(failure.reason)
         self._look.set()
-        raise VaultUnavailable(reason)
+        return VaultUnavailable(failure.reason)
+
+    def _prove(self) -> asyncio.Task[None]:
+        """Begin to find out whether secrets can be read, or join who does."""
+        if self._proving is None:
+            self._proving = asyncio.create_task(self._probe(), name="probe the vault")
+            self._proving.add_done_callback(self._end_proving)
+        return self._proving
+
+    def _end_proving(self, probe: asyncio.Task[None]) -> None:
+        self._proving = None
+        _retrieve(probe)
+
+    async def _probe(self) -> None:
+        login = self._login
+        if login is None or login.is_limited:
+            self._mark_proved()  # by its health alone: each use of this token is a job's
+            return
+        timeout_s = min(PROBE_TIMEOUT_S, self._timeout_s)
+        try:
+            fault = await self._call(lambda: self._client.probe(login.token), timeout_s=timeout_s)
+        except TokenRefused:
+            if not self._lookup_is_denied and not await self._is_alive(login):
+                await self._new_login(instead_of=login)
+        else:
+            if fault is not None and fault != self.mount_fault:
+                logger.error("vault mount unusable", reason=fault)
+            self.mount_fault = fault
+        self._mark_proved()
+
+    def _mark_proved(self) -> None:
+        self._proved_at = time.monotonic()
+        self.availability.mark_answered()
 
     async def replace(self, name: CredentialName, rotation: Rotation) -> bool:
         """Put a rotated token into its secret; False where somebody has put another one.
@@ -233,11 +325,11 @@ class VaultSession:
         if self._login is not None:
             return self._login
         if time.monotonic() < self._login_not_before:
-            raise VaultUnavailable(f"login refused: {self._refused_because}")
+            raise WholeVaultUnavailable(f"login refused: {self._refused_because}")
         try:
             return await self._log_in()
         except (LoginRefused, VaultAuthError) as refused:
-            raise VaultUnavailable(f"login refused: {refused}") from None
+            raise WholeVaultUnavailable(f"login refused: {refused}") from None
 
     async def _log_in(self) -> Login:
         """Log in, or join the login under way; who is cancelled leaves it to the others."""
@@ -252,10 +344,11 @@ class VaultSession:
 
     async def _logging_in_once(self) -> Login:
         try:
-            login = await self._call(self._client.log_in, timeout_s=LOGIN_CALLS * self._timeout_s)
+            login = await self._log_in_if_it_may_succeed()
         except (LoginRefused, VaultAuthError) as refused:
             self._refusals += 1
-            self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
+            if not isinstance(refused, LoginRefused) or refused.status is None:
+                self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
             if str(refused) != self._refused_because:
                 logger.error("vault login refused", reason=str(refused))
             self._refused_because = str(refused)
@@ -268,6 +361,19 @@ class VaultSession:
         self._lookup_is_denied = False
         self._on_secret(login.token.get_secret_value())
         self._take(login)
+        return login
+
+    async def _log_in_if_it_may_succeed(self) -> Login:
+        proof = await self._call(self._client.read_proof)
+        self._gate.check(proof)
+        try:
+            login = await self._call(
+                lambda: self._client.log_in(proof), timeout_s=LOGIN_CALLS * self._timeout_s
+            )
+        except LoginRefused as refused:
+            self._gate.refused(proof, refused)
+            raise
+        self._gate.accepted()
         return login
 
     def _take(self, login: Login) -> None:
@@ -287,6 +393,8 @@ class VaultSession:
             try:
                 await self._call(self._client.check_health, timeout_s=min(PROBE_TIMEOUT_S, self._timeout_s))
                 await self._keep_login()
+                if self.availability.reason is not None or time.monotonic() - self._proved_at >= PROVE_S:
+                    await self._probe()
             except VaultUnavailable as unavailable:
                 self.availability.mark_down(unavailable.reason)
             except Exception as error:  # a watch that dies would hold the queues for ever
@@ -339,9 +447,9 @@ class VaultSession:
             async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
                 return await self._threads.run(call)
         except TimeoutError:
-            raise VaultUnavailable("the vault did not answer in time") from None
+            raise NoAnswer("the vault did not answer in time") from None
         except ThreadsBusy:
-            raise VaultUnavailable("too many reads wait for the vault") from None
+            raise NoAnswer("earlier calls to the vault still hang") from None
 
 
 def _is_over(login: Login) -> bool:
@@ -354,7 +462,7 @@ def _backoff_s(failures: int, most_s: float) -> float:
     return float(min(most_s, 2.0 ** min(failures - 1, 30)) * part)
 
 
-def _retrieve(task: asyncio.Task[Login]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the error even where every waiter was cancelled: asyncio complains of unseen ones."""
     if not task.cancelled():
         task.exception()

@@ -58,12 +58,12 @@ class VaultCredentials:
     @property
     def available(self) -> bool:
         """Whether a secret that is not cached can be had now."""
-        return self._session.availability.reason is None
+        return self.unavailable_reason is None
 
     @property
     def unavailable_reason(self) -> str | None:
         """Why not, in one phrase; None while available."""
-        return self._session.availability.reason
+        return self._session.availability.reason or self._session.mount_fault
 
     @property
     def pending_writes(self) -> int:

@@ -167,7 +167,7 @@ class PrivatePostgres:
             for path in (self._directory, password):
                 os.chown(path, account.pw_uid, account.pw_gid)
         command = [
-            *_without_root(),
+            *without_root(),
             programs.initdb,
             f"--pgdata={staging}",
             f"--username={_USER}",
@@ -185,7 +185,7 @@ class PrivatePostgres:
         return ChildProcess(
             "PostgreSQL",
             [
-                *_without_root(),
+                *without_root(),
                 programs.server,
                 "-D",
                 self._directory / "data",
@@ -262,7 +262,7 @@ def _account() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
-def _without_root() -> list[str | Path]:
+def without_root() -> list[str | Path]:
     """Return the start of a command line that runs the rest as that user, if it is not our own.
 
     Root's own directories are closed to that user, and the data or the programs may lie below them: the

@@ -82,7 +82,11 @@ class JobPublisher:
             timestamp=result.finished_at,
             headers=_trace(headers),
         )
-        return await self._publish_reply(delivery, body, properties)
+        outcome = await self._publish_reply(delivery, body, properties)
+        if outcome is PublishOutcome.TOO_LARGE:  # for this broker's own limit
+            body = _without_data(result).model_dump_json().encode()
+            outcome = await self._publish_reply(delivery, body, properties)
+        return outcome
 
     def progress(
         self, delivery: Delivery, headers: JobHeaders, job: Job, stage: Stage, note: str | None
@@ -168,7 +172,7 @@ class JobPublisher:
 
 
 def _without_data(result: Result) -> Result:
-    message = f"the reply would be larger than {MAX_RESULT_BYTES} bytes"
+    message = f"the reply is larger than {MAX_RESULT_BYTES} bytes, or than the broker accepts"
     error = error_of(Code.RESULT_TOO_LARGE, message)
     return result.model_copy(update={"status": "failed", "data": None, "error": error})
 

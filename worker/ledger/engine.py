@@ -78,19 +78,22 @@ class Connections:
 
         @sa.event.listens_for(pool, "checkout")
         def taken(connection: Any, record: Any, _proxy: Any) -> None:
-            self._idle.discard(connection.driver_connection)
-            if time.monotonic() - record.info.pop("returned_at", time.monotonic()) >= IDLE_S:
-                try:
-                    connection.run_async(_ping)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    connection.driver_connection.terminate()
-                    self.drop_idle()
-                    raise sa.exc.InvalidatePoolError from None
+            driver = connection.driver_connection
+            self._idle.discard(driver)
+            rested_s = time.monotonic() - record.info.pop("returned_at", time.monotonic())
+            if not driver.is_closed() and rested_s < IDLE_S:
+                return
+            try:
+                connection.run_async(_ping)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                driver.terminate()
+                self.drop_idle()
+                raise sa.exc.InvalidatePoolError from None
 
 
 async def _ping(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     # Without arguments this is one message: no prepared statement that a pooler could lose.
-    await connection.execute(";", timeout=PING_TIMEOUT_S)
+    await connection.execute("select 1", timeout=PING_TIMEOUT_S)
 
 
 def _sqlite(url: DatabaseUrl, size: int, timeout_s: float) -> AsyncEngine:

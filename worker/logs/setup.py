@@ -183,7 +183,7 @@ class _StandardLogging(logging.Handler):
             event = str(record.msg)
         error = record.exc_info if record.exc_info and record.exc_info[0] else None
         # Nothing is passed by keyword: loguru would take the library's text for a format string.
-        logger.bind(logger=record.name).opt(exception=error).log(level, event)
+        logger.bind(**_fields_of(record)).opt(exception=error).log(level, event)
 
 
 class _UncaughtExceptions:
@@ -215,6 +215,14 @@ class _UncaughtExceptions:
         if args.exc_value is not None:
             error = (args.exc_type, args.exc_value, args.exc_traceback)
             logger.opt(exception=error).error("unraisable exception")
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a connector or the core logged beside the event; other libraries have no such fields."""
+    fields = getattr(record, "fields", None)
+    if record.name.partition(".")[0] == "connectors" and isinstance(fields, dict):
+        return fields
+    return {"logger": record.name}
 
 
 def _stack(

@@ -11,7 +11,7 @@ from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
-from worker.credentials.source import CredentialSource
+from worker.credentials.source import SecretStore
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
@@ -22,7 +22,7 @@ class _Worker(Protocol):
 
     registry: Registry
     consumers: list[QueueConsumer]
-    credentials: CredentialSource
+    credentials: SecretStore
     ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
 

@@ -3,9 +3,11 @@
     HttpClient                                  `ctx.http`: calls within the job's deadline, and what came of them
     is_error, status_error, sent_of             what a status means: the error to raise, and how far it came
     wait_asked_s                                the wait that a provider asks for
-    charset_of                                  what an answer's text is read as
+    decode_text                                 an answer's text, by its mark, charset or XML declaration
     read_url, read_host, Target, RefusedAddress   which address may be called
     encode_query, header_fault, TRANSPORT_HEADERS what a request may hold
+    is_cut                                      whether an answer's body is whole
+    TlsIdentity                                 a credential's authorities, and its client certificate
 
 The client itself loads aiohttp and httpx, so it is imported when it is asked for.
 """
@@ -13,10 +15,12 @@ The client itself loads aiohttp and httpx, so it is imported when it is asked fo
 from typing import TYPE_CHECKING, Any
 
 from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
-from connectors.sdk.http.charset import charset_of
+from connectors.sdk.http.charset import decode_text
+from connectors.sdk.http.content_coding import is_cut
 from connectors.sdk.http.job_effects import sent_of
 from connectors.sdk.http.request import TRANSPORT_HEADERS, encode_query, header_fault
 from connectors.sdk.http.status import is_error, status_error, wait_asked_s
+from connectors.sdk.http.tls_identity import TlsIdentity
 
 if TYPE_CHECKING:
     from connectors.sdk.http.client import HttpClient
@@ -26,9 +30,11 @@ __all__ = [
     "HttpClient",
     "RefusedAddress",
     "Target",
-    "charset_of",
+    "TlsIdentity",
+    "decode_text",
     "encode_query",
     "header_fault",
+    "is_cut",
     "is_error",
     "read_host",
     "read_url",

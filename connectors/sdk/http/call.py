@@ -9,12 +9,12 @@ from urllib.parse import urljoin
 import httpx
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Rejected, Sent, Timeout
-from connectors.sdk.http.address import RefusedAddress, Target, check_target, read_url
+from connectors.sdk.http.address import Reach, RefusedAddress, Target, check_target, read_url
 from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
 from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
-from connectors.sdk.http.request import HttpRequest, add_headers
+from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
 from connectors.sdk.http.status import wait_asked_s
 from connectors.sdk.http.tokens import Token
 from connectors.sdk.http.transport import SendProgress, Transport
@@ -25,6 +25,8 @@ from schemas.error import Code, Detail
 OnCall = Callable[[str, str, float], None]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: Redirects that a request follows with its method and body.
+_KEEPING_METHOD: Final = frozenset({307, 308})
 MAX_REDIRECTS: Final = 5
 #: All that follows a redirect to another host; what else was given may be a secret.
 _CROSSING_HEADERS: Final = frozenset({"accept", "accept-language", "user-agent"})
@@ -102,22 +104,19 @@ class HttpCall:
         return await self._follow(_with_bearer(request, renewed), follow_redirects)
 
     async def _follow(self, request: HttpRequest, follow_redirects: bool) -> httpx.Response:
-        """Send, and send again to where the answer leads, if that was asked for."""
+        """Send, and send again to where the answer leads if that is allowed."""
         effect = None if request.is_safe else self._effects.track()
         response = await self._send(request, effect)
-        if effect is not None:
-            if is_unprocessed(response.status_code, request.unprocessed_statuses):
-                effect.prove_unprocessed()
-            return response
-        if not follow_redirects:
-            return response
         for _ in range(MAX_REDIRECTS):
-            if response.status_code not in _REDIRECTS or "location" not in response.headers:
-                return response
+            if not _leads_on(request, response, follow_redirects):
+                break
             request = self._hop(request, response.headers["location"])
             response = await self._send(request, effect)
-        if response.status_code in _REDIRECTS:
-            raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times")
+        if _leads_on(request, response, follow_redirects):
+            sent = Sent.ANSWERED if effect is None else Sent.UNCERTAIN
+            raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times", sent=sent)
+        if effect is not None and is_unprocessed(response.status_code, request.unprocessed_statuses):
+            effect.prove_unprocessed()
         return response
 
     def _hop(self, request: HttpRequest, location: str) -> HttpRequest:
@@ -133,10 +132,12 @@ class HttpCall:
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
-        headers = request.headers
-        if there.origin != here.origin:
-            headers = {name: value for name, value in headers.items() if name.lower() in _CROSSING_HEADERS}
-        return replace(request, target=there, headers=headers)
+        if there.origin == here.origin:
+            return replace(request, target=there)
+        crossing = {
+            name: value for name, value in request.headers.items() if name.lower() in _CROSSING_HEADERS
+        }
+        return replace(request, target=there, headers=crossing, secret_query="", tls=None)
 
     async def _send(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
         """Put one request on the wire, and let the account's breaker learn from how it ends."""
@@ -151,7 +152,7 @@ class HttpCall:
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
             outcome = "cancelled"
-            response = await self._send_in_time(request, effect)
+            response = await self._send_in_time(replace(request, goes_out=reach is Reach.PUBLIC), effect)
             outcome = f"{response.status_code // 100}xx"
             _report(breaker, permit, response, state.wall_clock())
             permit = None
@@ -221,6 +222,26 @@ class HttpCall:
                 sent=Sent.NO,
             )
         return InvalidParams.field("url", str(error))
+
+
+def _leads_on(request: HttpRequest, response: httpx.Response, follow_redirects: bool) -> bool:
+    """Return whether to send a request again to where its answer leads.
+
+    A GET goes where the caller allows it. Anything else goes within its origin alone, and only if the
+    method and the body stay (RFC 9110 15.4.8, 15.4.9).
+    """
+    if response.status_code not in _REDIRECTS or "location" not in response.headers:
+        return False
+    if request.method in BODILESS_METHODS:
+        return follow_redirects
+    return response.status_code in _KEEPING_METHOD and _is_within_origin(request.target, response)
+
+
+def _is_within_origin(here: Target, response: httpx.Response) -> bool:
+    try:
+        return read_url(urljoin(here.url, response.headers["location"])).origin == here.origin
+    except ValueError:
+        return False
 
 
 def _at(remaining_s: float) -> float:

@@ -7,7 +7,7 @@ tenant, connector, credential and deadline. One call goes through these steps:
 2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
-5. a 401 renews the token once; a redirect is followed where asked for, each hop through 1 to 4
+5. a 401 renews the token once; a redirect is followed if that is allowed, each hop through 1 to 4
 6. 400 and more become an error (`status`)
 
 All within one total deadline. Each error says in `sent` how far the job had come:
@@ -23,18 +23,20 @@ its later calls short: a write on its way is left to finish.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
 from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
 from connectors.sdk.http.circuit_breaker import HostBreakers
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
+from connectors.sdk.http.content_coding import ACCEPT_ENCODING
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
@@ -43,14 +45,15 @@ from connectors.sdk.http.request import (
     Headers,
     HttpRequest,
     Query,
-    QueryValue,
     TimeLimit,
     add_headers,
     encode_body,
     encode_query,
+    encode_secret_query,
 )
 from connectors.sdk.http.resolver import Lookup
 from connectors.sdk.http.status import is_error, status_error
+from connectors.sdk.http.tls_identity import TlsIdentity
 from connectors.sdk.http.tokens import TokenCache
 from connectors.sdk.http.transport import Transport
 
@@ -69,6 +72,9 @@ class HttpPolicy:
     allow_plaintext_hosts: frozenset[str] = frozenset()
     #: CONNECTORS_CA_FILE: trusted beside the public authorities.
     ca_file: Path | None = None
+    #: CONNECTORS_PROXY_URL: where calls to public hosts go through. It resolves their names, so that what
+    #: they may lead to is for it to check. Loopback and plaintext hosts are called straight.
+    proxy_url: str | None = field(default=None, repr=False)
     max_connections_per_host: int = 100
     #: Seconds a call gets in all, unless it says otherwise.
     timeout_s: float = 30.0
@@ -84,7 +90,7 @@ class HttpPool:
     Args:
         on_call: called after each request, for the metrics; must not block.
         on_quota: called with each quota that a provider reports; must not block.
-        on_secret: called with each access token, to be masked.
+        on_secret: called with each access token and rotated refresh token, to be masked.
         keep: stores a refresh token that a provider exchanged.
         lookup: resolves names, for tests.
         clock: what pauses, breakers, tokens and time limits are measured by, in seconds.
@@ -110,11 +116,12 @@ class HttpPool:
         self.on_quota = on_quota or _ignore_quota
         internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache(clock=clock, on_secret=on_secret)
-        self.rotations = Rotations(keep)
+        self.rotations = Rotations(keep, on_secret=on_secret)
         transport = Transport(
             internal=internal,
             ca_file=policy.ca_file,
             per_host=policy.max_connections_per_host,
+            proxy_url=policy.proxy_url,
             lookup=lookup,
         )
         self.state = PoolState(
@@ -166,6 +173,8 @@ class HttpClient:
         "_headers",
         "_named",
         "_pool",
+        "_query",
+        "_tls",
         "account",
     )
 
@@ -180,6 +189,8 @@ class HttpClient:
         self._base: Target | None = None
         self._headers: Headers = {}
         self._auth: Auth | None = None
+        self._query = ""
+        self._tls: TlsIdentity | None = None
         self._named: frozenset[str] = frozenset()
 
     @property
@@ -197,6 +208,7 @@ class HttpClient:
         base_url: str,
         *,
         headers: Headers | None = None,
+        query: Mapping[str, SecretStr] | None = None,
         auth: Auth | None = None,
         allowed_hosts: Iterable[str] = (),
     ) -> "HttpClient":
@@ -207,6 +219,7 @@ class HttpClient:
 
         Args:
             headers: sent to this origin alone, such as the credential's.
+            query: added to each request to this origin, on the wire alone: no error and no answer shows it.
             auth: where calls to this origin get their bearer token.
             allowed_hosts: further hosts (`host` or `host:port`) that redirects may lead to.
 
@@ -220,7 +233,13 @@ class HttpClient:
             raise CredentialInvalid(f"the API's URL {error}", sent=Sent.NO) from None
         client = self._copy()
         client._base, client._headers, client._named = base, headers or {}, named
-        client._auth = auth
+        client._auth, client._query = auth, "" if not query else encode_secret_query(query)
+        return client
+
+    def with_tls(self, identity: TlsIdentity | None) -> "HttpClient":
+        """Return a client that trusts and presents what a credential says, at the API that `at` names."""
+        client = self._copy()
+        client._tls = identity
         return client
 
     def detached(self) -> "HttpClient":
@@ -257,7 +276,7 @@ class HttpClient:
         headers: Headers | None = None,
         json: Any = None,
         content: bytes | str | None = None,
-        data: Mapping[str, QueryValue] | None = None,
+        data: Query | None = None,
         auth: Auth | None = None,
         timeout_s: float | None = None,
         max_bytes: int | None = None,
@@ -265,6 +284,7 @@ class HttpClient:
         raise_for_status: bool = True,
         changes_nothing: bool = False,
         unprocessed_statuses: Collection[int] = (),
+        cut_answer: bool = False,
     ) -> httpx.Response:
         """Make one call and read its answer whole.
 
@@ -275,9 +295,10 @@ class HttpClient:
             auth: gives a bearer token; renewed once after a 401.
             timeout_s: for the call in all; the job's deadline cuts it short until a write has left.
             max_bytes: most decoded bytes of the answer.
+            cut_answer: return an answer over `max_bytes` cut, rather than failing; `is_cut` tells.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                given.
-            raise_for_status: turn 400 and more into an error.
+                given. Any other method follows 307 and 308 within its origin, whatever is said here.
+            raise_for_status: turn 400 and more into an error, and a redirect of a write, too.
             changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
             unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
 
@@ -289,7 +310,8 @@ class HttpClient:
         if method not in METHODS:
             raise InvalidParams.field("method", f"must be one of {', '.join(sorted(METHODS))}")
         target = self._read(url, params)
-        if auth is None and self._base is not None and target.origin == self._base.origin:
+        is_own = self._base is not None and target.origin == self._base.origin
+        if auth is None and is_own:
             auth = self._auth
         body, content_type = encode_body(json, content, data)
         if body is not None and method in BODILESS_METHODS:
@@ -304,10 +326,13 @@ class HttpClient:
             self._limit(policy.timeout_s if timeout_s is None else timeout_s, started),
             changes_nothing or method in SAFE_METHODS,
             frozenset(unprocessed_statuses),
+            self._query if is_own else "",
+            self._tls if is_own else None,
+            cut_answer,
         )
         try:
             response = await self._call().run(request, auth, follow_redirects)
-            if raise_for_status and is_error(response.status_code):
+            if raise_for_status and is_error(response.status_code, method):
                 raise self._error_of(request, response)
         except ConnectorError as error:
             self._effects.cover(error, is_safe=request.is_safe)
@@ -381,7 +406,7 @@ class HttpClient:
     def _merge_headers(
         self, target: Target, headers: Headers | None, content_type: str | None
     ) -> dict[str, str]:
-        merged = {"User-Agent": "connectors-service", "Accept": "*/*"}
+        merged = {"User-Agent": "connectors-service", "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
         if content_type is not None:
             merged["Content-Type"] = content_type
         if headers:
@@ -395,6 +420,7 @@ class HttpClient:
         client = HttpClient(self._pool, self.account, self._deadline, self._effects)
         client._base, client._headers, client._named = self._base, self._headers, self._named
         client._auth, client._ends_at = self._auth, self._ends_at
+        client._query, client._tls = self._query, self._tls
         return client
 
 

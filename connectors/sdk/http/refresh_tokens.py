@@ -14,13 +14,13 @@ Account = tuple[str, str, str]
 #: Tokens remembered; the one unused for longest is forgotten first.
 MAX_TOKENS: Final = 10_000
 #: Older tokens of one line that a stored secret may still hold: it is written after each exchange, so
-#: more than one are there only where the vault was away.
+#: more than one are there only if the vault was unavailable.
 MAX_OLDER: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """One exchange: what is stored is to become the newest, where it still is one of the older."""
+    """One exchange: what is stored is to become the newest, if it still is one of the older."""
 
     account: Account
     #: The secret's field.
@@ -44,24 +44,33 @@ class Rotations:
     the newest: both are the same account, use the newest, and share one access token.
     """
 
-    def __init__(self, keep: Keep = forget_at_exit, *, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(
+        self,
+        keep: Keep = forget_at_exit,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        on_secret: Callable[[str], None] | None = None,
+    ) -> None:
         self._keep = keep
+        self._on_secret = on_secret
         self._max_tokens = max_tokens
         #: By account and a token's digest: its line, the oldest first.
         self._lines: OrderedDict[tuple[Account, str], list[SecretStr]] = OrderedDict()
 
     def newest(self, account: Account, token: SecretStr) -> SecretStr:
-        """Give the token that this one was exchanged for in the end; itself where it never was."""
+        """Return the token that this one was exchanged for in the end; itself if it never was."""
         line = self._lines.get((account, digest_of(token)))
         return token if line is None else line[-1]
 
     def line_of(self, account: Account, token: SecretStr) -> str:
-        """Name the line of a token: the same for all that followed one another."""
+        """Return the name of a token's line: the same for all that followed one another."""
         line = self._lines.get((account, digest_of(token)))
         return digest_of(token if line is None else line[0])
 
     async def rotate(self, account: Account, field: str, used: SecretStr, newest: SecretStr) -> None:
-        """Take over what a provider gave for a token, and have it kept."""
+        """Use what a provider gave for a token from now on, and have it kept."""
+        if self._on_secret is not None:
+            self._on_secret(newest.get_secret_value())
         line = self._lines.get((account, digest_of(used))) or [used]
         line.append(newest)
         if len(line) > MAX_OLDER:
@@ -81,5 +90,5 @@ class Rotations:
 
 
 def digest_of(token: SecretStr) -> str:
-    """Make a key of a secret."""
+    """Return a key made of a secret."""
     return hashlib.sha256(token.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()

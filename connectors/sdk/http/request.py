@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import InvalidParams
 from connectors.sdk.http.address import Target
+from connectors.sdk.http.tls_identity import TlsIdentity
 
 QueryValue = str | int | float | bool
 Query = Mapping[str, QueryValue | Sequence[QueryValue]]
@@ -70,6 +71,20 @@ class HttpRequest:
     is_safe: bool
     #: Statuses by which the provider vows that it did nothing.
     unprocessed_statuses: frozenset[int] = frozenset()
+    #: Part of the query that is the credential's: written on the wire, and nowhere else.
+    secret_query: str = field(default="", repr=False)
+    tls: TlsIdentity | None = None
+    #: Give an answer over `max_bytes` cut, rather than failing.
+    cuts_answer: bool = False
+    #: Whether it leaves for the public network, through a proxy if there is one.
+    goes_out: bool = True
+
+    def url_with_secrets(self) -> str:
+        """Return the URL as it is written on the wire; never to be shown."""
+        url, query = self.target.url, self.target.query
+        if not self.secret_query or self.secret_query in query.split("&"):
+            return url
+        return f"{url}{'&' if query else '?'}{self.secret_query}"
 
 
 def encode_query(params: Query) -> str:
@@ -94,8 +109,13 @@ def encode_query(params: Query) -> str:
     return "&".join(pairs)
 
 
+def encode_secret_query(query: Mapping[str, SecretStr]) -> str:
+    """Return the query of a credential, encoded."""
+    return encode_query({name: value.get_secret_value() for name, value in query.items()})
+
+
 def encode_body(
-    value: Any, content: bytes | str | None, data: Mapping[str, QueryValue] | None
+    value: Any, content: bytes | str | None, data: Query | None
 ) -> tuple[bytes | None, str | None]:
     """Encode a JSON value, text or bytes, or a form; give the body and its content type.
 

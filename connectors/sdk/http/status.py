@@ -7,6 +7,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from connectors.sdk.errors import (
     Conflict,
@@ -16,9 +17,10 @@ from connectors.sdk.errors import (
     PermissionDenied,
     RateLimited,
     Rejected,
+    Sent,
     Unavailable,
 )
-from connectors.sdk.http.job_effects import sent_of
+from connectors.sdk.http.job_effects import SAFE_METHODS, sent_of
 
 #: Any 5xx that is not here is Unavailable, any other 4xx Rejected (contract, section 9).
 STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
@@ -34,6 +36,9 @@ STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
 
 #: Longest wait taken over from a provider. Beyond it a header is a mistake, or an attack.
 MAX_WAIT_S: Final = 3600.0
+
+#: How much of a redirect's path is told.
+MAX_LOCATION_CHARS: Final = 1024
 
 _MEANINGS: Final[Mapping[type[ConnectorError], str]] = MappingProxyType(
     {
@@ -59,9 +64,9 @@ _SECONDS = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
 _POLICY_PART = re.compile(r"\b(remaining|reset|r|t)=([0-9]{1,18})\b")
 
 
-def is_error(status: int) -> bool:
-    """Return whether a status means that the call failed."""
-    return status >= 400
+def is_error(status: int, method: str = "GET") -> bool:
+    """Return whether a status means that the call failed: a redirect of a write is no success."""
+    return status >= 400 or (status >= 300 and method not in SAFE_METHODS)
 
 
 def status_error(
@@ -74,7 +79,7 @@ def status_error(
     method: str = "POST",
     unprocessed_statuses: Collection[int] = (),
 ) -> ConnectorError:
-    """Return the error to raise for an answer of 400 or more.
+    """Return the error to raise for an answer of 400 or more, or for a write's answer of 300 or more.
 
     Args:
         host: the provider, for the message.
@@ -84,6 +89,9 @@ def status_error(
         method: of the request, which decides whether a 5xx leaves anything open.
         unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
     """
+    sent = sent_of(status, method, unprocessed_statuses)
+    if status < 400:
+        return _redirect_error(status, host, headers, sent)
     kind = STATUS_ERRORS.get(status, Unavailable if status >= 500 else Rejected)
     wait_s = None
     if kind in {RateLimited, Unavailable}:
@@ -92,7 +100,21 @@ def status_error(
         f"{host} {_MEANINGS[kind]} (status {status})",
         retry_after_s=wait_s,
         data={"status": status} if data is None else data,
-        sent=sent_of(status, method, unprocessed_statuses),
+        sent=sent,
+    )
+
+
+def _redirect_error(status: int, host: str, headers: Mapping[str, str], sent: Sent) -> Rejected:
+    try:
+        path = urlsplit(headers.get("location", "")).path[:MAX_LOCATION_CHARS]
+    except ValueError:
+        path = ""
+    shown = "".join(char for char in path if char.isprintable())
+    to = f" to {shown}" if shown else ""
+    return Rejected(
+        f"{host} redirects the request{to} (status {status}), which is not followed",
+        data={"status": status, "location": shown or None},
+        sent=sent,
     )
 
 

@@ -57,7 +57,7 @@ class TokenCache:
         self._refusals: OrderedDict[Hashable, tuple[CredentialInvalid, float]] = OrderedDict()
 
     async def get(self, key: Hashable, fetch: Fetch, *, cool_down_s: float = 0.0) -> Token:
-        """Give the token of this key, fetched where there is none that lives long enough.
+        """Return the token of this key, fetched if there is none that lives long enough.
 
         Args:
             fetch: asks the token endpoint. It runs for all who wait, so it must not end with one
@@ -87,6 +87,11 @@ class TokenCache:
         except ConnectorError as error:
             failure = _unsent(error)
         raise failure
+
+    def held(self, key: Hashable) -> Token | None:
+        """Return the token of this key if there is one; none is fetched."""
+        held = self._tokens.get(key)
+        return None if held is None else held[0]
 
     def drop(self, key: Hashable, refused: Token) -> None:
         """Forget a token that the provider refused; a newer one stays."""
@@ -145,8 +150,12 @@ class TokenAuth:
         self._cool_down_s = cool_down_s
 
     async def token(self) -> Token:
-        """Give the token, fetched where need be."""
+        """Return the token, fetched if there is none."""
         return await self._tokens.get(self._key, self._fetch, cool_down_s=self._cool_down_s)
+
+    def held(self) -> Token | None:
+        """Return the token that is held; none is fetched."""
+        return self._tokens.held(self._key)
 
     def drop(self, refused: Token) -> None:
         """Forget a token that the provider refused."""

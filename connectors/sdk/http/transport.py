@@ -4,16 +4,15 @@ The class of aiohttp's error does not tell whether a request left: a POST that i
 processed and a refused connection look alike. So a `SendProgress` notes the moment before the first byte
 is handed to the socket, and each failure is judged by it.
 
-Deliberately absent: proxies and .netrc (trust_env is off), cookies, redirects (the client follows
-them, hop by hop), and aiohttp's own second try of a GET whose connection was dropped: one call is
-one request on the wire, tries are counted by the worker.
+Deliberately absent: the environment's proxies and .netrc (trust_env is off), cookies, redirects (the
+client follows them, hop by hop), and aiohttp's own second try of a GET whose connection was dropped: one
+call is one request on the wire, attempts are counted by the worker.
 """
 
 import asyncio
 import io
 import ssl
 from collections.abc import Callable, Collection
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -26,8 +25,10 @@ import yarl
 
 from connectors.sdk.errors import ConnectorError, Sent, Unavailable
 from connectors.sdk.http.charset import charset_of
+from connectors.sdk.http.content_coding import BadContent, BodyDecoder, ContentTooLarge, mark_cut
 from connectors.sdk.http.request import HttpRequest
 from connectors.sdk.http.resolver import GuardedResolver, Lookup
+from connectors.sdk.http.tls import TlsContexts
 from schemas.error import Code
 
 #: Seconds a checked answer of DNS is used for.
@@ -37,7 +38,7 @@ LOOKUP_TTL_S: Final = 10
 KEEP_ALIVE_S: Final = 4.0
 #: Longest line and header of an answer. aiohttp's own 8190 is short for some policy headers.
 MAX_HEADER_BYTES: Final = 16_384
-#: Bytes read and decompressed at a time: how far a cap can be overrun.
+#: Bytes read at a time.
 READ_CHUNK_BYTES: Final = 65_536
 
 
@@ -67,7 +68,8 @@ class Transport:
         internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
         ca_file: certificates to trust beside the public ones.
         per_host: connections to one host at most; further calls wait for one.
-        lookup: resolves names; the system's resolver where None.
+        proxy_url: where calls of public hosts go through; None for the straight way.
+        lookup: resolves names; the system's resolver if None.
 
     Raises:
         ValueError: the CA file cannot be read.
@@ -79,10 +81,15 @@ class Transport:
         internal: Collection[str],
         ca_file: Path | None,
         per_host: int,
+        proxy_url: str | None = None,
         lookup: Lookup | None = None,
     ) -> None:
-        self._resolver = GuardedResolver(internal, lookup)
-        self._tls = _trust(ca_file)
+        proxy_host = None if proxy_url is None else urlsplit(proxy_url).hostname
+        # The operator names the proxy, which mostly stands inside.
+        named = internal if proxy_host is None else {*internal, proxy_host}
+        self._resolver = GuardedResolver(named, lookup)
+        self._tls = TlsContexts(ca_file)
+        self._proxy_url = proxy_url
         self._per_host = per_host
         # Slots of our own, first come, first served: those of aiohttp's connector let new calls pass
         # waiting ones (200 calls over 100 connections: p99 2.1 s, against 0.2 s).
@@ -105,20 +112,23 @@ class Transport:
             ConnectorError: no usable answer; `sent` says whether the request may have been processed.
         """
         session = self._session or self._start()
+        tls = await self._tls.of(request.tls)
         try:
             async with (
                 slots or self._slots_of(request.target.netloc),
                 session.request(
                     request.method,
-                    yarl.URL(request.target.url, encoded=True),
+                    yarl.URL(request.url_with_secrets(), encoded=True),
                     headers=request.headers,
                     data=_payload(request.body),
                     allow_redirects=False,
+                    ssl=tls,
+                    proxy=self._proxy_url if request.goes_out else None,
                     trace_request_ctx=progress,
                 ) as answer,
             ):
                 return await _read(answer, request)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, BadContent) as error:
             failure = _explain(error, request.target.host, progress)
         # Raised outside of the handler: aiohttp's errors hold the request's headers, secrets included.
         raise failure
@@ -148,9 +158,11 @@ class Transport:
                 resolver=self._resolver,
                 ttl_dns_cache=LOOKUP_TTL_S,
                 keepalive_timeout=KEEP_ALIVE_S,
-                ssl=self._tls,
+                ssl=self._tls.default,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # Decoded by `content_coding`, which checks that the body is whole.
+            auto_decompress=False,
             # The client's total deadline is the only one: aiohttp's would be taken for it.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             skip_auto_headers=("User-Agent", "Content-Type"),
@@ -181,30 +193,38 @@ async def _read(answer: aiohttp.ClientResponse, request: HttpRequest) -> httpx.R
     if answer.status < 200:
         raise Unavailable(f"{host} answered with a change of protocol", sent=Sent.UNCERTAIN)
     chunks: list[bytes] = []
-    size_bytes = 0
     try:
-        async for chunk in answer.content.iter_any():
-            size_bytes += len(chunk)
-            chunks.append(chunk)
-            if size_bytes > request.max_bytes:
-                raise _Overflow
-    except (aiohttp.ClientError, OSError, _Overflow) as error:
+        await _read_into(chunks, answer, request)
+    except (aiohttp.ClientError, OSError, BadContent, ContentTooLarge) as error:
         answer.close()
-        if answer.status < 400:
-            if not isinstance(error, _Overflow):
-                raise
-            # The provider has done what was asked; only its answer is of no use.
-            raise ConnectorError(
-                f"the answer of {host} is over {request.max_bytes} bytes",
-                code=Code.RESULT_TOO_LARGE,
-                sent=Sent.UNCERTAIN,
-            ) from None
-    content = b"".join(chunks)[: request.max_bytes]
-    return _as_httpx(answer, request, content)
+        is_too_large = isinstance(error, ContentTooLarge)
+        if answer.status < 400 and not (is_too_large and request.cuts_answer):
+            if is_too_large:
+                raise _too_large(request) from None
+            raise
+        response = _as_httpx(answer, request, b"".join(chunks))
+        mark_cut(response)
+        return response
+    return _as_httpx(answer, request, b"".join(chunks))
 
 
-class _Overflow(Exception):
-    """More bytes than the cap."""
+async def _read_into(chunks: list[bytes], answer: aiohttp.ClientResponse, request: HttpRequest) -> None:
+    """Read and decode the body; what came before a failure is kept."""
+    coding = "" if request.method == "HEAD" else answer.headers.get("content-encoding", "")
+    decoder = BodyDecoder(coding, request.max_bytes)
+    async for chunk in answer.content.iter_any():
+        for piece in decoder.feed(chunk):
+            chunks.append(piece)  # noqa: PERF402  # kept though the next one fails
+    decoder.finish()
+
+
+def _too_large(request: HttpRequest) -> ConnectorError:
+    # The provider has done what was asked; only its answer is of no use.
+    return ConnectorError(
+        f"the answer of {request.target.host} is over {request.max_bytes} bytes",
+        code=Code.RESULT_TOO_LARGE,
+        sent=Sent.UNCERTAIN,
+    )
 
 
 class Answer(httpx.Response):
@@ -259,6 +279,10 @@ def _explain(error: Exception, host: str, progress: SendProgress) -> ConnectorEr
     if progress.sent is Sent.NO:
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             what = f"the name {host} cannot be resolved"
+        elif isinstance(error, aiohttp.ClientProxyConnectionError):
+            what = "the proxy of CONNECTORS_PROXY_URL cannot be reached"
+        elif isinstance(error, aiohttp.ClientHttpProxyError):
+            what = f"the proxy of CONNECTORS_PROXY_URL refuses the way to {host} (status {error.status})"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             what = f"the certificate of {host} is not trusted; CONNECTORS_CA_FILE adds an authority"
         elif isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
@@ -268,37 +292,10 @@ def _explain(error: Exception, host: str, progress: SendProgress) -> ConnectorEr
         else:
             what = f"{host} cannot be reached"
         return Unavailable(what, sent=Sent.NO)
-    if isinstance(error, aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientPayloadError | BadContent):
         what = f"{host} broke off its answer, or encoded it wrongly"
     elif isinstance(error, aiohttp.ClientResponseError):
         what = f"{host} answered with what is not HTTP"
     else:
         what = f"{host} closed the connection before it answered"
     return Unavailable(what, sent=Sent.UNCERTAIN)
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return _shared_public()
-    context = _public()  # one of its own: what is added must stay here
-    try:
-        context.load_verify_locations(cafile=ca_file)
-    except OSError as error:
-        raise ValueError(f"the CA file {ca_file} cannot be read: {_reason(error)}") from error
-    return context
-
-
-def _public() -> ssl.SSLContext:
-    # The authorities that ship with httpx rather than the machine's: a slim image has none.
-    context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
-    return context
-
-
-@cache
-def _shared_public() -> ssl.SSLContext:
-    # Read once: it takes 40 ms, and a connector's tests make hundreds of pools.
-    return _public()
-
-
-def _reason(error: OSError) -> str:
-    return "there is no certificate in it" if isinstance(error, ssl.SSLError) else str(error.strerror)

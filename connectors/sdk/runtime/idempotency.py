@@ -248,12 +248,12 @@ class IdempotentRunner:
             found = await self._reconciler.find_now(call, claim, secret, still_running=outcome.still_running)
         except OutcomeUnknown as unclear:
             unknown = await self._mark_unknown(call, claim, f"{error.message}; {unclear.message}")
-            return replace(outcome, is_uncertain=True) if _is_bug(error) else unknown
+            return replace(outcome, is_uncertain=True) if _keeps_its_code(error) else unknown
         if found is not None:
             return await self._complete(call, claim, Outcome(data=found.result, attempts=outcome.attempts))
         # It may land yet; the next attempt looks again before it calls.
         await self._keeper.release(claim)
-        if _is_bug(error):
+        if _keeps_its_code(error):
             return outcome
         later = Timeout(f"{error.message}; whether it happened is looked up before the next attempt")
         return replace(outcome, error=later)
@@ -328,6 +328,10 @@ def _is_definite(error: ConnectorError) -> bool:
     return error.sent is Sent.ANSWERED and error.code in DEFINITE
 
 
-def _is_bug(error: ConnectorError) -> bool:
-    """Whether the error tells of a fault that must not be hidden behind OUTCOME_UNKNOWN."""
-    return error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}
+def _keeps_its_code(error: ConnectorError) -> bool:
+    """Return whether the error tells of a fault that must not be hidden behind OUTCOME_UNKNOWN.
+
+    A redirected write is such a fault, too: whoever sent it has to know the new address (contract, section 9).
+    """
+    is_redirect = error.code is Code.REJECTED and error.sent is Sent.UNCERTAIN
+    return is_redirect or error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

@@ -8,16 +8,37 @@ from typing import Any, ClassVar
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from pydantic import SecretStr, ValidationError
 
-from connectors.sdk import Connector, Context, CredentialInvalid, Effect, Rejected, Unavailable
-from connectors.sdk.auth import ApiCredential, ApiKey, Basic, OAuth2, Token, TokenCredential
+from connectors.sdk import Connector, Context, CredentialInvalid, Effect, RateLimited, Rejected, Unavailable
+from connectors.sdk.auth import (
+    ApiCredential,
+    ApiKey,
+    Basic,
+    OAuth2,
+    Token,
+    TokenCredential,
+    TokenEndpoint,
+    TokenSource,
+    sign_assertion,
+)
+from connectors.sdk.http import HttpClient
 from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.http.refresh_tokens import MAX_OLDER, Rotation, Rotations
 from connectors.sdk.testing import Answer, Asked, FakeProvider, Kit
 
 ACCOUNT = ("acme", "crm", "default")
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def _pem_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+PEM, EC_PEM = _pem_of(RSA_KEY), _pem_of(ec.generate_private_key(ec.SECP256R1()))
 
 
 class Login(FakeProvider):
@@ -85,8 +106,11 @@ class Jobs:
     async def _keep(self, rotation: Rotation) -> None:
         self.rotations.append(rotation)
 
+    def client(self) -> HttpClient:
+        return self.pool.client(tenant=ACCOUNT[0], connector=ACCOUNT[1], credential=ACCOUNT[2])
+
     async def me(self, credential: ApiCredential) -> Any:
-        http = self.pool.client(tenant=ACCOUNT[0], connector=ACCOUNT[1], credential=ACCOUNT[2])
+        http = self.client()
         context: Context[Any] = Context("j", ACCOUNT[0], ACCOUNT[1], "me", "k", credential, http)
         return (await credential.api(context).get("/me")).json()
 
@@ -183,6 +207,90 @@ async def test_a_line_whose_token_is_refused_gives_way_to_what_is_stored(login: 
 
 
 @pytest.mark.integration
+async def test_a_wrong_client_does_not_bring_an_older_token_back(login: Login, jobs: Jobs) -> None:
+    await jobs.me(oauth(login))
+    login.access_token = "expired"
+    login.script(Answer({"me": "?"}, status=401), Answer({"error": "invalid_client"}, status=401))
+
+    with pytest.raises(CredentialInvalid, match="invalid_client"):
+        await jobs.me(oauth(login))
+    await jobs.me(oauth(login))
+
+    # An older token used twice would revoke all of its line.
+    assert "refresh-token-2" == login.token_requests[-1]["refresh_token"]
+
+
+@pytest.mark.integration
+async def test_a_rotated_token_is_masked(login: Login, jobs: Jobs) -> None:
+    await jobs.me(oauth(login))
+
+    assert {"access-token-1", "refresh-token-2"} == set(jobs.secrets)
+
+
+class Org(TokenSource):
+    """Learns its address at login; its provider locks out who logs in wrongly."""
+
+    cool_down_s: ClassVar[float] = 60.0
+    login_url: str
+    refresh_token: SecretStr
+
+    async def fetch_token(self, http: HttpClient) -> Token:
+        endpoint = TokenEndpoint(
+            self.login_url + "/token",
+            required=("instance",),
+            reasons={"inactive_org": "the org is closed"},
+            explain=lambda response, answer: RateLimited("too many logins") if "rate" in answer else None,
+        )
+        return await endpoint.refresh(http, self.refresh_token, {"client_id": "c"})
+
+
+def org(login: Login) -> Org:
+    return Org(login_url=login.url, refresh_token=SecretStr("refresh-token-1"))
+
+
+@pytest.mark.integration
+async def test_what_a_login_gives_beside_the_token_is_kept(login: Login, jobs: Jobs) -> None:
+    auth = org(login).auth(jobs.client())
+
+    first = await auth.token()
+    auth.drop(first)
+    second = await auth.token()
+
+    assert ({"instance": "eu1"}, {"instance": "eu1"}) == (first.facts, second.facts)
+    assert ["refresh-token-1", "refresh-token-2"] == [each["refresh_token"] for each in login.token_requests]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("answer", "raised", "said"),
+    [
+        (Answer({"access_token": "t"}), Unavailable, "without an access token or instance"),
+        (Answer({"error": "inactive_org"}, status=400), CredentialInvalid, "the org is closed"),
+        (Answer({"error": "invalid_grant", "rate": 1}, status=400), RateLimited, "too many logins"),
+        (Answer(status=302, headers={"Location": "/other"}), CredentialInvalid, "redirects"),
+    ],
+)
+async def test_a_provider_explains_its_own_refusals(
+    login: Login, jobs: Jobs, answer: Answer, raised: type[Exception], said: str
+) -> None:
+    login.script(answer)
+
+    with pytest.raises(raised, match=said):
+        await org(login).auth(jobs.client()).token()
+
+
+@pytest.mark.integration
+async def test_a_refused_login_is_not_tried_again_at_once(login: Login, jobs: Jobs) -> None:
+    login.script(Answer({"error": "invalid_grant"}, status=400))
+
+    for _ in range(2):
+        with pytest.raises(CredentialInvalid):
+            await org(login).auth(jobs.client()).token()
+
+    assert 1 == len(login.token_requests)
+
+
+@pytest.mark.integration
 async def test_client_credentials_go_into_the_body_or_the_header(login: Login, jobs: Jobs) -> None:
     fields: dict[str, Any] = {"grant": "client_credentials", "refresh_token": None, "scope": "read write"}
     await jobs.me(oauth(login, **fields))
@@ -201,14 +309,10 @@ async def test_client_credentials_go_into_the_body_or_the_header(login: Login, j
 
 @pytest.mark.integration
 async def test_an_assertion_is_signed_with_the_key(login: Login, jobs: Jobs) -> None:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     fields = {
         "grant": "jwt",
         "refresh_token": None,
-        "private_key": pem.decode(),
+        "private_key": PEM,
         "subject": "desk@acme.example",
     }
 
@@ -217,13 +321,30 @@ async def test_an_assertion_is_signed_with_the_key(login: Login, jobs: Jobs) -> 
     (form,) = login.token_requests
     signed, _, signature = form["assertion"].rpartition(".")
     claims = json.loads(_decoded(signed.split(".")[1]))
-    key.public_key().verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    RSA_KEY.public_key().verify(_decoded(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
     assert "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer" == form["grant_type"]
     assert ("the client", "desk@acme.example", f"{login.url}/token") == (
         claims["iss"],
         claims["sub"],
         claims["aud"],
     )
+
+
+async def test_a_key_with_escaped_line_breaks_is_read() -> None:
+    assert 3 == len((await sign_assertion(SecretStr(PEM.replace("\n", "\\n")), {"iss": "c"})).split("."))
+
+
+@pytest.mark.parametrize(
+    "pem",
+    ["no key", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----", EC_PEM],
+    ids=["text", "garbled", "elliptic"],
+)
+async def test_a_key_that_is_no_rsa_key_is_named_and_not_quoted(pem: str) -> None:
+    with pytest.raises(CredentialInvalid, match="signing_key cannot be read as an RSA key") as failure:
+        await sign_assertion(SecretStr(pem), {}, field="signing_key")
+
+    assert ["signing_key"] == [detail.field for detail in failure.value.details]
+    assert "canary" not in repr(failure.value)
 
 
 def _decoded(part: str) -> bytes:

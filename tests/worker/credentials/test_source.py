@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from connectors.sdk.errors import CredentialNotFound
 from worker.credentials.source import (
     CredentialName,
-    CredentialSource,
+    SecretStore,
     FetchOutcome,
     NoVault,
     SecretFields,
@@ -128,7 +128,7 @@ def test_short_values_and_public_fields_are_not_masked() -> None:
 
 async def test_without_a_vault_there_is_no_secret_and_nothing_is_away() -> None:
     outcomes: list[FetchOutcome] = []
-    source: CredentialSource = NoVault(outcomes.append)
+    source: SecretStore = NoVault(outcomes.append)
     await source.start()
 
     with pytest.raises(CredentialNotFound, match="CONNECTORS_VAULT_URL"):

@@ -14,9 +14,16 @@ from loguru import logger
 from pydantic import SecretStr
 
 from connectors.sdk.errors import CredentialDenied, CredentialInvalid, CredentialNotFound
+from tests.support.proxy import proxy
 from tests.support.vault_stub import BAD_LOGIN, BAD_TOKEN, DENIED, SEALED, Answer, Asked, VaultStub
 from worker.credentials.cache import CachePolicy
-from worker.credentials.source import CredentialName, CredentialSource, VaultUnavailable
+from worker.credentials.source import (
+    CredentialName,
+    SecretFields,
+    SecretStore,
+    SecretUnavailable,
+    VaultUnavailable,
+)
 from worker.credentials.vault_client import VaultAuthError, VaultClient
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_source import VaultCredentials
@@ -85,7 +92,7 @@ async def until(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def token_of(source: CredentialSource) -> object:
+async def token_of(source: SecretStore) -> object:
     return (await source.fetch("acme", "http", "default"))["token"]
 
 
@@ -154,7 +161,9 @@ async def test_namespace_and_request_headers_are_sent(stub: VaultStub, connect: 
 
     await token_of(source)
 
-    assert {asked.headers.get("x-vault-namespace") for asked in stub.journal} == {"team/eu"}
+    await until(lambda: bool(stub.asked("sys/health")))
+    sent = {(asked.path == "sys/health", asked.headers.get("x-vault-namespace")) for asked in stub.journal}
+    assert {(False, "team/eu"), (True, None)} == sent, "health is asked of the vault, not of a namespace"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +283,7 @@ async def test_a_redirect_is_not_followed_and_the_token_stays(
     ],
     ids=lambda answer: f"{answer.status}-{len(answer.body)}",
 )
-async def test_what_no_vault_would_say_of_a_secret_is_an_outage(
+async def test_what_no_vault_would_say_of_any_secret_is_an_outage(
     stub: VaultStub, connect: Connect, log: list[str], answer: Answer
 ) -> None:
     source = await connect()
@@ -447,17 +456,25 @@ async def test_a_refused_login_leaves_the_token_in_use_until_its_end(
 
 
 @pytest.mark.faults
-async def test_refused_logins_become_rare(stub: VaultStub, connect: Connect) -> None:
-    source = await connect()
-    stub.secret_ids.clear()
-    stub.tokens.clear()
-    for _ in range(50):
+async def test_a_refused_secret_id_is_not_sent_again_until_it_changes(
+    stub: VaultStub, connect: Connect, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret-id"
+    file.write_text("the-secret-id")
+    source = await connect(secret_id=None, secret_id_file=file)
+    stub.secret_ids, stub.tokens = {"the-new-one"}, set()
+    for _ in range(20):
         with pytest.raises(VaultUnavailable):
             await token_of(source)
+    looks = len(stub.asked("sys/health"))
+    await until(lambda: len(stub.asked("sys/health")) >= looks + 20)
+    refused = len(stub.asked("/login")) - 1
 
-    await until(lambda: len(stub.asked("sys/health")) >= 10)
+    file.write_text("the-new-one")
+    back = await source.wait_available(5)
 
-    assert len(stub.asked("/login")) <= 3
+    assert (1, True) == (refused, back)
+    assert CANARY == await token_of(source)
 
 
 async def test_a_vault_that_is_sealed_at_the_start_is_waited_for(stub: VaultStub, connect: Connect) -> None:
@@ -492,8 +509,11 @@ async def test_a_seal_is_noticed_while_nobody_reads(stub: VaultStub, connect: Co
     [
         (Answer(501, {"initialized": False, "sealed": True}), "not initialized"),
         (Answer(472, {"initialized": True, "sealed": False}), "disaster-recovery"),
-        (Answer(200, b"<html>OK</html>"), "does not answer as a vault"),
-        (Answer(200, {"status": "ok"}), "does not answer as a vault"),
+        (
+            Answer(200, b"<html>OK</html>", {"content-type": "text/html"}),
+            "HTTP 200 with text/html that is not",
+        ),
+        (Answer(200, {"status": "ok"}), "does not say whether it is sealed"),
         (Answer(302, headers={"location": "https://elsewhere.example/"}), "redirects"),
     ],
     ids=["uninitialized", "secondary", "html", "other-json", "redirect"],
@@ -532,6 +552,141 @@ async def test_while_the_vault_is_away_reads_fail_at_once_and_ask_nothing(
             await token_of(source)
 
     assert len(stub.asked("/data/")) == asked
+
+
+#: What a vault may answer for one secret while it gives the others.
+OF_ONE_SECRET = [
+    Answer(200, b"<html>Welcome to the proxy</html>", {"content-type": "text/html"}),
+    Answer(200, b'{"data": null}'),
+    Answer(200, b"{}"),
+    Answer(400, {"errors": ["what?"]}),
+    Answer(412, {"errors": ["required index state not present"]}),
+    Answer(500, {"errors": ["internal error"]}),
+    Answer(502, b"Bad Gateway"),
+]
+
+
+@pytest.mark.parametrize("answer", OF_ONE_SECRET, ids=lambda answer: f"{answer.status}-{len(answer.body)}")
+async def test_a_fault_of_one_secret_is_no_outage_for_another(
+    stub: VaultStub, connect: Connect, answer: Answer
+) -> None:
+    source = await connect()
+    stub.secrets["globex/http/default"] = {"token": "other"}
+    stub.script["data/connectors/acme/"] = answer
+
+    with pytest.raises(SecretUnavailable):
+        await token_of(source)
+
+    assert source.available
+    assert "other" == (await source.fetch("globex", "http", "default"))["token"]
+
+
+async def test_a_secret_that_hangs_is_no_outage_for_another(stub: VaultStub, connect: Connect) -> None:
+    source = await connect(timeout_s=0.6)
+    stub.secrets["globex/http/default"] = {"token": "other"}
+    stub.script["data/connectors/acme/"] = Answer(200, b"{}" * 40, drip_s=0.05)
+
+    with pytest.raises(SecretUnavailable, match="in time"):
+        await token_of(source)
+
+    assert source.available
+    assert "other" == (await source.fetch("globex", "http", "default"))["token"]
+
+
+async def test_a_secret_that_fails_is_read_ever_more_rarely(stub: VaultStub, connect: Connect) -> None:
+    source = await connect(policy=CachePolicy(ttl_s=0, stale_s=0, refusal_s=0, pause_s=0.05))
+    stub.script["data/connectors/acme/"] = Answer(500, {"errors": []})
+
+    ends_at = time.monotonic() + 1.0
+    while time.monotonic() < ends_at:
+        with pytest.raises(SecretUnavailable):
+            await token_of(source)
+    del stub.script["data/connectors/acme/"]
+    asked = len(stub.asked("/acme/"))
+
+    assert 3 <= asked <= 7
+    async with asyncio.timeout(3):
+        while await _is_withheld(source):
+            pass
+
+
+async def _is_withheld(source: SecretStore) -> bool:
+    try:
+        await token_of(source)
+    except SecretUnavailable:
+        return True
+    return False
+
+
+async def test_a_standby_that_lags_is_asked_again_within_the_call(stub: VaultStub, connect: Connect) -> None:
+    source = await connect()
+    lags = Answer(412, {"errors": ["required index state not present"]})
+    stub.script["data/connectors/acme/"] = lambda _: lags if len(stub.asked("/acme/")) < 3 else None
+
+    assert CANARY == await token_of(source)
+
+
+async def test_reads_that_wait_for_a_reader_are_no_outage(
+    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await connect(timeout_s=0.5)
+    for number in range(40):
+        stub.secrets[f"acme/http/c{number}"] = {"number": number}
+    stub.script["data/connectors/acme/"] = lambda _: time.sleep(0.1)
+
+    secrets = await asyncio.gather(*(source.fetch("acme", "http", f"c{number}") for number in range(40)))
+
+    assert list(range(40)) == [secret["number"] for secret in secrets], "though the last waited for 0.9 s"
+    monkeypatch.setattr("worker.credentials.vault_session.READ_WAIT_S", 0.05)
+    outcomes = await asyncio.gather(
+        *(source.fetch("acme", "http", f"c{number}") for number in range(12)), return_exceptions=True
+    )
+    assert {SecretUnavailable, SecretFields} == {type(outcome) for outcome in outcomes}
+    assert source.available
+
+
+async def test_a_cut_connection_costs_a_read_nothing(stub: VaultStub, connect: Connect) -> None:
+    async with proxy(int(stub.url.rpartition(":")[2])) as wire:
+        source = await connect(url=f"http://127.0.0.1:{wire.port}")
+        for _ in range(3):
+            await token_of(source)
+            wire.reset()
+            assert CANARY == await token_of(source)
+
+        assert source.available
+
+
+async def test_an_idle_worker_notices_a_vault_that_gives_no_secrets(
+    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.1)
+    source = await connect()
+
+    stub.script["/data/"] = Answer(500, {"errors": []})
+    await until(lambda: not source.available)
+    reason = source.unavailable_reason
+    stub.script["/data/"] = Answer(404, {"errors": ["no handler for route 'secret/data'"]})
+    await until(lambda: "MOUNT" in str(source.unavailable_reason))
+    del stub.script["/data/"]
+    await until(lambda: source.available)
+
+    assert "the vault answered HTTP 500" == reason
+
+
+async def test_a_token_of_few_uses_is_kept_for_jobs(
+    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.01)
+    auth = {"client_token": "s.token-1", "lease_duration": 3600, "renewable": True, "num_uses": 1}
+    stub.tokens.add("s.token-1")
+    stub.script["approle/login"] = Answer(200, {"auth": auth})
+    source = await connect()
+
+    looks = len(stub.asked("sys/health"))
+    await until(lambda: len(stub.asked("sys/health")) > looks + 3)
+
+    assert [] == [asked.path for asked in stub.journal if asked.token == "s.token-1"]
+    assert source.available
 
 
 @pytest.mark.faults

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import random
 import socket
 import time
 import zlib
@@ -27,6 +28,7 @@ from connectors.sdk.errors import (
 )
 from connectors.sdk.http.address import RefusedAddress, read_url
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
+from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.http.request import HttpRequest, TimeLimit
 from connectors.sdk.http.resolver import GuardedResolver
 from connectors.sdk.http.tokens import Token, TokenAuth
@@ -545,30 +547,63 @@ def gzip_bomb(size_bytes: int) -> bytes:
     return packed.getvalue()
 
 
-async def test_a_gzip_bomb_stops_at_the_cap(pool: HttpPool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gzip_bomb_stops_at_the_cap(pool: HttpPool) -> None:
     bomb = gzip_bomb(200 * 2**20)
-    from connectors.sdk.http import transport
-
-    largest = 0
-    read = transport._read
 
     async def handler(_request: web.Request) -> web.StreamResponse:
         return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
 
-    async def watched(answer: Any, request: Any) -> Any:
-        nonlocal largest
-        try:
-            return await read(answer, request)
-        finally:
-            largest = answer.content.total_bytes
-
-    monkeypatch.setattr(transport, "_read", watched)
     async with serve(handler) as served:
         with pytest.raises(ConnectorError) as failure:
             await api_of(pool, served).get("/")
 
     assert Code.RESULT_TOO_LARGE is failure.value.code
-    assert 10 * 2**20 <= largest <= 11 * 2**20
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_body_that_breaks_off_inside_its_coding_is_no_answer(pool: HttpPool, status: int) -> None:
+    packed = gzip.compress(random.Random(1).randbytes(10_000))
+
+    async def half(_request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Encoding": "gzip"}
+        return web.Response(status=status, body=packed[: len(packed) // 2], headers=headers)
+
+    async with serve(half) as served:
+        with pytest.raises(Unavailable, match="broke off" if status == 200 else "500") as failure:
+            await api_of(pool, served).post("/", json={})
+
+    assert Sent.UNCERTAIN is failure.value.sent
+
+
+@pytest.mark.parametrize(
+    "coding", ["x-gzip", "gzip, gzip", "gzip, deflate", "GZIP,identity", "utf-8", "none"]
+)
+async def test_every_coding_that_is_asked_for_is_decoded(pool: HttpPool, coding: str) -> None:
+    body = b"a;b"
+    for name in coding.lower().split(","):
+        if "gzip" in name:
+            body = gzip.compress(body)
+        elif "deflate" in name:
+            body = zlib.compress(body)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert "gzip, deflate" == request.headers["Accept-Encoding"]
+        return web.Response(body=body, headers={"Content-Encoding": coding})
+
+    async with serve(handler) as served:
+        response = await api_of(pool, served).get("/")
+
+    assert b"a;b" == response.content
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, br", "gzip, gzip, gzip, gzip"])
+async def test_a_coding_that_was_not_asked_for_is_no_answer(pool: HttpPool, coding: str) -> None:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"x", headers={"Content-Encoding": coding})
+
+    async with serve(handler) as served:
+        with pytest.raises(Unavailable, match="encoded it wrongly"):
+            await api_of(pool, served).get("/")
 
 
 @pytest.mark.parametrize(
@@ -828,12 +863,77 @@ async def test_a_redirect_loop_ends(pool: HttpPool) -> None:
     assert 6 == len(served.requests)
 
 
-async def test_a_write_is_never_redirected(pool: HttpPool) -> None:
-    async with serve(redirecting(lambda _: "/next", 307)) as served:
-        response = await api_of(pool, served).post("/", json={}, follow_redirects=True)
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_write_is_redirected_within_its_origin_with_method_and_body(
+    pool: HttpPool, status: int
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/orders":
+            return web.Response(status=status, headers={"Location": "/orders/"})
+        return web.json_response([request.method, await request.text(), request.headers["X-Key"]])
 
-    assert 307 == response.status_code
+    effects = JobEffects()
+    async with serve(handler) as served:
+        api = client_of(pool, effects=effects).at(served.url, headers={"X-Key": "k"})
+        response = await api.post("/orders", json={"n": 1})
+
+    assert ["POST", '{"n":1}', "k"] == response.json()
+    assert effects.may_have_effect
+
+
+async def test_a_redirected_write_that_is_refused_in_the_end_did_nothing(pool: HttpPool) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        headers = {"Location": "/there"}
+        return web.Response(status=307 if request.path == "/" else 422, headers=headers)
+
+    effects = JobEffects()
+    async with serve(handler) as served:
+        with pytest.raises(Rejected, match="422"):
+            await client_of(pool, effects=effects).at(served.url).post("/", json={})
+
+    assert not effects.may_have_effect
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    ("status", "location", "path"),
+    [
+        (301, "/next?key=canary#x", "/next"),
+        (302, "/next", "/next"),
+        (303, "next", "next"),
+        (307, "https://canary.example/next", "/next"),
+        (308, "http://127.0.0.1:1/next", "/next"),
+        (307, "http://[", None),
+        (302, None, None),
+        (300, None, None),
+    ],
+)
+async def test_any_other_redirect_of_a_write_is_no_success(
+    pool: HttpPool, method: str, status: int, location: str | None, path: str | None
+) -> None:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers={} if location is None else {"Location": location})
+
+    effects = JobEffects()
+    async with serve(handler) as served:
+        api = client_of(pool, effects=effects).at(served.url)
+        with pytest.raises(Rejected, match="redirects") as failure:
+            await api.request(method, "/", follow_redirects=True)
+
+    assert {"status": status, "location": path} == failure.value.data
+    assert "canary" not in failure.value.message
+    assert Sent.UNCERTAIN is failure.value.sent
+    assert effects.may_have_effect
     assert 1 == len(served.requests)
+
+
+async def test_a_write_in_a_redirect_loop_ends(pool: HttpPool) -> None:
+    async with serve(redirecting(lambda _: "/", 308)) as served:
+        with pytest.raises(Rejected, match="more than 5 times") as failure:
+            await api_of(pool, served).post("/", json={})
+
+    assert Sent.UNCERTAIN is failure.value.sent
+    assert 6 == len(served.requests)
 
 
 # Tokens

@@ -32,6 +32,8 @@ from tests.support.http_servers import answering, serve, serve_raw
 pytestmark = pytest.mark.integration
 
 CANARY = "canary/1f0e+2d=="
+TURKISH = "Çağrı Şükrü İğdır"
+XML = '<?xml version="1.0" encoding="%s"?>'
 
 
 @pytest.fixture
@@ -70,7 +72,10 @@ async def echo(received: web.Request) -> web.StreamResponse:
 def test_the_action_is_declared_as_the_contract_says() -> None:
     schema = request.signature.schema
 
-    assert {"method", "path", "query", "headers", "json", "body", "timeout_s"} == set(schema["properties"])
+    bodies = {"json", "body", "form", "multipart", "base64"}
+    assert {"method", "path", "query", "headers", "timeout_s", "parse_json"} | bodies == set(
+        schema["properties"]
+    )
     assert ["method", "path"] == schema["required"]
     assert schema["additionalProperties"] is False
 
@@ -513,7 +518,24 @@ def answer(content_type: str | None, body: bytes, status: int = 200) -> bytes:
         ("text/plain; charset=iso-8859-9", "ışık".encode("iso-8859-9"), "ışık"),
         ("text/plain; charset=nonsense", "ü".encode(), "ü"),
         ("text/plain; charset=punycode", b"hi", "hi"),
-        ("text/plain", b"\xff\xfe", "��"),
+        ("text/plain", b"\xff\xfe", ""),
+        ("text/plain", b"\xff", {"base64": "/w=="}),
+        (
+            "text/csv",
+            TURKISH.encode("cp1254"),
+            {"base64": base64.b64encode(TURKISH.encode("cp1254")).decode()},
+        ),
+        ("text/csv", TURKISH.encode("utf-16"), TURKISH),
+        ("text/csv; charset=utf-8", b"\xef\xbb\xbfname", "name"),
+        ("text/plain; charset=utf-8", b"\xdd", {"base64": "3Q=="}),
+        ("application/json", b'{"a": "\xdd"}', {"base64": base64.b64encode(b'{"a": "\xdd"}').decode()}),
+        ("application/json", "[1]".encode("utf-16"), [1]),
+        (
+            "application/xml",
+            f"{XML % 'ISO-8859-9'}{TURKISH}".encode("iso8859-9"),
+            f"{XML % 'ISO-8859-9'}{TURKISH}",
+        ),
+        ("text/xml", f"{XML % 'UTF-16'}{TURKISH}".encode("utf-16"), f"{XML % 'UTF-16'}{TURKISH}"),
         ("application/xml", b"<a/>", "<a/>"),
         (None, b"plain", "plain"),
         ("application/octet-stream", b"text all the same", "text all the same"),

@@ -1,0 +1,326 @@
+"""Faults of the ledger's database, each on a real server: who hears of it, and how soon it is over."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import worker.ledger.database
+import worker.ledger.engine
+import worker.ledger.schema
+from tests.support.pgbouncer import pgbouncer
+from tests.support.proxy import proxy
+from worker.dev.ports import LOOPBACK
+from worker.dev.postgres import PrivatePostgres
+from worker.ledger.database import Database, LedgerUnavailable
+from worker.ledger.schema import entries
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def url(postgres: PrivatePostgres) -> str:
+    return await postgres.create_database(f"test_{uuid4().hex}")
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Database]:
+    database = Database(url, **options)
+    await database.start()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def administrator(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(url, ssl=False)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def write(connection: AsyncConnection) -> None:
+    """Write a row as a claim does."""
+    values = {each.name: each.type.python_type() for each in entries.c if not each.nullable}
+    await connection.execute(sa.insert(entries).values({**values, "key": uuid4().hex}))
+
+
+async def written(database: Database) -> int:
+    async def count(connection: AsyncConnection) -> int:
+        return int((await connection.execute(sa.select(sa.func.count()).select_from(entries))).scalar_one())
+
+    return await database.ask(count)
+
+
+async def until(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+async def fill_pool(database: Database) -> None:
+    """Have every connection open and idle."""
+
+    async def hold(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("select pg_sleep(0.1)"))
+
+    await asyncio.gather(*(database.ask(hold) for _ in range(8)))
+
+
+async def end_sessions(url: str) -> None:
+    async with administrator(url) as admin:
+        await admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+
+async def test_a_wrong_statement_is_no_outage_for_others(url: str) -> None:
+    async def wrong(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("select 1/0"))
+
+    async with opened(url) as database:
+        started_at = time.monotonic()
+        with pytest.raises(LedgerUnavailable, match="division by zero"):
+            await database.ask(wrong)
+
+        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "whoever asks must not spin"
+        assert database.unavailable_reason is None
+        await database.ask(write)
+
+
+async def test_a_statement_that_hangs_is_no_outage_for_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 1.0)
+
+    async def hang(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("select pg_sleep(30)"))
+
+    async with opened(url) as database:
+        with pytest.raises(LedgerUnavailable, match="did not answer in 1 s"):
+            await database.ask(hang)
+
+        assert database.unavailable_reason is None
+
+
+async def test_a_wait_for_our_own_connections_is_no_outage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("select pg_sleep(0.4)"))
+
+    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 1.0)
+    async with opened(url, connections=2) as database:
+        await asyncio.gather(*(database.ask(slow) for _ in range(10)))  # the last waits for 1.6 s
+        assert database.unavailable_reason is None
+
+        monkeypatch.setattr(worker.ledger.database, "POOL_WAIT_S", 0.1)
+        answers = await asyncio.gather(*(database.ask(slow) for _ in range(4)), return_exceptions=True)
+
+        refused = [str(answer) for answer in answers if isinstance(answer, LedgerUnavailable)]
+        assert ["each of 2 connections to the database was in use for 0.1 s"] * 2 == refused
+        assert database.unavailable_reason is None
+
+
+async def test_sessions_that_the_server_ended_cost_nobody_an_error(url: str) -> None:
+    async with opened(url) as database:
+        await fill_pool(database)
+        await end_sessions(url)
+
+        started_at = time.monotonic()
+        await asyncio.gather(*(database.ask(write) for _ in range(8)))
+
+        assert time.monotonic() - started_at < 1.0
+        assert 8 == await written(database)
+        assert database.unavailable_reason is None
+
+
+async def test_a_session_ended_in_mid_transaction_is_repeated_once(url: str) -> None:
+    tries = 0
+
+    async def cut(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await write(connection)
+        if tries == 1:
+            await end_sessions(url)
+        await write(connection)
+
+    async with opened(url) as database:
+        await database.ask(cut)
+
+        assert (2, 2) == (tries, await written(database))
+
+
+async def test_connections_that_a_balancer_dropped_cost_one_short_wait(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.engine, "IDLE_S", 0.0)
+    parts = urlsplit(url)
+    async with (
+        proxy(parts.port or 0) as wire,
+        opened(url.replace(str(parts.port), str(wire.port))) as database,
+    ):
+        await fill_pool(database)
+        wire.forget()
+
+        started_at = time.monotonic()
+        await asyncio.gather(*(database.ask(write) for _ in range(8)))
+
+        assert time.monotonic() - started_at < 4.0
+        assert database.unavailable_reason is None
+
+
+async def test_a_standby_is_left_at_once_and_the_probe_writes(tmp_path: Path) -> None:
+    async with PrivatePostgres(tmp_path / "postgres") as server, opened(server.url) as database:
+        await fill_pool(database)
+        before = await sessions(server)
+
+        # As after a failover behind one address: the sessions live on, on a server that writes no more.
+        await make_read_only(server, "on")
+        with pytest.raises(LedgerUnavailable, match="read-only"):
+            await database.ask(write)
+        reason, reads = database.unavailable_reason, await database.wait_available(1.5)
+        await make_read_only(server, "off")
+        back = await database.wait_available(3.0)
+        await fill_pool(database)
+
+        assert "read-only" in (reason or "")
+        assert (False, True) == (reads, back), "a standby answers reads"
+        assert before.isdisjoint(await sessions(server)), "the pool is not kept"
+
+
+async def make_read_only(server: PrivatePostgres, value: str) -> None:
+    async with administrator(server.url) as admin:
+        await admin.execute("set default_transaction_read_only = off")
+        await admin.execute(f"alter system set default_transaction_read_only = {value}")
+        await admin.execute("select pg_reload_conf()")
+
+
+async def sessions(server: PrivatePostgres) -> set[int]:
+    async with administrator(server.url) as admin:
+        rows = await admin.fetch(
+            "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+    return {row["pid"] for row in rows}
+
+
+async def test_an_idle_worker_notices_a_ledger_that_takes_no_claims(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "CHECK_S", 0.2)
+    async with administrator(url) as admin, opened(url) as database:
+        await admin.execute("alter table connectors_ledger rename to gone")
+        await until(lambda: database.unavailable_reason is not None)
+        reason = database.unavailable_reason
+        await admin.execute("alter table gone rename to connectors_ledger")
+
+        assert "connectors_ledger" in (reason or "")
+        assert await database.wait_available(5.0)
+
+
+async def test_probes_leave_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.ledger.database, "CHECK_S", 0.01)
+    async with opened(url) as database:
+        proved_at = database._proved_at
+        await until(lambda: database._proved_at > proved_at)
+
+        assert 0 == await written(database)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_a_stricter_default_isolation_makes_no_claim_fail(url: str, isolation: str) -> None:
+    async with administrator(url) as admin:
+        await admin.execute(
+            f"alter database \"{urlsplit(url).path[1:]}\" set default_transaction_isolation = '{isolation}'"
+        )
+
+    tries = 0
+
+    async def claim(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute(sa.update(entries).values(fence=entries.c.fence + 1))
+
+    async with opened(url) as database:
+        await database.ask(write)
+        await asyncio.gather(*(database.ask(claim) for _ in range(100)))
+
+        assert 100 == tries, "none was repeated"
+        async with administrator(url) as admin:
+            assert 100 == await admin.fetchval("select fence from connectors_ledger")
+
+
+async def test_a_serialization_failure_is_repeated(url: str) -> None:
+    tries = 0
+
+    async def lose(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            await connection.execute(sa.text("do $$ begin raise exception using errcode = '40001'; end $$"))
+
+    async with opened(url) as database:
+        await database.ask(lose)
+
+    assert 4 == tries
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_two_workers_share_a_pgbouncer(
+    url: str, tmp_path: Path, mode: Literal["transaction", "session"]
+) -> None:
+    tries = 0
+
+    async def claim(connection: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await write(connection)
+
+    servers = 4 if mode == "transaction" else 20  # in session mode a connection holds a server
+    async with (
+        pgbouncer(url, tmp_path / "pooler", mode, servers=servers) as pooled,
+        opened(pooled) as one,
+        opened(pooled) as other,
+    ):
+        await asyncio.gather(*(database.ask(claim) for _ in range(200) for database in (one, other)))
+
+        assert (400, 400) == (tries, await written(one)), "none was repeated"
+        assert (None, None) == (one.unavailable_reason, other.unavailable_reason)
+        assert one.id == other.id
+
+
+async def test_a_ca_file_that_is_replaced_counts_from_the_next_connection(url: str) -> None:
+    asked: list[int] = []
+
+    def tls() -> bool:
+        asked.append(len(asked))
+        return False
+
+    async with opened(url, tls=tls) as database:
+        before = len(asked)
+        await fill_pool(database)
+        await end_sessions(url)
+        await fill_pool(database)
+
+    assert len(asked) >= before + 8 + 7, "TLS is chosen anew for each connection"
+
+
+async def test_a_refused_password_at_start_is_a_setting_and_names_it(url: str) -> None:
+    wrong = url.replace(str(urlsplit(url).password), "wrong")
+
+    with pytest.raises(worker.ledger.schema.LedgerFault, match="CONNECTORS_DATABASE_URL: password") as caught:
+        await Database(wrong).start()
+
+    assert LOOPBACK not in str(caught.value)
