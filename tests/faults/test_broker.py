@@ -309,7 +309,7 @@ async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_de
     assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
 
 
-async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
+async def test_f12_deleted_retry_and_dead_letter_queues_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, max_attempts="2")

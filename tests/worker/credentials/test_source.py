@@ -9,10 +9,10 @@ from pydantic import JsonValue
 from connectors.sdk.errors import CredentialNotFound
 from worker.credentials.source import (
     CredentialName,
-    SecretStore,
     FetchOutcome,
     NoVault,
     SecretFields,
+    SecretStore,
     secret_values,
 )
 

@@ -17,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 import worker.ledger.database
 import worker.ledger.engine
 import worker.ledger.schema
+from connectors.sdk.runtime.ledger import LedgerUnavailable
 from tests.support.pgbouncer import pgbouncer
 from tests.support.proxy import proxy
 from worker.dev.ports import LOOPBACK
 from worker.dev.postgres import PrivatePostgres
-from worker.ledger.database import Database, LedgerUnavailable
+from worker.ledger.database import Database
 from worker.ledger.schema import entries
 
 pytestmark = pytest.mark.integration
