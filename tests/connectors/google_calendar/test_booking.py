@@ -110,7 +110,7 @@ async def test_whole_days_are_booked_and_conflict_too(desk: Desk) -> None:
     assert not {f"{DAY}", f"{DAY + timedelta(days=1)}"} & set(offered)
 
 
-async def test_a_calendar_in_an_unknown_zone_is_booked_in_the_zone_that_the_job_names(desk: Desk) -> None:
+async def test_a_calendar_in_an_unknown_zone_is_booked_in_the_jobs_zone(desk: Desk) -> None:
     for _ in range(3):
         desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Mars/Phobos", "items": []}'))
 
@@ -209,7 +209,7 @@ async def test_a_claim_left_behind_for_long_is_removed_by_who_books_the_time(des
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_claim_of_a_better_rank_that_is_seen_late_wins_or_loses_for_all_alike(desk: Desk) -> None:
+async def test_a_better_ranked_claim_seen_late_has_one_outcome_for_everyone(desk: Desk) -> None:
     """Two have both created, and each has looked before the other decides; only one is confirmed."""
     together = asyncio.Event()
     desk.google.faults.add(Fault("events.patch", until=together, times=2))

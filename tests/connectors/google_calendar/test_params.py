@@ -26,7 +26,7 @@ def refused(action: str, params: dict[str, Any]) -> list[str]:
     return [detail.field for detail in caught.value.details]
 
 
-def test_what_is_said_of_people_is_marked_personal_and_ids_and_times_are_not() -> None:
+def test_personal_data_is_marked_and_ids_and_times_are_not() -> None:
     marked = {
         name
         for action in google_calendar.actions.values()
@@ -69,7 +69,7 @@ def test_every_action_of_the_contract_is_there_with_its_effect() -> None:
 
 
 @pytest.mark.parametrize("action", list(google_calendar.actions))
-def test_every_action_has_a_schema_a_description_and_an_example_that_is_accepted(action: str) -> None:
+def test_every_action_has_a_schema_a_description_and_a_valid_example(action: str) -> None:
     declared = google_calendar.actions[action]
 
     assert declared.description.endswith(".")

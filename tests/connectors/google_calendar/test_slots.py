@@ -298,7 +298,7 @@ def test_r4_a_slot_lies_wholly_inside_the_range() -> None:
 # R5: notice and advance
 
 
-def test_r5_a_slot_starts_neither_before_the_earliest_nor_after_the_latest_instant() -> None:
+def test_r5_a_slot_starts_between_the_earliest_and_latest_instant() -> None:
     found = find(
         "2026-03-09T09:00",
         "2026-03-09T17:00",

@@ -44,7 +44,7 @@ def test_the_actions_are_those_of_the_contract() -> None:
     assert ACTIONS == set(salesforce.actions)
 
 
-def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() -> None:
+def test_personal_data_is_marked_and_ids_and_states_are_not() -> None:
     marked = {
         name
         for action in salesforce.actions.values()

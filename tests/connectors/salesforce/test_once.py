@@ -138,7 +138,7 @@ async def test_a_create_that_may_land_yet_is_waited_for_and_not_repeated(desk: D
     assert 0 == desk.leads()
 
 
-async def test_a_create_that_nothing_can_find_is_unknown_at_once_and_never_repeated(desk: Desk) -> None:
+async def test_a_create_that_cannot_be_found_is_unknown_and_never_repeated(desk: Desk) -> None:
     desk.org.faults.add(Fault("create", cut="after"))
     first = await desk.send("create_lead", LEAD)
     second = await desk.send("create_lead", LEAD, attempts=1)

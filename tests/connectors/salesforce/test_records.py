@@ -114,7 +114,7 @@ async def test_a_reference_may_be_given_by_an_external_id(invoices: Bench) -> No
     assert account["Id"] == record["Account__c"]
 
 
-async def test_a_custom_object_is_created_once_where_the_credential_names_its_field(invoices: Bench) -> None:
+async def test_a_custom_object_with_an_external_id_field_is_created_once(invoices: Bench) -> None:
     document = invoices.org.authority.document("jwt", external_id_fields={OBJECT: "Number__c"})
     params = {"object": OBJECT, "fields": {"Total__c": 1}}
 
