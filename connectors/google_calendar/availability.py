@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.google_calendar.busy import fetch_busy
 from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.connector import READ_ERRORS, google_calendar
+from connectors.google_calendar.event_times import calendar_zone, span_of
+from connectors.google_calendar.freebusy import busy_times
+from connectors.google_calendar.occupancy import meets
 from connectors.google_calendar.params import CheckAvailability, FindSlots
+from connectors.google_calendar.rules import read_rules
 from connectors.google_calendar.slots import (
-    Hours,
     Search,
     Slot,
     find_slots,
@@ -22,12 +24,10 @@ from connectors.google_calendar.slots import (
     seconds_down,
     seconds_up,
 )
-from connectors.google_calendar.times import calendar_zone, span_of
 from connectors.google_calendar.zones import instant, write_instant
 from connectors.sdk.effects import Effect
 from connectors.sdk.http.request import invalid
 
-_WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTE_S: Final = 60
 
 
@@ -61,7 +61,7 @@ class BusyPeriod(BaseModel):
 
 
 class Availability(BaseModel):
-    """Whether a time is free, and what is in its way."""
+    """Return whether a time is free, and what is in its way."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,14 +79,15 @@ async def find_available_slots(params: FindSlots, ctx: Ctx) -> FreeSlots:
     api = CalendarApi(ctx)
     # The scheduling zone is the first calendar's own unless the job names one.
     zone = params.time_zone or await calendar_zone(api, params.calendars[0])
-    search = _search(params, zone, datetime.now(UTC))
+    now = datetime.now(UTC)
+    search = _search(params, zone, now)
     since, until = search.range
     since = max(since, search.earliest or since)
     if search.latest is not None:
         until = min(until, search.latest + search.duration)
     found: list[Slot] = []
     if until - since >= search.duration:
-        busy = await fetch_busy(api, params.calendars, (since - search.before, until + search.after))
+        busy = await busy_times(api, params.calendars, (since - search.before, until + search.after), now)
         # Off the loop: a year at one minute's step with many calendars takes its time.
         found = await to_thread(lambda: list(islice(find_slots(search, busy, params.mode), params.limit + 1)))
     return FreeSlots(
@@ -103,16 +104,16 @@ async def find_available_slots(params: FindSlots, ctx: Ctx) -> FreeSlots:
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
 async def check_availability(params: CheckAvailability, ctx: Ctx) -> Availability:
-    """Say whether a time is free in every one of the calendars, and what is in its way."""
+    """Return whether a time is free in every one of the calendars, and what is in its way."""
     api = CalendarApi(ctx)
     span = await span_of(params, api, params.calendars[0])
     zone = span.zone or ZoneInfo("UTC")
     start, end = span.period(zone)
-    busy = await fetch_busy(api, params.calendars, (start, end))
+    busy = await busy_times(api, params.calendars, (start, end), datetime.now(UTC))
     in_the_way = [
         period
         for period in merge_periods(each for periods in busy.values() for each in periods)
-        if period[0] < end and start < period[1]
+        if meets(period, (start, end))
     ]
     return Availability(
         available=not in_the_way,
@@ -121,7 +122,7 @@ async def check_availability(params: CheckAvailability, ctx: Ctx) -> Availabilit
 
 
 def _search(params: FindSlots, zone: ZoneInfo, now: datetime) -> Search:
-    """Put the parameters in the terms of the search.
+    """Build the search from the parameters.
 
     Raises:
         InvalidParams: the range is empty, now that the zone is known.
@@ -133,18 +134,16 @@ def _search(params: FindSlots, zone: ZoneInfo, now: datetime) -> Search:
     latest = None
     if params.max_advance_minutes is not None:
         latest = seconds_down(as_of + timedelta(minutes=params.max_advance_minutes))
-    weekly = None
-    if params.working_hours is not None:
-        weekly = {_WEEKDAYS.index(day): windows for day, windows in params.working_hours.items()}
+    rules = read_rules(params)
     return Search(
         zone=zone,
         range=(seconds_up(start), seconds_down(end)),
         duration=params.duration_minutes * _MINUTE_S,
         step=(params.step_minutes or params.duration_minutes) * _MINUTE_S,
-        hours=Hours(weekly, params.overrides, frozenset(params.closed_dates)),
-        before=params.buffer_before_minutes * _MINUTE_S,
-        after=params.buffer_after_minutes * _MINUTE_S,
-        earliest=seconds_up(as_of + timedelta(minutes=params.min_notice_minutes)),
+        hours=rules.hours,
+        before=rules.before,
+        after=rules.after,
+        earliest=seconds_up(as_of) + rules.notice,
         latest=latest,
     )
 

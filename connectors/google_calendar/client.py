@@ -1,7 +1,7 @@
 """Calls of the Calendar API: built and read by google-api-python-client, sent by the shared HTTP layer.
 
-Its own transport is never used: it blocks, and it sends a POST again by itself when the connection is
-cut (measured: two events, one answer).
+Its own transport is never used: it blocks, and it resends a POST by itself if the connection is cut
+(measured: two events, one answer).
 """
 
 from functools import cache
@@ -12,13 +12,15 @@ from googleapiclient.discovery import build
 
 from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.google_calendar.reasons import UNNAMED_WAIT_S, refusal
+from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
 from connectors.sdk.context import Context
 from connectors.sdk.errors import RateLimited, Sent, Unavailable
 from connectors.sdk.http.status import is_error
 
 if TYPE_CHECKING:
     import httpx
+
+    from connectors.sdk.http.client import HttpClient
 
 #: Seconds for one call. Google mostly answers in a fifth of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 10.0
@@ -48,19 +50,19 @@ def _base_url() -> str:
 
 @cache
 def events() -> Any:
-    """Give the builder of requests about events."""
+    """Return the builder of requests about events."""
     return _service().events()
 
 
 @cache
 def freebusy() -> Any:
-    """Give the builder of requests about free and busy times."""
+    """Return the builder of requests about free and busy times."""
     return _service().freebusy()
 
 
 @cache
 def calendar_list() -> Any:
-    """Give the builder of requests about the account's calendars."""
+    """Return the builder of requests about the account's calendars."""
     return _service().calendarList()
 
 
@@ -71,9 +73,14 @@ class CalendarApi:
     event = await api.send(events().get(calendarId="primary", eventId=event_id))
     """
 
-    def __init__(self, ctx: Ctx) -> None:
-        self._http = ctx.http.at(api_url())
+    def __init__(self, ctx: Ctx, http: "HttpClient | None" = None) -> None:
+        self._ctx = ctx
+        self._http = (http or ctx.http).at(api_url())
         self._auth = ctx.credential.auth(ctx.http)
+
+    def compensating(self) -> "CalendarApi":
+        """Return the API for calls that take back what this job did; they pass pauses and the deadline."""
+        return CalendarApi(self._ctx, self._ctx.http.compensation())
 
     async def send(self, request: Any, *, etag: str | None = None) -> dict[str, Any]:
         """Send a request that the client has built, and give its answer.
@@ -82,7 +89,7 @@ class CalendarApi:
             etag: change the event only while it is this version.
 
         Raises:
-            ConnectorError: by Google's reason; see `reasons`.
+            ConnectorError: by Google's reason; see `error_mapping`.
         """
         headers = {
             name: value
@@ -121,4 +128,4 @@ def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:
         if request.method == "DELETE":
             return {}  # it has nothing to say
     # What was asked for may have been done; only its answer is of no use.
-    raise Unavailable("Google Calendar answered with what is no JSON object", sent=Sent.UNCERTAIN)
+    raise Unavailable("Google Calendar did not return a JSON object", sent=Sent.UNCERTAIN)

@@ -25,5 +25,5 @@ google_calendar = Connector("google_calendar", title="Google Calendar", credenti
 
 
 def api_url() -> str:
-    """Give the whole base of the API: the worker puts the setting `api_url` there before it starts."""
+    """Return the whole base of the API: the worker puts the setting `api_url` there before it starts."""
     return google_calendar.settings.get("api_url", API_URL)

@@ -31,7 +31,7 @@ ASSERTION_LIFETIME_S: Final = 3600
 TOKEN_TIMEOUT_S: Final = 15.0
 
 _JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-#: What Google says at the token endpoint, and what it means for the operator who fixes it.
+#: What Google says at the token endpoint, and how to fix it.
 _TOKEN_ERRORS: Final = {
     "invalid_grant": "the refresh token or key is expired, revoked or not yet valid; authorize anew",
     "invalid_client": "the client id or secret is wrong",
@@ -79,11 +79,11 @@ class GoogleCredential(BaseModel):
         if self.subject is not None and self.type != "service_account":
             raise ValueError("subject belongs to a service account")
         if self.private_key is not None and "-----BEGIN" not in self.private_key.get_secret_value():
-            raise ValueError("private_key is no PEM key; put the file as Google gave it")
+            raise ValueError("private_key is not a PEM key; store the file as Google issued it")
         return self
 
     def auth(self, http: "HttpClient") -> TokenAuth:
-        """Give the authentication of a request; its tokens are shared by all jobs of this credential."""
+        """Return the authentication of a request; its tokens are shared by all jobs of this credential."""
         # The content decides: a rotated secret does not go on with the old one's token.
         parts = [_text(getattr(self, name)) for name in type(self).model_fields]
         digest = hashlib.sha256(json.dumps(parts).encode()).digest()
@@ -95,7 +95,7 @@ class GoogleCredential(BaseModel):
 
 
 async def fetch_token(credential: GoogleCredential, http: "HttpClient") -> Token:
-    """Ask the token endpoint for an access token.
+    """Return an access token from the token endpoint.
 
     Raises:
         CredentialInvalid: the endpoint refuses the credential.

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from connectors.google_calendar.client import Ctx
+from connectors.google_calendar.event_times import Span
 from connectors.google_calendar.fields import OWN_PREFIX, Reminder
-from connectors.google_calendar.params import BookAppointment, UpdateEvent
-from connectors.google_calendar.times import Span
+from connectors.google_calendar.models import meet_status
+from connectors.google_calendar.occupancy import HOLD_PROPERTY, private_of
+from connectors.google_calendar.params import BookAppointment, CreateEvent, UpdateEvent
 from connectors.sdk.errors import Conflict
 
 #: Whose event it is: a digest of the key, compared where an id is taken.
 KEY_PROPERTY: Final = OWN_PREFIX + "key"
-#: How far a booking is: `open` while the event is a claim, `confirmed` once it is the appointment.
-CLAIM_PROPERTY: Final = OWN_PREFIX + "claim"
 
 SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
+
+
+def send_updates(notify: str | None, has_guests: bool) -> str:
+    """Return whom Google tells: unless the job says otherwise, all guests if there are any."""
+    return SEND_UPDATES[notify or ("all" if has_guests else "none")]
 
 
 def event_id_of(ctx: Ctx, calendar_id: str, serial: int = 0) -> str:
@@ -39,23 +44,13 @@ def key_mark(ctx: Ctx) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def private_of(event: Mapping[str, Any]) -> Mapping[str, str]:
-    """Give an event's private properties."""
-    return (event.get("extendedProperties") or {}).get("private") or {}
-
-
 def is_ours(event: Mapping[str, Any], ctx: Ctx) -> bool:
-    """Whether an event is this job's."""
+    """Return whether an event is this job's."""
     return private_of(event).get(KEY_PROPERTY) == key_mark(ctx)
 
 
-def is_claim(event: Mapping[str, Any]) -> bool:
-    """Whether an event is a booking that is not decided yet."""
-    return private_of(event).get(CLAIM_PROPERTY) == "open"
-
-
 def recognised(event: dict[str, Any], ctx: Ctx) -> dict[str, Any]:
-    """Give the event that has our id already, where it is this job's and still there.
+    """Return the event that has our id already, where it is this job's and still there.
 
     Raises:
         Conflict: it is somebody else's, or was cancelled.
@@ -73,8 +68,8 @@ def recognised(event: dict[str, Any], ctx: Ctx) -> dict[str, Any]:
     return event
 
 
-def new_body(params: BookAppointment, mark: str) -> dict[str, Any]:
-    """Write everything but the times, the guests, the recurrence and the conference."""
+def new_body(params: BookAppointment | CreateEvent, mark: str) -> dict[str, Any]:
+    """Return everything but the times, the guests, the recurrence and the conference."""
     body: dict[str, Any] = {
         "summary": params.summary,
         "description": params.description,
@@ -89,23 +84,28 @@ def new_body(params: BookAppointment, mark: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def claim_body(params: BookAppointment, ctx: Ctx, span: Span, serial: int) -> dict[str, Any]:
-    """Write an event that takes up the time, and invites nobody yet."""
-    body = new_body(params, key_mark(ctx)) | span.body()
-    body["extendedProperties"]["private"][CLAIM_PROPERTY] = "open"
+def hold_body(params: BookAppointment, ctx: Ctx, span: Span) -> dict[str, Any]:
+    """Return an event that takes up the time, and invites nobody yet."""
+    return as_hold({**new_body(params, key_mark(ctx)), **span.body()}, ctx)
+
+
+def as_hold(body: Mapping[str, Any], ctx: Ctx) -> dict[str, Any]:
+    """Return the body of an event as that of a hold of this job."""
+    own = {KEY_PROPERTY: key_mark(ctx), HOLD_PROPERTY: "open"}
+    private = {**private_of(body), **own}
     return {
         **body,
-        "id": event_id_of(ctx, params.calendar_id, serial),
         "status": "tentative",
         "transparency": "opaque",
+        "extendedProperties": {"private": private},
     }
 
 
 def confirm_body(params: BookAppointment, event_id: str) -> dict[str, Any]:
-    """Write what makes a claim the appointment."""
+    """Return what makes a hold the appointment."""
     body: dict[str, Any] = {
         "status": "confirmed",
-        "extendedProperties": {"private": {CLAIM_PROPERTY: "confirmed"}},
+        "extendedProperties": {"private": {HOLD_PROPERTY: "confirmed"}},
     }
     if params.transparency is not None:
         body["transparency"] = params.transparency
@@ -117,18 +117,18 @@ def confirm_body(params: BookAppointment, event_id: str) -> dict[str, Any]:
 
 
 def guests_of(addresses: Sequence[str]) -> list[dict[str, Any]]:
-    """Write the guests of a new event."""
+    """Return the guests of a new event."""
     return [{"email": address} for address in addresses]
 
 
 def conference_request(request_id: str) -> dict[str, Any]:
-    """Ask for a Google Meet; the same id again asks for nothing new."""
+    """Return the request for a Google Meet; the same id requests it once."""
     solution = {"type": "hangoutsMeet"}
     return {"createRequest": {"requestId": request_id[:64], "conferenceSolutionKey": solution}}
 
 
 def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -> dict[str, Any]:
-    """Write the fields that change, but the times.
+    """Return the fields that change, but the times.
 
     Args:
         request_id: of a conference that is asked for.
@@ -154,7 +154,8 @@ def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -
         body["reminders"] = _reminders(params.reminders)
     if params.private_properties is not None:
         body["extendedProperties"] = {"private": params.private_properties}
-    if params.meet and not event.get("conferenceData"):
+    has_meet = bool(event.get("conferenceData")) and meet_status(event) != "failure"
+    if params.meet and not has_meet:
         body["conferenceData"] = conference_request(request_id)
     elif params.meet is False:
         body["conferenceData"] = None

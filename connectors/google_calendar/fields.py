@@ -80,7 +80,7 @@ def _check_properties(properties: dict[str, str]) -> dict[str, str]:
         if not _PROPERTY.fullmatch(name):
             raise ValueError("a name is 1 to 44 letters, digits, and _ . : -")
         if name.startswith(OWN_PREFIX):
-            raise ValueError(f"names that begin with {OWN_PREFIX} are the connector's own")
+            raise ValueError(f"names that begin with {OWN_PREFIX} are reserved for the connector")
         if len(value) > 1024:
             raise ValueError("a value has 1024 characters at most")
     return properties
@@ -133,13 +133,13 @@ When = Annotated[
         "string",
         "RFC 3339, or local without an offset (T24:00 allowed); a date alone means whole days.",
     ),
-    Field(examples=["2026-03-09T10:00"]),
+    Field(examples=["2037-03-09T10:00"]),
 ]
 Moment = Annotated[
     datetime,
     PlainValidator(_read_moment),
     _schema("string", "RFC 3339, or local without an offset (T24:00 allowed)."),
-    Field(examples=["2026-03-09T10:00"]),
+    Field(examples=["2037-03-09T10:00"]),
 ]
 Day = Annotated[date, PlainValidator(_read_day), _schema("string", "A date.", "2026-12-24")]
 WorkingWindow = Annotated[
@@ -163,6 +163,7 @@ Recurrence = Annotated[
 Guests = Annotated[list[Address], Field(max_length=MAX_GUESTS), AfterValidator(unique)]
 Calendars = Annotated[list[CalendarId], Field(min_length=1, max_length=200), AfterValidator(unique)]
 Notify = Literal["none", "all", "external_only"]
+EventType = Literal["default", "birthday", "focusTime", "fromGmail", "outOfOffice", "workingLocation"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Colour = Annotated[
     str,
@@ -183,7 +184,7 @@ Reminders = Annotated[list[Reminder], Field(max_length=5, description="An empty 
 
 
 def is_day(time: date | datetime) -> bool:
-    """Whether a time means whole days."""
+    """Return whether a time means whole days."""
     return not isinstance(time, datetime)
 
 
@@ -202,7 +203,7 @@ def check_order(start: date | datetime, end: date | datetime, zone: ZoneInfo | N
             raise ValueError("must come after start")
         apart = end.astimezone(UTC) - start.astimezone(UTC) if start.tzinfo else end - start
     elif isinstance(start, datetime) or isinstance(end, datetime):
-        raise ValueError("must be a day where start is a day, and a time where it is a time")  # noqa: TRY004
+        raise ValueError("must be a day if start is a day, and a time if it is a time")  # noqa: TRY004
     else:
         apart = end - start
         if apart < timedelta(0):

@@ -1,17 +1,19 @@
 """The parameters of the actions, as contract section 9 names them."""
 
 from datetime import date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from connectors.google_calendar.fields import (
     MAX_MINUTES,
+    Address,
     CalendarId,
     Calendars,
     Colour,
     Day,
     EventId,
+    EventType,
     Guests,
     Minutes,
     Moment,
@@ -27,9 +29,13 @@ from connectors.google_calendar.fields import (
     is_day,
 )
 from connectors.sdk.personal import Personal
+from connectors.sdk.phone import is_phone_number
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.
 MAX_LIMIT = 1000
+
+NOTIFY: Any = Field(default=None, description="Who is told; default: all guests, if there are any.")
+ALLOW_PAST: Any = Field(default=False, description="Accept a start that is past.")
 
 
 class Params(BaseModel):
@@ -41,7 +47,7 @@ class Params(BaseModel):
 class _Range(Params):
     time_zone: Zone | None = None
     range_start: Moment
-    range_end: Moment = Field(examples=["2026-03-13T18:00"])
+    range_end: Moment = Field(examples=["2037-03-13T18:00"])
 
     @field_validator("range_end")
     @classmethod
@@ -51,16 +57,12 @@ class _Range(Params):
         return end
 
 
-class FindSlots(_Range):
-    """When is there time?"""
+class RuleParams(Params):
+    """When a time may be booked, beside being free."""
 
-    calendars: Calendars = ["primary"]
-    mode: Annotated[
-        Literal["all", "any"], Field(description="`all`: every calendar is free then; `any`: at least one.")
-    ] = "all"
-    duration_minutes: Minutes = Field(examples=[30])
     step_minutes: Minutes | None = Field(
-        default=None, description="From one start to the next; default: the duration."
+        default=None,
+        description="From one start to the next; a search's default: the duration.",
     )
     working_hours: dict[Weekday, Windows] | None = Field(
         default=None,
@@ -74,11 +76,6 @@ class FindSlots(_Range):
     buffer_before_minutes: int = Field(default=0, ge=0, le=10_080)
     buffer_after_minutes: int = Field(default=0, ge=0, le=10_080)
     min_notice_minutes: int = Field(default=0, ge=0, le=MAX_MINUTES)
-    max_advance_minutes: int | None = Field(default=None, ge=0, le=10 * MAX_MINUTES)
-    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
-    as_of: Moment | None = Field(
-        default=None, description="Notice and advance count from here; default: now."
-    )
 
     @field_validator("overrides")
     @classmethod
@@ -94,6 +91,21 @@ class FindSlots(_Range):
         if both:
             raise ValueError(f"{both[0]} is in overrides, too")
         return closed
+
+
+class FindSlots(_Range, RuleParams):
+    """When is there time?"""
+
+    calendars: Calendars = ["primary"]
+    mode: Annotated[
+        Literal["all", "any"], Field(description="`all`: every calendar is free then; `any`: at least one.")
+    ] = "all"
+    duration_minutes: Minutes = Field(examples=[30])
+    max_advance_minutes: int | None = Field(default=None, ge=0, le=10 * MAX_MINUTES)
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+    as_of: Moment | None = Field(
+        default=None, description="Notice and advance count from here; default: now."
+    )
 
 
 class _Times(Params):
@@ -134,29 +146,45 @@ class CheckAvailability(_Times):
     end: Moment | None = None
 
 
-class BookAppointment(_Times):
-    """An event, without recurrence."""
+class _NewEvent(_Times):
+    """An event that is not there yet."""
 
     calendar_id: CalendarId = "primary"
     summary: Personal[str] = Field(min_length=1, max_length=1024, examples=["Check-up, Ada Lovelace"])
     description: Personal[str | None] = Field(default=None, max_length=8192)
     location: Personal[str | None] = Field(default=None, max_length=1024)
     attendees: Personal[Guests] = []
-    notify: Notify = "none"
+    notify: Notify | None = NOTIFY
     meet: bool = Field(default=False, description="With a Google Meet link.")
     reminders: Reminders | None = None
     private_properties: Personal[Properties] = {}
     transparency: Literal["opaque", "transparent"] | None = None
     visibility: Literal["default", "public", "private", "confidential"] | None = None
     color_id: Colour | None = None
+    allow_past: bool = ALLOW_PAST
 
 
-class CreateEvent(BookAppointment):
+class BookAppointment(_NewEvent, RuleParams):
+    """An event without recurrence, and the rules that its time must fit."""
+
+    calendars: Calendars | None = Field(
+        default=None, description="Further calendars that must be free then.", examples=[["primary"]]
+    )
+
+    @model_validator(mode="after")
+    def _check_days(self) -> Self:
+        given = self.model_fields_set & {"working_hours", "overrides", "step_minutes"}
+        if is_day(self.start) and given:
+            raise ValueError(f"{min(given)} is for timed events; start is a day")
+        return self
+
+
+class CreateEvent(_NewEvent):
     """An event."""
 
     recurrence: Recurrence | None = None
     conflict_check: bool = Field(
-        default=False, description="Refuse with CONFLICT where the time is taken; not proof against a race."
+        default=False, description="Refuse with CONFLICT if the time is taken; not proof against a race."
     )
 
     @field_validator("conflict_check")
@@ -174,20 +202,42 @@ class EventRef(Params):
     event_id: EventId
 
 
-class CancelEvent(EventRef):
-    """Which event, and who hears of it."""
+class ChangeRef(EventRef):
+    """Which event is changed, and who hears of it."""
 
-    notify: Notify = "none"
+    scope: Literal["this", "following", "all"] = Field(
+        default="this", description="Of a series: this occurrence, it and those to come, or all."
+    )
+    notify: Notify | None = NOTIFY
 
 
-class _OtherTimes(EventRef):
+class CancelEvent(ChangeRef):
+    """Which event is cancelled."""
+
+
+class ChangeGuests(ChangeRef):
+    """Guests who come or go."""
+
+    attendees: Personal[Guests] = Field(min_length=1, examples=[["ada@example.com"]])
+
+
+class Respond(ChangeRef):
+    """This account's answer to an invitation."""
+
+    response: Literal["accepted", "declined", "tentative"] = Field(examples=["accepted"])
+
+
+class OtherTimes(ChangeRef):
     """New times of an event that is there; what is not said stays."""
 
     time_zone: Zone | None = None
     start: When | None = None
     end: When | None = None
     duration_minutes: Minutes | None = None
-    notify: Notify = "none"
+    conflict_check: bool = Field(
+        default=True, description="Refuse a new time with CONFLICT if other events take it."
+    )
+    allow_past: bool = ALLOW_PAST
 
     @field_validator("end")
     @classmethod
@@ -207,16 +257,19 @@ class _OtherTimes(EventRef):
         return duration
 
 
-class RescheduleEvent(_OtherTimes):
+class RescheduleEvent(OtherTimes):
     """Another time for an event; without end and duration_minutes it stays as long as it is."""
 
     start: When
-    conflict_check: bool = Field(
-        default=False, description="Refuse with CONFLICT where the new time is taken by another event."
-    )
 
 
-class UpdateEvent(_OtherTimes):
+#: Parameters of an update that change nothing by themselves.
+NO_CHANGES = frozenset(
+    {"calendar_id", "event_id", "notify", "time_zone", "scope", "conflict_check", "allow_past"}
+)
+
+
+class UpdateEvent(OtherTimes):
     """The fields to change; null empties description, location and color_id."""
 
     summary: Personal[str | None] = Field(
@@ -239,23 +292,18 @@ class UpdateEvent(_OtherTimes):
 
     @model_validator(mode="after")
     def _check_changes(self) -> Self:
-        if not self.model_fields_set - {"calendar_id", "event_id", "notify", "time_zone"}:
+        if not self.model_fields_set - NO_CHANGES:
             raise ValueError("no field to change is given")
         return self
 
 
-class ListEvents(Params):
-    """Which events."""
+class _Coming(Params):
+    """A range that begins now, unless the job says otherwise."""
 
-    calendar_id: CalendarId = "primary"
     time_zone: Zone | None = None
-    range_start: Moment | None = None
+    range_start: Moment | None = Field(default=None, description="Default: now.")
     range_end: Moment | None = None
-    query: Personal[str | None] = Field(
-        default=None, min_length=1, max_length=500, description="Words to find."
-    )
-    private_properties: Personal[Properties] = {}
-    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(default=None, max_length=4096, description="As the answer before gave it.")
 
     @field_validator("range_end")
     @classmethod
@@ -269,3 +317,42 @@ class ListEvents(Params):
         ):
             raise ValueError("must come after range_start")
         return end
+
+
+class ListEvents(_Coming):
+    """Which events."""
+
+    calendar_id: CalendarId = "primary"
+    query: Personal[str | None] = Field(
+        default=None, min_length=1, max_length=500, description="Words to find."
+    )
+    private_properties: Personal[Properties] = {}
+    event_types: list[EventType] | None = Field(default=None, min_length=1, max_length=6)
+    fields: Literal["full", "short"] = "full"
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
+
+
+class FindAppointments(_Coming):
+    """Whose appointments; an appointment matches all that is given."""
+
+    phone: Personal[str | None] = Field(
+        default=None, min_length=6, max_length=40, examples=["+90 532 111 22 33"]
+    )
+    email: Personal[Address | None] = None
+    name: Personal[str | None] = Field(default=None, min_length=2, max_length=200)
+    private_properties: Personal[Properties] = {}
+    calendars: Calendars = ["primary"]
+    limit: int = Field(default=10, ge=1, le=100)
+
+    @field_validator("phone")
+    @classmethod
+    def _check_phone(cls, phone: str | None) -> str | None:
+        if phone is not None and not is_phone_number(phone):
+            raise ValueError("must be a phone number")
+        return phone
+
+    @model_validator(mode="after")
+    def _check_given(self) -> Self:
+        if not (self.phone or self.email or self.name or self.private_properties):
+            raise ValueError("give phone, email, name or private_properties")
+        return self

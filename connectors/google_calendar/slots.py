@@ -55,8 +55,13 @@ class Hours:
     overrides: Mapping[date, Sequence[Window]] = field(default_factory=dict)
     closed: frozenset[date] = frozenset()
 
+    @property
+    def names_wall_times(self) -> bool:
+        """Return whether anything in it depends on a zone."""
+        return self.weekly is not None or bool(self.overrides) or bool(self.closed)
+
     def of(self, day: date) -> Sequence[Window]:
-        """Give the windows that open on a day."""
+        """Return the windows that open on a day."""
         if day in self.closed:
             return ()
         if (windows := self.overrides.get(day)) is not None:
@@ -194,7 +199,7 @@ def _wall(day: date, minutes: int, zone: ZoneInfo) -> int:
 
 
 def _on_grid(start: int, opening: int, step: int) -> int:
-    """Give the first line of the grid at or after an instant."""
+    """Return the first line of the grid at or after an instant."""
     return opening + -(-(start - opening) // step) * step
 
 
@@ -215,52 +220,22 @@ def merge_periods(periods: Iterable[Period]) -> list[Period]:
     return _merged(period for period in periods if period[0] < period[1])
 
 
-def nearest_free(
-    asked: Period, busy: Sequence[Period], step: int, within: Period, count: int
-) -> list[Period]:
-    """Choose the free times nearest to one that is taken, ascending.
-
-    They are as long, whole steps away, and do not overlap each other: a choice of times is a choice
-    only where they differ.
-
-    Args:
-        busy: sorted and merged.
-        within: a time in the past is looked for from its start on.
-    """
-    length = asked[1] - asked[0]
-    base = asked[0] if asked[0] >= within[0] else _on_grid(within[0], asked[0], step)
-    taken = list(busy)
-    chosen: list[Period] = []
-    distance = step if base == asked[0] else 0
-    while len(chosen) < count:
-        candidates = [start for start in {base + distance, base - distance} if start >= within[0]]
-        candidates = sorted((start for start in candidates if start + length <= within[1]), reverse=True)
-        if not candidates and distance:
-            break
-        for start in candidates:
-            period = start, start + length
-            if not _is_met(period, taken) and len(chosen) < count:
-                chosen.append(period)
-                taken = merge_periods([*taken, period])
-        distance += step
-    return sorted(chosen)
-
-
-def _is_met(period: Period, merged: Sequence[Period]) -> bool:
-    at = bisect_left(merged, (period[1], period[1]))
-    return at > 0 and merged[at - 1][1] > period[0]
+def meets_any(period: Period, others: Sequence[Period]) -> bool:
+    """Return whether a period overlaps one of those that are sorted and do not overlap each other."""
+    at = bisect_left(others, (period[1], period[1]))
+    return at > 0 and others[at - 1][1] > period[0]
 
 
 def seconds_down(time: datetime) -> int:
-    """Give an instant as the whole second before it."""
+    """Return an instant as the whole second before it."""
     return int(time.timestamp() // 1)
 
 
 def seconds_up(time: datetime) -> int:
-    """Give an instant as the whole second after it."""
+    """Return an instant as the whole second after it."""
     return -int(-time.timestamp() // 1)
 
 
 def from_seconds(instant_s: int) -> datetime:
-    """Give whole seconds as an instant."""
+    """Return whole seconds as an instant."""
     return datetime.fromtimestamp(instant_s, UTC)

@@ -20,7 +20,7 @@ LAST_YEAR: Final = 2199
 
 _TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+    r"(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?([Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
 
 
@@ -32,7 +32,7 @@ def zone_names() -> frozenset[str]:
 
 @lru_cache(maxsize=700)  # more than there are zones
 def zone_named(name: str) -> ZoneInfo:
-    """Give a zone by its IANA name.
+    """Return a zone by its IANA name.
 
     Raises:
         ValueError: there is none of this name; nothing is looked for outside of the package.
@@ -76,7 +76,7 @@ def _start_of(day: date, hour: int, minute: int, second: int, offset: str | None
     start += timedelta(hours=hour, minutes=minute, seconds=second)
     if offset is None or offset in "Zz":
         return start
-    hours, minutes = int(offset[1:3]), int(offset[4:6])
+    hours, minutes = int(offset[1:3]), int(offset[-2:])
     if hours > 23 or minutes > 59:
         raise ValueError
     shift = timedelta(hours=hours, minutes=minutes)
@@ -84,17 +84,17 @@ def _start_of(day: date, hour: int, minute: int, second: int, offset: str | None
 
 
 def instant(time: datetime, zone: ZoneInfo) -> datetime:
-    """Give a time as an instant in UTC; a naive one is a wall time of the zone."""
+    """Return a time as an instant in UTC; a naive one is a wall time of the zone."""
     if time.tzinfo is None:
         time = time.replace(tzinfo=zone, fold=0)
     return time.astimezone(UTC)
 
 
 def day_start(day: date, zone: ZoneInfo) -> datetime:
-    """Give the instant at which a day begins in a zone."""
+    """Return the instant at which a day begins in a zone."""
     return instant(datetime(day.year, day.month, day.day), zone)  # noqa: DTZ001  # a wall time
 
 
 def write_instant(time: datetime, zone: ZoneInfo) -> str:
-    """Write an instant with the offset that the zone has then."""
+    """Return an instant with the offset that the zone has then."""
     return time.astimezone(zone).isoformat()

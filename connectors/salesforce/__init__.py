@@ -1,6 +1,6 @@
 """Salesforce: contacts, leads, cases, tasks, any other record, queries."""
 
-from connectors.salesforce import cases, contacts, leads, queries, records, tasks
+from connectors.salesforce import callers, cases, contacts, leads, queries, records, tasks
 from connectors.salesforce.connector import salesforce
 
-__all__ = ["cases", "contacts", "leads", "queries", "records", "salesforce", "tasks"]
+__all__ = ["callers", "cases", "contacts", "leads", "queries", "records", "salesforce", "tasks"]

@@ -3,29 +3,31 @@
 import json
 from typing import Any, Final
 
-from connectors.salesforce.answers import CaseCreated, CaseFound, CaseUpdated, CommentAdded
 from connectors.salesforce.client import Ctx, Org, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.describe import check_paths, with_visible
+from connectors.salesforce.error_mapping import reason_of, refusal_of
+from connectors.salesforce.explain_refusals import explained
 from connectors.salesforce.fields import full_id
+from connectors.salesforce.models import CaseCreated, CaseFound, CaseUpdated, CommentAdded
 from connectors.salesforce.params import AddComment, CreateCase, GetCase, UpdateCase
-from connectors.salesforce.reasons import reason_of, refusal_of
-from connectors.salesforce.rows import query_rows, records_of
+from connectors.salesforce.query_rows import query_rows, records_of
 from connectors.salesforce.soql import select
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,
     find_created,
+    save_headers,
     undo_create,
     update,
 )
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Rejected, Sent, Unavailable
 
-#: What is answered of a case unless `fields` says otherwise. Its owner may be a user or a queue, which
-#: have little in common.
+#: Fields returned of a case unless `fields` is given. Its owner may be a user or a queue, which have few
+#: fields in common.
 CASE_FIELDS: Final = (
     "Id",
     "CaseNumber",
@@ -61,7 +63,7 @@ async def get_case(params: GetCase, ctx: Ctx) -> CaseFound:
 
 @salesforce.action(effect=creates("Case"), errors=WRITE_ERRORS)
 async def create_case(params: CreateCase, ctx: Ctx) -> CaseCreated:
-    """Open a case, once per idempotency key where the credential names a field for it."""
+    """Open a case, once per idempotency key if the credential names a field for it."""
     named = {
         "Subject": params.subject,
         "Description": params.description,
@@ -74,7 +76,7 @@ async def create_case(params: CreateCase, ctx: Ctx) -> CaseCreated:
     }
     api = SalesforceApi(ctx)
     body = await body_of(api, "Case", named, params.fields)
-    case = await create(api, "Case", body, allow_duplicates=params.allow_duplicates)
+    case = await create(api, "Case", body, params)
     number = await _number_of(api, case.id)
     return CaseCreated(case_id=case.id, case_number=number, created=case.is_new)
 
@@ -92,11 +94,11 @@ async def find_case(params: CreateCase, ctx: Ctx) -> CaseCreated | None:
 @create_case.undo
 async def delete_case(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the case that was opened."""
-    await undo_create(SalesforceApi(ctx), "Case", result["case_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Case", result["case_id"] if result else None)
 
 
 def _effect_of_update(params: UpdateCase, credential: SalesforceCredential | None) -> Effect:
-    """Setting fields twice changes nothing more; a comment would be there twice."""
+    """Return WRITE if a comment is added, which a repeat would add twice."""
     return Effect.KEYED if params.comment is None else Effect.WRITE
 
 
@@ -114,19 +116,19 @@ async def update_case(params: UpdateCase, ctx: Ctx) -> CaseUpdated:
     body = await body_of(api, "Case", named, params.fields)
     case_id = params.case_id or await _id_of(api, params.case_number)
     if params.comment is None:
-        changed = await update(api, "Case", case_id, body)
+        changed = await update(api, "Case", case_id, body, params)
     elif not body:
         await _comment(api, case_id, params.comment, public=False)
         changed = []
     else:
-        await _update_with_comment(api, case_id, body, params.comment)
+        await _update_with_comment(api, case_id, body, params)
         changed = sorted(body)
     return CaseUpdated(case_id=case_id, updated_fields=changed)
 
 
 @salesforce.action(effect=Effect.WRITE, errors=WRITE_ERRORS)
 async def add_case_comment(params: AddComment, ctx: Ctx) -> CommentAdded:
-    """Note something on a case."""
+    """Add a comment to a case."""
     api = SalesforceApi(ctx)
     case_id = params.case_id or await _id_of(api, params.case_number)
     comment_id = await _comment(api, case_id, params.comment, public=params.public)
@@ -136,10 +138,10 @@ async def add_case_comment(params: AddComment, ctx: Ctx) -> CommentAdded:
 async def _find(
     api: SalesforceApi, paths: list[str], case_id: str | None, number: str | None
 ) -> dict[str, Any]:
-    """Find a case by the one or the other.
+    """Return a case by its id or its number.
 
     Raises:
-        NotFound, Conflict: there is none; or several have the number.
+        NotFound, Conflict: there is none; several have the number.
     """
     where, value = ("Id = {value}", case_id) if case_id is not None else ("CaseNumber = {value}", number)
     rows = await with_visible(
@@ -155,7 +157,7 @@ async def _find(
         raise Conflict(f"several cases have the number {number}", data={"ids": ids})
     record = rows.records[0]
     if not isinstance(record.get("Id"), str):
-        raise Unavailable("Salesforce answered a case without its id", sent=Sent.NO)
+        raise Unavailable("Salesforce returned a case without its id", sent=Sent.NO)
     return record | {"Id": full_id(record["Id"])}
 
 
@@ -164,7 +166,7 @@ async def _id_of(api: SalesforceApi, number: str | None) -> str:
 
 
 async def _number_of(api: SalesforceApi, case_id: str) -> str | None:
-    """Read a new case's number; the case is there, so that failing here must not fail the job."""
+    """Return a new case's number; the case exists, so a failure here must not fail the job."""
     try:
         case = await _find(api, ["Id", "CaseNumber"], case_id, None)
     except ConnectorError:
@@ -184,7 +186,9 @@ async def _comment(api: SalesforceApi, case_id: str, text: str, *, public: bool)
     return full_id(str(answer.get("id")))
 
 
-async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str, Any], text: str) -> None:
+async def _update_with_comment(
+    api: SalesforceApi, case_id: str, body: dict[str, Any], params: UpdateCase
+) -> None:
     """Change the case and add the comment in one request, both or neither.
 
     Raises:
@@ -198,13 +202,14 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
                 "method": "PATCH",
                 "url": f"{objects}/Case/{case_id}",
                 "referenceId": "case",
+                "httpHeaders": save_headers(params, body),
                 "body": body,
             },
             {
                 "method": "POST",
                 "url": f"{objects}/CaseComment",
                 "referenceId": "comment",
-                "body": {"ParentId": case_id, "CommentBody": text, "IsPublished": False},
+                "body": {"ParentId": case_id, "CommentBody": params.comment, "IsPublished": False},
             },
         ],
     }
@@ -212,12 +217,17 @@ async def _update_with_comment(api: SalesforceApi, case_id: str, body: dict[str,
     def write(org: Org) -> Any:
         return org.api.restful("composite", method="POST", data=json.dumps(request))
 
-    parts = records_of(await api.run(write) or {}, "compositeResponse", sent=Sent.UNCERTAIN)
+    async with explained(api, "Case"):
+        _check_parts(await api.run(write) or {})
+
+
+def _check_parts(answer: dict[str, Any]) -> None:
+    parts = records_of(answer, "compositeResponse", sent=Sent.UNCERTAIN)
     statuses = [part.get("httpStatusCode") for part in parts]
     if len(parts) != 2 or not all(isinstance(status, int) for status in statuses):
-        raise Unavailable("Salesforce answered a part of what was asked", sent=Sent.UNCERTAIN)
+        raise Unavailable("Salesforce returned fewer results than were requested", sent=Sent.UNCERTAIN)
     failed = [part for part in parts if part["httpStatusCode"] >= 300]
-    # The other part says PROCESSING_HALTED; what halted it is of interest.
+    # The other part only says PROCESSING_HALTED; report the part that halted it.
     told = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
     if told:
         raise refusal_of(told[0].get("body"), told[0]["httpStatusCode"])

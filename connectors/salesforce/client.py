@@ -1,9 +1,9 @@
 """Calls of an org's REST API: built and read by simple-salesforce, sent by the shared HTTP layer.
 
-One call goes through: a token of this tenant's credential (one login for all who wait) · a thread of the
-org's share (`threads`) · simple-salesforce builds the request · the session takes it apart and hands it to
+One call goes through: a token of this tenant's credential (one login for all waiting jobs) · a thread of the
+org's share (`bounded_threads`) · simple-salesforce builds the request · the session takes it apart and hands it to
 the event loop (`session`) · the shared layer sends it, and renews a refused token once · a refusal becomes
-an error by Salesforce's own code (`reasons`) · simple-salesforce reads the answer.
+an error by Salesforce's own code (`error_mapping`) · simple-salesforce reads the answer.
 """
 
 import asyncio
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from simple_salesforce.api import Salesforce, SFType
 
+from connectors.salesforce.bounded_threads import THREAD_WAIT_S, Threads
 from connectors.salesforce.credential import SalesforceCredential
-from connectors.salesforce.reasons import refusal
-from connectors.salesforce.session import NOWHERE, Asked, LoopSession
-from connectors.salesforce.threads import THREAD_WAIT_S, Threads
-from connectors.sdk.context import Context
-from connectors.sdk.errors import Sent, Timeout
+from connectors.salesforce.error_mapping import reason_of, refusal
+from connectors.salesforce.instance import EVERYWHERE, Instance, may_have_moved, origin_of
+from connectors.salesforce.session import NOWHERE, LoopSession, SessionRequest
+from connectors.sdk import Context, CredentialInvalid, NotFound, Timeout, Unavailable
+from connectors.sdk.auth import Token
+from connectors.sdk.errors import Detail, Sent
 
 if TYPE_CHECKING:
     import httpx
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 
 #: Seconds for one call. Salesforce mostly answers in a third of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 12.0
-#: Seconds for all calls of a job: less than an action's 30, so that a call that finds no time left says
-#: itself that nothing was sent.
+#: Seconds for all calls of a job: less than an action's 30, so that a call without time left reports itself
+#: that nothing was sent.
 JOB_TIME_S: Final = 28.0
-#: What simple-salesforce is told instead of the token, which the shared layer keeps.
+#: What simple-salesforce gets instead of the token, which stays in the shared layer.
 NO_TOKEN: Final = "none"  # noqa: S105  # a name for the lack of one
 
 Ctx = Context[SalesforceCredential]
@@ -52,7 +54,7 @@ class Org:
         )
 
     def object(self, name: str) -> Any:
-        """Give the builder for one object; `Salesforce.name` would find its own attributes first."""
+        """Return the builder for one object; `Salesforce.name` would find its own attributes first."""
         return SFType(name, NO_TOKEN, NOWHERE, sf_version=self._version, session=self._session)
 
 
@@ -61,62 +63,119 @@ class SalesforceApi:
 
     api = SalesforceApi(ctx)
     record = await api.run(lambda org: org.object("Lead").get(lead_id))
+
+    Args:
+        is_compensation: its calls take back what the job did; they pass pauses and open breakers.
     """
 
-    def __init__(self, ctx: Ctx) -> None:
+    def __init__(self, ctx: Ctx, *, is_compensation: bool = False) -> None:
         self.ctx: Final = ctx
-        self._http = ctx.http
+        self._http = ctx.http.compensation() if is_compensation else ctx.http
         self._ends_at = time.monotonic() + JOB_TIME_S
         self._version = ctx.credential.api_version
-        self._auth = ctx.credential.auth_for(ctx.tenant, ctx.http)
+        self._auth = ctx.credential.auth_for(ctx.http)
         #: Whose org it is, and which.
         self.account: Final = (ctx.tenant, ctx.credential.digest())
+        self._instance = Instance(self.account, self._auth)
         self.root: Final = f"/services/data/v{self._version}/"
 
     async def run(self, work: Callable[[Org], T]) -> T:
-        """Let simple-salesforce do something, in a thread.
+        """Run a function of simple-salesforce in a thread.
 
         Raises:
-            ConnectorError: by Salesforce's own code; see `reasons`.
+            ConnectorError: by Salesforce's own code; see `error_mapping`.
         """
-        base = self._http.at(await self._instance_url())
-
-        async def send(asked: Asked) -> "httpx.Response":
-            response = await base.request(
-                asked.method,
-                asked.path,
-                params=asked.params,
-                headers=asked.headers,
-                content=asked.body,
-                auth=self._auth,
-                timeout_s=self._rest_s(CALL_TIMEOUT_S),
-                raise_for_status=False,
-            )
-            if usage := _USAGE.search(response.headers.get("sforce-limit-info", "")):
-                self._http.quota(int(usage[1]), int(usage[2]))
-            if response.status_code >= 300:
-                error = refusal(response)
-                if asked.method == "GET":
-                    error.sent = Sent.ANSWERED  # a read leaves nothing open, whoever broke it
-                raise error
-            return response
-
-        session = LoopSession(self.root, send, asyncio.get_running_loop())
-
+        await self._token()  # before a thread is taken: many jobs may wait for one login
+        session = LoopSession(self.root, self._send, asyncio.get_running_loop())
         return await _threads.run(
             self.account,
             lambda: work(Org(session, self._version)),
             session.cancel,
-            wait_s=self._rest_s(THREAD_WAIT_S),
+            wait_s=self._remaining_s(THREAD_WAIT_S),
         )
 
-    async def _instance_url(self) -> str:
+    async def _send(self, asked: SessionRequest) -> "httpx.Response":
+        """Send a request to the org, and once more to its new address if it has moved."""
+        token = await self._token()
+        response, failure, moved = None, None, None
         try:
-            async with asyncio.timeout(self._rest_s(CALL_TIMEOUT_S)):
-                token = await self._auth.token()
+            response = await self._request(origin_of(token), asked)
+        except Unavailable as error:
+            if error.sent is not Sent.NO:
+                raise
+            failure = error
+        if response is None or may_have_moved(response, self._resource(asked)):
+            moved = await self._instance.moved_from(token)
+        elif response.status_code == 401:
+            moved = await self._instance.renewed_from(token)
+        elif (
+            response.status_code == 404
+            and _is_not_found(response)
+            and not await self._has_api(origin_of(token))
+        ):
+            moved = await self._instance.moved_from(token)
+            if moved is None:
+                raise self._no_api(response)
+        if moved is not None:
+            response = await self._request(moved, asked)
+        if response is None:
+            assert failure is not None
+            raise failure
+        return self._checked(response, asked)
+
+    async def _request(self, origin: str, asked: SessionRequest) -> "httpx.Response":
+        return await self._http.at(origin).request(
+            asked.method,
+            asked.path,
+            params=asked.params,
+            headers=asked.headers,
+            content=asked.body,
+            auth=self._auth,
+            timeout_s=self._remaining_s(CALL_TIMEOUT_S),
+            raise_for_status=False,
+        )
+
+    def _checked(self, response: "httpx.Response", asked: SessionRequest) -> "httpx.Response":
+        if usage := _USAGE.search(response.headers.get("sforce-limit-info", "")):
+            self._http.quota(int(usage[1]), int(usage[2]))
+        if response.status_code < 300:
+            return response
+        if response.status_code == 404 and self._resource(asked) in EVERYWHERE:
+            raise self._no_api(response)
+        error = refusal(response)
+        if asked.method == "GET":
+            error.sent = Sent.ANSWERED  # a read changes nothing, even if it failed
+        raise error
+
+    async def _has_api(self, origin: str) -> bool:
+        """Return whether the API answers at this address in this version: then only the record is unknown."""
+        response = await self._request(origin, SessionRequest("GET", self.root))
+        return response.status_code not in {404, 410} and not may_have_moved(response, "")
+
+    def _no_api(self, response: "httpx.Response") -> CredentialInvalid:
+        host, version = response.url.host, self._version
+        issue = f"is not a version of the API at {host}"
+        return CredentialInvalid(
+            f"api_version {version} {issue}",
+            details=[Detail(field="api_version", issue=issue)],
+            data={"status": response.status_code},
+        )
+
+    def _resource(self, asked: SessionRequest) -> str:
+        return asked.path.removeprefix(self.root).rstrip("/")
+
+    async def _token(self) -> Token:
+        try:
+            async with asyncio.timeout(self._remaining_s(CALL_TIMEOUT_S)):
+                return await self._instance.token()
         except TimeoutError:
             raise Timeout("the access token did not come in time", sent=Sent.NO) from None
-        return token.facts["instance_url"]
 
-    def _rest_s(self, at_most_s: float) -> float:
+    def _remaining_s(self, at_most_s: float) -> float:
         return max(min(at_most_s, self._ends_at - time.monotonic()), 0.0)
+
+
+def _is_not_found(response: "httpx.Response") -> bool:
+    """Return whether an answer says that the record is unknown, or the object, or the API itself."""
+    error = refusal(response)
+    return isinstance(error, NotFound) and reason_of(error) == "NOT_FOUND" and not error.details

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from connectors.salesforce.answers import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, WRITE_ERRORS, salesforce
 from connectors.salesforce.describe import check_paths, with_visible
-from connectors.salesforce.fields import full_id
+from connectors.salesforce.models import ContactCreated, ContactFound, ContactUpdated, Record
 from connectors.salesforce.params import CreateContact, GetContact, UpdateContact
-from connectors.salesforce.phone import is_same, terms_of
-from connectors.salesforce.rows import plain, query_rows, records_of
-from connectors.salesforce.soql import find, select
-from connectors.salesforce.writing import (
+from connectors.salesforce.people import PEOPLE, search_name, search_phone, with_full_id
+from connectors.salesforce.query_rows import query_rows
+from connectors.salesforce.soql import select
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,
@@ -23,7 +22,7 @@ from connectors.salesforce.writing import (
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import NotFound
 
-#: What is answered of a contact unless `fields` says otherwise.
+#: Fields returned of a contact unless `fields` is given.
 CONTACT_FIELDS: Final = (
     "Id",
     "Name",
@@ -43,18 +42,16 @@ CONTACT_FIELDS: Final = (
     "Owner.Id",
     "Owner.Name",
 )
-#: Where a contact's numbers stand.
-PHONE_FIELDS: Final = ("Phone", "MobilePhone", "HomePhone", "OtherPhone", "AssistantPhone")
-#: Contacts looked at, where several fit, and those that are answered.
+#: Contacts compared if several match, and those that are returned.
 MAX_MATCHES: Final = 50
 MAX_CANDIDATES: Final = 20
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def get_contact_details(params: GetContact, ctx: Ctx) -> ContactFound:
-    """Look up a contact by id, e-mail, telephone number (however it is written) or name.
+    """Look up a contact by id, e-mail, phone number (however it is written) or name.
 
-    Where several fit, `contact` is null and `candidates` lists them: ask which one is meant.
+    If several match, `contact` is null and `candidates` lists them: ask which one is meant.
     """
     api = SalesforceApi(ctx)
     paths = list(CONTACT_FIELDS)
@@ -82,10 +79,10 @@ async def get_contact_details(params: GetContact, ctx: Ctx) -> ContactFound:
 
 @salesforce.action(effect=creates("Contact"), errors=WRITE_ERRORS)
 async def create_contact(params: CreateContact, ctx: Ctx) -> ContactCreated:
-    """Create a contact, once per idempotency key where the credential names a field for it."""
+    """Create a contact, once per idempotency key if the credential names a field for it."""
     api = SalesforceApi(ctx)
     body = await body_of(api, "Contact", _named(params), params.fields)
-    contact = await create(api, "Contact", body, allow_duplicates=params.allow_duplicates)
+    contact = await create(api, "Contact", body, params)
     return ContactCreated(contact_id=contact.id, created=contact.is_new)
 
 
@@ -99,7 +96,9 @@ async def find_contact(params: CreateContact, ctx: Ctx) -> ContactCreated | None
 @create_contact.undo
 async def delete_contact(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the contact that was created."""
-    await undo_create(SalesforceApi(ctx), "Contact", result["contact_id"] if result else None)
+    await undo_create(
+        SalesforceApi(ctx, is_compensation=True), "Contact", result["contact_id"] if result else None
+    )
 
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -108,7 +107,7 @@ async def update_contact(params: UpdateContact, ctx: Ctx) -> ContactUpdated:
     named = _named(params) | {"OwnerId": params.owner_id}
     api = SalesforceApi(ctx)
     body = await body_of(api, "Contact", named, params.fields)
-    changed = await update(api, "Contact", params.contact_id, body)
+    changed = await update(api, "Contact", params.contact_id, body, params)
     return ContactUpdated(contact_id=params.contact_id, updated_fields=changed)
 
 
@@ -121,49 +120,33 @@ async def _by(api: SalesforceApi, paths: Sequence[str], where: str, value: str) 
             api, select("Contact", shown, where, limit=MAX_MATCHES, value=value), limit=MAX_MATCHES
         ),
     )
-    return [_with_full_id(record) for record in rows.records]
+    return [with_full_id(record) for record in rows.records]
 
 
 async def _by_phone(api: SalesforceApi, paths: Sequence[str], phone: str) -> list[Record]:
-    """Search for the ways the number may be written, and keep what is the same number."""
-    records = await _search(api, terms_of(phone), "PHONE", [*paths, *PHONE_FIELDS])
-    same = [
-        record
-        for record in records
-        if any(is_same(phone, str(record.get(field) or "")) for field in PHONE_FIELDS)
-    ]
-    return [_only(record, paths) for record in same]
+    async def look(shown: Sequence[str]) -> list[Record]:
+        return await search_phone(api, phone, {"Contact": shown})
+
+    found = await with_visible(api, "Contact", _each_once(*paths, *PEOPLE["Contact"].phones), look)
+    return [_only(record, paths) for record in found]
 
 
 async def _by_name(api: SalesforceApi, paths: Sequence[str], name: str) -> list[Record]:
-    records = await _search(api, [name], "NAME", [*paths, "Name"])
-    # The search finds parts of names, too; who bears this very name is meant.
-    exact = [record for record in records if _folded(record.get("Name")) == _folded(name)]
-    return [_only(record, paths) for record in exact or records]
-
-
-async def _search(api: SalesforceApi, terms: Sequence[str], group: str, paths: Sequence[str]) -> list[Record]:
     async def look(shown: Sequence[str]) -> list[Record]:
-        sosl = find(terms, group, {"Contact": shown}, limit=MAX_MATCHES)
-        answer = await api.run(lambda org: org.api.search(sosl))
-        return records_of(answer or {"searchRecords": []}, "searchRecords")
+        return await search_name(api, name, {"Contact": shown})
 
-    found = await with_visible(api, "Contact", list(dict.fromkeys(paths)), look)
-    return [_with_full_id(plain(record)) for record in found]
+    found = await with_visible(api, "Contact", _each_once(*paths, "Name"), look)
+    return [_only(record, paths) for record in found]
+
+
+def _each_once(*paths: str) -> list[str]:
+    return list({path.lower(): path for path in reversed(paths)}.values())[::-1]
 
 
 def _only(record: Record, paths: Sequence[str]) -> Record:
-    """Leave out what was asked for to compare alone."""
+    """Remove the fields that were queried only for the comparison."""
     asked = {path.partition(".")[0].lower() for path in paths}
     return {name: value for name, value in record.items() if name.lower() in asked}
-
-
-def _with_full_id(record: Record) -> Record:
-    return record | {"Id": full_id(record["Id"])} if isinstance(record.get("Id"), str) else record
-
-
-def _folded(name: object) -> str:
-    return " ".join(str(name).casefold().split())
 
 
 def _named(params: CreateContact | UpdateContact) -> dict[str, Any]:

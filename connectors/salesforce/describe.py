@@ -1,4 +1,4 @@
-"""What an org says of its objects: which fields there are, kept for a while."""
+"""Descriptions of an org's objects and their fields, cached."""
 
 import asyncio
 import time
@@ -9,17 +9,16 @@ from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from connectors.salesforce.client import SalesforceApi
-from connectors.salesforce.reasons import reason_of
-from connectors.sdk.errors import InvalidParams, Rejected, Sent
-from schemas.error import Detail
+from connectors.salesforce.error_mapping import reason_of
+from connectors.sdk.errors import Detail, InvalidParams, NotFound, PermissionDenied, Rejected, Sent
 
-#: Seconds for which a description is believed.
+#: Seconds for which a description is used.
 TTL_S: Final = 600.0
-#: Before a field is called unknown, a description older than this is asked for again.
+#: A description older than this is fetched again before a field is reported as unknown.
 DOUBT_S: Final = 30.0
-#: Descriptions kept, of all orgs; each has some 100 kB.
+#: Most descriptions kept, of all orgs; each has about 100 kB.
 MAX_KEPT: Final = 200
-#: What can be asked of a reference that may lead to several objects.
+#: Fields of a reference to one of several objects.
 NAME_FIELDS: Final = frozenset(
     {
         "id",
@@ -39,9 +38,13 @@ NAME_FIELDS: Final = frozenset(
 T = TypeVar("T")
 
 
+class UnknownObject(PermissionDenied):
+    """The org has no such object, or hides it from this user."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """An object, as far as the actions need it."""
+    """The parts of an object's description that the actions need."""
 
     name: str
     label: str
@@ -56,33 +59,32 @@ class ObjectFacts:
 
     @property
     def name_field(self) -> str | None:
-        """The field that holds a record's name; a case's is its number."""
+        """The field that holds a record's name, such as a case's number."""
         return next((str(each["name"]) for each in self.fields.values() if each.get("nameField")), None)
 
 
 class Descriptions:
-    """Descriptions by org and object, the one unused for longest forgotten first."""
+    """Descriptions by org and object; the least recently used is evicted first."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_kept: int = MAX_KEPT) -> None:
         self._clock = clock
         self._max_kept = max_kept
         self._kept: OrderedDict[Hashable, ObjectFacts] = OrderedDict()
-        #: Who asks while another asks the same waits for that answer; gone when nobody holds one.
+        #: Concurrent requests for one description wait for the first; removed when no one holds the lock.
         self._asking: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, api: SalesforceApi, object_name: str, *, within_s: float = TTL_S) -> ObjectFacts:
-        """Give what the org says of an object.
+        """Return the description of an object.
 
         Raises:
-            NotFound: there is none of this name for this user.
+            UnknownObject: this user sees no object of this name.
         """
         key = (api.account, object_name.lower())
         asking = self._asking.setdefault(key, asyncio.Lock())
         async with asking:
             held = self._kept.get(key)
             if held is None or self._clock() - held.described_at >= within_s:
-                answer = await api.run(lambda org: org.object(object_name).describe())
-                held = self._kept[key] = _facts(answer, object_name, self._clock())
+                held = self._kept[key] = _facts(await _fetch(api, object_name), object_name, self._clock())
             self._kept.move_to_end(key)
             if len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
@@ -93,10 +95,10 @@ descriptions: Final = Descriptions()
 
 
 async def check_paths(api: SalesforceApi, object_name: str, paths: Iterable[str]) -> None:
-    """Check that an object has these fields, before a query names them.
+    """Check that an object has these fields, before a query uses them.
 
     Raises:
-        InvalidParams: names each that it has not.
+        InvalidParams: names each field that the object does not have.
     """
     faults = await _faults(api, object_name, list(paths), TTL_S)
     if faults:  # a field made a moment ago is not unknown
@@ -109,7 +111,7 @@ async def check_paths(api: SalesforceApi, object_name: str, paths: Iterable[str]
 async def with_visible(
     api: SalesforceApi, object_name: str, paths: Sequence[str], look: Callable[[Sequence[str]], Awaitable[T]]
 ) -> T:
-    """Look with these fields, and where the org hides some of them from this user, without those."""
+    """Query these fields, and again without those that the org hides from this user."""
     try:
         return await look(paths)
     except Rejected as rejected:
@@ -130,14 +132,14 @@ async def check_names(api: SalesforceApi, object_name: str, fields: Mapping[str,
     """Check that an object has the fields that are to be written.
 
     Raises:
-        InvalidParams: names each that it has not.
+        InvalidParams: names each field that the object does not have.
     """
     unknown = await _unknown(api, object_name, fields, TTL_S)
     if unknown:  # a field made a moment ago is not unknown
         unknown = await _unknown(api, object_name, fields, DOUBT_S)
     if not unknown:
         return
-    details = [Detail(field=f"fields.{name}", issue=f"is no field of {object_name}") for name in unknown]
+    details = [Detail(field=f"fields.{name}", issue=f"{object_name} has no such field") for name in unknown]
     raise InvalidParams(
         f"{object_name} has no field {', '.join(unknown[:5])}", details=details[:20], sent=Sent.NO
     )
@@ -164,18 +166,27 @@ async def _faults(api: SalesforceApi, object_name: str, paths: list[str], within
 
 
 async def _fault(api: SalesforceApi, object_name: str, steps: list[str], within_s: float) -> str | None:
-    """Say what is wrong with a path of fields; None if nothing is."""
+    """Return what is wrong with a path of fields, or None."""
     facts = await descriptions.of(api, object_name, within_s=within_s)
     if len(steps) == 1:
-        return None if steps[0].lower() in facts.fields else f"is no field of {object_name}"
+        return None if steps[0].lower() in facts.fields else f"{object_name} has no such field"
     targets = facts.relationships.get(steps[0].lower())
     if targets is None:
-        return f"{steps[0]} is no relationship of {object_name}"
+        return f"{steps[0]} is not a relationship of {object_name}"
     if len(targets) == 1:
         return await _fault(api, targets[0], steps[1:], within_s)
     if len(steps) == 2 and steps[1].lower() in NAME_FIELDS:
         return None
     return f"{steps[0]} may be a {' or '.join(targets[:4])}; it has Id, Name, Type and few others in common"
+
+
+async def _fetch(api: SalesforceApi, object_name: str) -> Mapping[str, Any]:
+    try:
+        answer: Mapping[str, Any] = await api.run(lambda org: org.object(object_name).describe())
+    except NotFound:
+        message = f"there is no object {object_name}, or this user may not see it"
+        raise UnknownObject(message, data={"object": object_name}) from None
+    return answer
 
 
 def _facts(answer: Mapping[str, Any], object_name: str, now: float) -> ObjectFacts:
@@ -202,7 +213,7 @@ def _facts(answer: Mapping[str, Any], object_name: str, now: float) -> ObjectFac
 
 
 def _slim(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what is used; Salesforce says five times as much."""
+    """Return the parts that are used, a fifth of what Salesforce sends."""
     kept = (
         "name",
         "label",

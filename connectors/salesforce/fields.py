@@ -1,4 +1,4 @@
-"""The kinds of values that the actions' parameters are made of; each is checked before any request."""
+"""Types of parameter values; each is checked before any request."""
 
 import re
 from collections.abc import Callable
@@ -6,20 +6,22 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-#: Letters by which an 18-character id says which of its 15 characters are capitals.
+from connectors.sdk.phone import is_phone_number
+
+#: Letters of an 18-character id's check part: they encode which of its 15 characters are capitals.
 _CHECK: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _PATH = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}(\.[A-Za-z][A-Za-z0-9_]{0,79}){0,5}")
 _NUMBER = re.compile(r"[A-Za-z0-9_./ -]{1,40}")
-#: Fields that are not for a job to write: who the record is, and how JSON says what it is.
+#: Fields that a job may not write: the record's id, and JSON's description of its type.
 _RESERVED: Final = frozenset({"id", "attributes"})
-#: Fields that one job writes or asks for at most.
+#: Most fields that one job writes or queries.
 MAX_FIELDS: Final = 200
 
 
 def full_id(record_id: str) -> str:
-    """Write an id of 15 characters as the same one of 18, which is safe where case is lost."""
+    """Return the 18-character form of an id, which survives the loss of case."""
     if len(record_id) != 15:
         return record_id
     chunks = (record_id[start : start + 5] for start in (0, 5, 10))
@@ -42,13 +44,19 @@ def _check_names(fields: dict[str, Any]) -> dict[str, Any]:
         if name.lower() in _RESERVED:
             raise ValueError(f"{name} cannot be written")
     if len({name.lower() for name in fields}) < len(fields):
-        raise ValueError("must name each field once, whatever its case")
+        raise ValueError("must name each field once; case is ignored")
     return fields
 
 
 def _check_words(text: str) -> str:
     if sum(map(str.isalnum, text)) < 2:
-        raise ValueError("must have two letters or digits: Salesforce searches for no less")
+        raise ValueError("must have at least two letters or digits, or Salesforce finds nothing")
+    return text
+
+
+def _check_phone(text: str) -> str:
+    if not is_phone_number(text):
+        raise ValueError("must be a phone number such as +90 (532) 111 22 33")
     return text
 
 
@@ -95,6 +103,7 @@ Email = Annotated[
     ),
     Field(max_length=254, examples=["ada@lovelace.example"]),
 ]
+Phone = Annotated[str, AfterValidator(_check_phone), Field(examples=["+90 532 111 22 33"])]
 #: Words to search for.
 Words = Annotated[str, AfterValidator(_check_words), Field(min_length=2, max_length=200)]
 Short = Annotated[str, Field(min_length=1, max_length=255)]

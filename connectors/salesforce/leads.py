@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from connectors.salesforce.answers import LeadCreated, LeadUpdated
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import WRITE_ERRORS, salesforce
+from connectors.salesforce.models import LeadCreated, LeadUpdated
 from connectors.salesforce.params import CreateLead, UpdateLead
-from connectors.salesforce.writing import (
+from connectors.salesforce.write_records import (
     body_of,
     create,
     creates,
@@ -19,14 +19,13 @@ from connectors.sdk.effects import Effect
 
 @salesforce.action(effect=creates("Lead"), errors=WRITE_ERRORS)
 async def create_lead(params: CreateLead, ctx: Ctx) -> LeadCreated:
-    """Create a lead, once per idempotency key where the credential names a field for it.
+    """Create a lead, once per idempotency key if the credential names a field for it.
 
-    A lead that the org's duplicate rules know already is refused with CONFLICT unless
-    `allow_duplicates` is set.
+    A duplicate by the org's duplicate rules is refused with CONFLICT unless `allow_duplicates` is set.
     """
     api = SalesforceApi(ctx)
     body = await body_of(api, "Lead", _named(params), params.fields)
-    lead = await create(api, "Lead", body, allow_duplicates=params.allow_duplicates)
+    lead = await create(api, "Lead", body, params)
     return LeadCreated(lead_id=lead.id, created=lead.is_new)
 
 
@@ -40,7 +39,7 @@ async def find_lead(params: CreateLead, ctx: Ctx) -> LeadCreated | None:
 @create_lead.undo
 async def delete_lead(ctx: Ctx, result: dict[str, Any] | None) -> None:
     """Delete the lead that was created."""
-    await undo_create(SalesforceApi(ctx), "Lead", result["lead_id"] if result else None)
+    await undo_create(SalesforceApi(ctx, is_compensation=True), "Lead", result["lead_id"] if result else None)
 
 
 @salesforce.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -49,7 +48,7 @@ async def update_lead(params: UpdateLead, ctx: Ctx) -> LeadUpdated:
     named = _named(params) | {"OwnerId": params.owner_id}
     api = SalesforceApi(ctx)
     body = await body_of(api, "Lead", named, params.fields)
-    changed = await update(api, "Lead", params.lead_id, body)
+    changed = await update(api, "Lead", params.lead_id, body, params)
     return LeadUpdated(lead_id=params.lead_id, updated_fields=changed)
 
 

@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,55 +22,67 @@ from connectors.salesforce.fields import (
     Long,
     Name,
     ObjectName,
+    Phone,
     RecordId,
     Scalar,
     Short,
     Words,
 )
-from connectors.salesforce.phone import check_phone
 from connectors.salesforce.session import has_dots
 from connectors.sdk.personal import Personal
 
-#: Records that one answer holds at most; a reply has 1 MiB.
+#: Most records of one answer; a reply has 1 MiB.
 MAX_LIMIT: Final = 2000
 #: Characters of a comment on a case; Salesforce's own limit.
 MAX_COMMENT_CHARS: Final = 4000
 
-Phone = Annotated[str, AfterValidator(check_phone), Field(examples=["+90 532 111 22 33"])]
 AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME: Final = re.compile(
-    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})"
+    rf"{_DATE.pattern}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{3,6}})?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})"
 )
 UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
 
 
 class Params(BaseModel):
-    """What all have in common: no field that is not known, no change once read."""
+    """Base of all parameters: unknown fields are refused, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def check_one_of(self, *names: str) -> None:
-        """Check that exactly one of these is given.
+        """Check that exactly one of these parameters is given.
 
         Raises:
-            ValueError: none is, or several are.
+            ValueError: none or several are given.
         """
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(names)} must be given")
 
 
+class SaveOptions(Params):
+    """How the org's rules apply to a write."""
+
+    allow_duplicates: bool = Field(
+        default=False, description="Save although a duplicate rule warns; one that blocks stays."
+    )
+    assignment_rule: Literal["default", "none"] | RecordId | None = Field(
+        default=None,
+        description="Which assignment rule chooses the owner of a case or lead: the active one, none, or the rule "
+        "of this id. Default: none if the job names an owner, otherwise the active one.",
+    )
+
+
 class GetContact(Params):
-    """Whose contact, by one of the four."""
+    """Which contact, by exactly one of four."""
 
     contact_id: RecordId | None = None
     email: Personal[Email | None] = None
     phone: Personal[Phone | None] = None
     name: Personal[Words | None] = Field(default=None, examples=["Ada Lovelace"])
     fields: FieldPaths | None = Field(
-        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+        default=None, description="The fields to return besides Id. Default: the usual ones."
     )
 
     @model_validator(mode="after")
@@ -80,7 +91,25 @@ class GetContact(Params):
         return self
 
 
-class _Person(Params):
+class FindCaller(Params):
+    """Who is calling, by exactly one of three."""
+
+    phone: Personal[Phone | None] = None
+    email: Personal[Email | None] = None
+    name: Personal[Words | None] = Field(default=None, examples=["Ada Lovelace"])
+    objects: list[Literal["Contact", "Lead", "Account"]] = Field(
+        default=["Contact", "Lead", "Account"], min_length=1, max_length=3, description="Where to look."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check_one_of("phone", "email", "name")
+        if len(set(self.objects)) < len(self.objects):
+            raise ValueError("objects must name each object once")
+        return self
+
+
+class _Person(SaveOptions):
     first_name: Personal[str | None] = Field(default=None, min_length=1, max_length=40)
     email: Personal[Email | None] = None
     phone: Personal[AnyPhone | None] = None
@@ -93,10 +122,13 @@ class CreateLead(_Person):
     """A new lead."""
 
     last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
-    company: Short = Field(examples=["Analytical Engines"])
+    company: Short | None = Field(
+        default=None,
+        description="Required unless the org has person accounts.",
+        examples=["Analytical Engines"],
+    )
     lead_source: Short | None = None
     status: Short | None = None
-    allow_duplicates: bool = False
 
 
 class UpdateLead(_Person):
@@ -120,7 +152,6 @@ class CreateContact(_Person):
     last_name: Personal[str] = Field(min_length=1, max_length=80, examples=["Lovelace"])
     account_id: RecordId | None = None
     mobile_phone: Personal[AnyPhone | None] = None
-    allow_duplicates: bool = False
 
 
 class UpdateContact(_Person):
@@ -151,11 +182,11 @@ class GetCase(_CaseRef):
     """Which case."""
 
     fields: FieldPaths | None = Field(
-        default=None, description="The fields to answer; Id always is. Default: the usual ones."
+        default=None, description="The fields to return besides Id. Default: the usual ones."
     )
 
 
-class CreateCase(Params):
+class CreateCase(SaveOptions):
     """A new case."""
 
     subject: Personal[Short] = Field(examples=["Printer on fire"])
@@ -167,10 +198,9 @@ class CreateCase(Params):
     account_id: RecordId | None = None
     owner_id: RecordId | None = None
     fields: Personal[FieldValues] = {}
-    allow_duplicates: bool = False
 
 
-class UpdateCase(_CaseRef):
+class UpdateCase(_CaseRef, SaveOptions):
     """The fields of a case to change, and a comment."""
 
     status: Short | None = Field(default=None, examples=["Working"])
@@ -187,13 +217,13 @@ class UpdateCase(_CaseRef):
 
 
 class AddComment(_CaseRef):
-    """What to note on which case."""
+    """The comment, and the case."""
 
     comment: Personal[str] = Field(min_length=1, max_length=MAX_COMMENT_CHARS, examples=["Called back"])
     public: bool = Field(default=False, description="Whether the customer may see it.")
 
 
-class _Activity(Params):
+class _Activity(SaveOptions):
     subject: Personal[Short]
     description: Personal[Long | None] = None
     who_id: RecordId | None = Field(default=None, description="A contact or lead.")
@@ -203,7 +233,7 @@ class _Activity(Params):
 
 
 class CreateTask(_Activity):
-    """Something to be done."""
+    """A task to be done."""
 
     subject: Personal[Short] = Field(examples=["Call back"])
     status: Short | None = None
@@ -218,16 +248,23 @@ class LogCall(_Activity):
     direction: Literal["inbound", "outbound"] = "inbound"
     duration_seconds: int | None = Field(default=None, ge=0, le=86_400)
     result: Short | None = Field(default=None, description="How it ended.", examples=["Appointment made"])
-    call_date: dt.date | None = Field(default=None, description="Default: today.")
+    call_date: dt.date | None = Field(default=None, description="Default: today, in `time_zone`.")
+    time_zone: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Default: the org's.",
+        examples=["Europe/Istanbul"],
+    )
 
 
 class SearchRecords(Params):
-    """What to look for."""
+    """What to search for."""
 
     text: Personal[Words] = Field(examples=["Lovelace"])
     objects: list[Name] = Field(default=["Contact", "Lead", "Account", "Case"], min_length=1, max_length=20)
     fields: list[FieldPath] | None = Field(
-        default=None, max_length=50, description="The fields to answer, where an object has them."
+        default=None, max_length=50, description="The fields to return, of the objects that have them."
     )
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
 
@@ -249,19 +286,31 @@ def _format(kind: str, example: str) -> WithJsonSchema:
 
 
 class BoundDate(Params):
-    """A date as a value of a query."""
+    """A date as a query's value."""
 
     date: Annotated[dt.date, PlainValidator(_read_date), _format("date", "2026-03-08")]
 
 
 class BoundTime(Params):
-    """A time as a value of a query."""
+    """A time as a query's value."""
 
     datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
 
 
+class BoundContains(Params):
+    """Text that LIKE finds anywhere; its own _ and % are no wildcards."""
+
+    contains: str = Field(min_length=1, max_length=1000, examples=["100%"])
+
+
+class BoundStart(Params):
+    """Text that LIKE finds at the beginning; its own _ and % are no wildcards."""
+
+    starts_with: str = Field(min_length=1, max_length=1000, examples=["a_b@"])
+
+
 class Query(Params):
-    """A query that reads, its values apart."""
+    """A query that only reads, and its values."""
 
     soql: str = Field(
         min_length=1,
@@ -269,10 +318,13 @@ class Query(Params):
         description="SELECT … with placeholders {name} for values; no text in quotation marks.",
         examples=["SELECT Id, Name FROM Contact WHERE LastName = {name}"],
     )
-    bindings: Personal[dict[str, Scalar | list[Scalar] | BoundDate | BoundTime]] = Field(
-        default={}, max_length=100, examples=[{"name": "Lovelace"}]
-    )
+    bindings: Personal[
+        dict[str, Scalar | list[Scalar] | BoundDate | BoundTime | BoundContains | BoundStart]
+    ] = Field(default={}, max_length=100, examples=[{"name": "Lovelace"}])
     limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(
+        default=None, max_length=100, description="From an answer's `cursor`, for the records after it."
+    )
 
 
 class RecordRef(Params):
@@ -283,22 +335,21 @@ class RecordRef(Params):
 
 
 class GetRecord(RecordRef):
-    """Which record, and what of it."""
+    """Which record, and which fields."""
 
     fields: FieldPaths | None = Field(default=None, description="Default: all its own fields.")
 
 
-class CreateRecord(Params):
+class CreateRecord(SaveOptions):
     """A new record."""
 
     object: ObjectName
     fields: Personal[FieldValues] = Field(
         min_length=1, examples=[{"Name": "Lovelace Clinic", "Phone": "555 1234"}]
     )
-    allow_duplicates: bool = False
 
 
-class UpdateRecord(RecordRef):
+class UpdateRecord(RecordRef, SaveOptions):
     """The fields of a record to change."""
 
     fields: Personal[FieldValues] = Field(min_length=1, examples=[{"Phone": "555 1234"}])
@@ -313,9 +364,9 @@ class UpsertRecord(CreateRecord):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if has_dots(self.external_id):
-            raise ValueError("external_id has a . or .. by itself, which no path can carry")
+            raise ValueError("external_id must not have a . or .. segment, which no path can carry")
         if self.external_id_field.lower() in {name.lower() for name in self.fields}:
-            raise ValueError(f"{self.external_id_field} is in fields, too")
+            raise ValueError(f"{self.external_id_field} is also in fields")
         return self
 
 
@@ -326,7 +377,7 @@ class DescribeObject(Params):
 
 
 def _with_changes(params: UpdatingT, *refs: str) -> UpdatingT:
-    changes = params.model_fields_set - {*refs}
+    changes = params.model_fields_set - {*refs, *SaveOptions.model_fields}
     if not any(getattr(params, name) not in (None, {}) for name in changes):
-        raise ValueError("no field to change is given")
+        raise ValueError("at least one field to change must be given")
     return params

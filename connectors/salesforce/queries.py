@@ -1,46 +1,57 @@
-"""The actions that search: SOQL, SOSL; and what is left of the org's limits."""
+"""The actions that search (SOQL, SOSL), and the org's limits."""
 
 from typing import Any, Final
 
-from connectors.salesforce.answers import Found, Limits
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
-from connectors.salesforce.params import BoundDate, BoundTime, Query, SearchRecords
-from connectors.salesforce.rows import plain, query_rows, records_of, type_of
-from connectors.salesforce.soql import bind, find
+from connectors.salesforce.explain_refusals import object_named_by
+from connectors.salesforce.models import Found, Limits, Page
+from connectors.salesforce.params import BoundContains, BoundDate, BoundStart, BoundTime, Query, SearchRecords
+from connectors.salesforce.query_cursor import read_cursor, write_cursor
+from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
+from connectors.salesforce.soql import Pattern, bind, find
 from connectors.sdk.effects import Effect
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams
 
-#: What is answered of a record that was searched for, where its object has them, beside Id and its name.
+#: Fields returned of a found record if its object has them, besides Id and its name.
 USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
-async def query(params: Query, ctx: Ctx) -> Found:
-    """Run a SOQL query that reads; values come in through `bindings` alone, quoted.
+async def query(params: Query, ctx: Ctx) -> Page:
+    """Run a SOQL query that only reads; values are passed in `bindings` and quoted.
 
     Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
-    pattern for LIKE as a whole: `{"pattern": "Love%"}`.
+    text for LIKE as `{"contains": "100%"}` or `{"starts_with": "a_b@"}`. If there are more records, `cursor` is for
+    the same query again.
     """
     soql = bind(params.soql, {name: value_of(bound) for name, bound in params.bindings.items()})
-    rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit)
-    return Found(records=rows.records, total=rows.total, truncated=rows.truncated)
+    start = None if params.cursor is None else read_cursor(params.cursor, soql)
+    with object_named_by("soql"):
+        rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit, start=start)
+    return Page(
+        records=rows.records,
+        total=rows.total,
+        truncated=rows.truncated,
+        cursor=None if rows.rest is None else write_cursor(rows.rest, soql),
+    )
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
-    """Search for words in records of several objects; `object` says which each one is of."""
+    """Search for words in records of several objects; `object` names the object of each record."""
     api = SalesforceApi(ctx)
     returning: dict[str, list[str]] = {}
     known: set[str] = set()
     for name in dict.fromkeys(params.objects):
-        facts = await descriptions.of(api, name)
+        with object_named_by("objects"):
+            facts = await descriptions.of(api, name)
         returning[facts.name] = _paths(facts, params.fields)
         known |= set(facts.fields) | set(facts.relationships)
     unknown = [path for path in params.fields or () if path.split(".")[0].lower() not in known]
     if unknown:
-        raise invalid("fields", f"none of the objects has {', '.join(unknown[:5])}")
+        raise InvalidParams.field("fields", f"none of the objects has {', '.join(unknown[:5])}")
     limit = params.limit + 1
     answer = await api.run(lambda org: org.api.search(find([params.text], "ALL", returning, limit=limit)))
     found = records_of(answer or {"searchRecords": []}, "searchRecords")
@@ -53,18 +64,18 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
 async def get_limits(ctx: Ctx) -> Limits:
-    """Say what is left of the org's limits, such as API requests per day."""
+    """Return the org's limits and what is left of them, such as API requests per day."""
     return Limits(limits=await SalesforceApi(ctx).run(lambda org: org.api.limits()))
 
 
 @salesforce.check
 async def ask_for_resources(ctx: Ctx) -> None:
-    """Log in, and ask what the API has: every user may, where /limits takes a permission of its own."""
+    """Log in and list the API's resources, which every user may do; /limits needs a permission of its own."""
     await SalesforceApi(ctx).run(lambda org: org.api.restful(""))
 
 
 def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
-    """Choose the fields to answer of one object: those asked for that it has, else the usual ones."""
+    """Return the fields to query of one object: those of `asked` that it has, or else the usual ones."""
     wanted = ["Id", *asked] if asked else ["Id", facts.name_field or "Id", *USUAL_FIELDS]
     there = [
         path
@@ -76,9 +87,13 @@ def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:
 
 
 def value_of(bound: Any) -> Any:
-    """Give a bound value as Python has it."""
+    """Return a bound value as a Python value."""
     if isinstance(bound, BoundDate):
         return bound.date
     if isinstance(bound, BoundTime):
         return bound.datetime
+    if isinstance(bound, BoundContains):
+        return Pattern(bound.contains, is_anywhere=True)
+    if isinstance(bound, BoundStart):
+        return Pattern(bound.starts_with, is_anywhere=False)
     return bound

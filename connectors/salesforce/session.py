@@ -1,8 +1,8 @@
-"""What simple-salesforce takes for a requests session: each request goes out over the shared HTTP layer.
+"""The session given to simple-salesforce: sends each request over the shared HTTP layer.
 
-simple-salesforce builds its URLs for an origin that exists nowhere, and holds no token. What it asks for is
-taken apart here: a URL of another origin, or outside of the API's path, is not sent. So no record id can lead
-a request elsewhere, and the token, the deadline, the size cap, the host check and the verdict on a broken
+simple-salesforce builds its URLs for an origin that exists nowhere, and holds no token. Each request is
+checked here: a URL of another origin, or outside the API's path, is not sent. So no record id can lead
+a request elsewhere, and the token, the deadline, the size cap, the host check and the handling of a broken
 request are the shared layer's, whatever simple-salesforce does.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 #: The host that simple-salesforce writes into every URL; `.invalid` is reserved, and never resolves.
 NOWHERE: Final = "salesforce.invalid"
-#: Headers that are the shared layer's, or of no use.
+#: Headers that the shared layer sets, or that are useless.
 _DROPPED: Final = frozenset({"authorization", "x-prettyprint"})
 _PATH: Final = re.compile(r"[A-Za-z0-9_.~%!$&'()*+,;=:@-]*(/[A-Za-z0-9_.~%!$&'()*+,;=:@-]*)*")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request of simple-salesforce's, checked."""
+class SessionRequest:
+    """A checked request of simple-salesforce."""
 
     method: str
     #: From `/services/data/` on, percent-encoded.
@@ -41,13 +41,13 @@ class Asked:
     body: bytes | None = None
 
 
-Send = Callable[[Asked], Coroutine[Any, Any, "httpx.Response"]]
+Send = Callable[[SessionRequest], Coroutine[Any, Any, "httpx.Response"]]
 
 
-class Answer:
-    """An answer, in the shape that simple-salesforce reads."""
+class SessionAnswer:
+    """An answer in the form that simple-salesforce expects."""
 
-    def __init__(self, response: "httpx.Response", asked: Asked, url: str) -> None:
+    def __init__(self, response: "httpx.Response", asked: SessionRequest, url: str) -> None:
         self._may_have_changed = asked.method != "GET"
         self.status_code = response.status_code
         self.headers = response.headers
@@ -60,24 +60,24 @@ class Answer:
         return self.content.decode(errors="replace")
 
     def json(self, **_: Any) -> Any:
-        """Read the body: an object in every answer but a refusal.
+        """Return the body: an object in every successful answer.
 
         Raises:
-            Unavailable: it is none, or has numbers that JSON cannot write again.
+            Unavailable: it is not an object, or has numbers that JSON cannot express.
         """
         try:
             answer = json.loads(self.content, parse_float=_finite, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            # A write may have been done; only its answer is of no use.
+            # A write may have been done; only its answer is unusable.
             sent = Sent.UNCERTAIN if self._may_have_changed else Sent.ANSWERED
-            raise Unavailable("Salesforce answered with what is no JSON object", sent=sent)
+            raise Unavailable("Salesforce did not return a JSON object", sent=sent)
         return answer
 
 
 class LoopSession:
-    """Hands requests from a thread to the event loop, and waits for their answers there.
+    """Pass requests from a thread to the event loop, and wait for their answers.
 
     Args:
         root: the path of the API, `/services/data/v62.0/`.
@@ -101,13 +101,13 @@ class LoopSession:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         data: str | bytes | None = None,
-    ) -> Answer:
+    ) -> SessionAnswer:
         """Make one request; called in a thread.
 
         Raises:
             ConnectorError: there is no answer, or the org refuses.
         """
-        asked = Asked(
+        asked = SessionRequest(
             method,
             path_of(url, self._root),
             params or None,
@@ -118,10 +118,10 @@ class LoopSession:
             if self._is_cancelled:
                 raise concurrent.futures.CancelledError
             flight = self._flight = asyncio.run_coroutine_threadsafe(self._send(asked), self._loop)
-        return Answer(flight.result(), asked, url)
+        return SessionAnswer(flight.result(), asked, url)
 
     def cancel(self) -> None:
-        """Let the thread go: what it waits for ends, and nothing more is sent."""
+        """Release the thread: its request ends, and nothing more is sent."""
         with self._lock:
             self._is_cancelled = True
             if self._flight is not None:
@@ -129,10 +129,10 @@ class LoopSession:
 
 
 def path_of(url: str, root: str) -> str:
-    """Give the path of a URL that simple-salesforce has built.
+    """Return the path of a URL that simple-salesforce has built.
 
     Raises:
-        ConnectorError: it leads out of the API; nothing is sent.
+        ConnectorError: it leads outside the API; nothing is sent.
     """
     origin = f"https://{NOWHERE}"
     path = url.removeprefix(origin)
@@ -142,12 +142,12 @@ def path_of(url: str, root: str) -> str:
         or "" in path.split("/")[1:-1]
         or has_dots(unquote(path))
     ):
-        raise ConnectorError("the request leads out of the API; it was not sent", sent=Sent.NO)
+        raise ConnectorError("the request leads outside the API; it was not sent", sent=Sent.NO)
     return path
 
 
 def has_dots(path: str) -> bool:
-    """Whether a path has a `.` or `..` of its own, which a server may take for a step up; encoded or not."""
+    """Return whether a path has a `.` or `..` segment, encoded or not, which a server may take for a step up."""
     return not {".", ".."}.isdisjoint(unquote(path).split("/"))
 
 

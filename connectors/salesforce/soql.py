@@ -1,18 +1,22 @@
-"""Queries and searches: values come in through quoting alone."""
+"""Build SOQL queries and SOSL searches; values are inserted only through quoting."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote as percent_encoded
 
 from simple_salesforce.format import format_soql
 
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams
 
-#: A query as a GET carries it.
+#: Characters of a query before its values are inserted.
 MAX_SOQL_CHARS: Final = 10_000
+#: Bytes of a query in the URL: Salesforce takes 16,384 of the whole URL, 431 and 414 beyond.
+MAX_ENCODED_BYTES: Final = 16_000
 
 _BEGIN: Final = re.compile(r"\s*SELECT\s", re.IGNORECASE)
-#: Clauses that lock records or write down that they were seen: reading leaves no trace.
+#: Clauses that lock records or record that they were seen.
 _NOT_READING: Final = re.compile(
     r"\bFOR\s+(UPDATE|VIEW|REFERENCE)\b|\bUPDATE\s+(TRACKING|VIEWSTAT)\b", re.IGNORECASE
 )
@@ -21,57 +25,91 @@ _SOSL_RESERVED: Final = frozenset("?&|!{}[]()^~*:\\\"'+-")
 
 
 def bind(soql: str, bindings: Mapping[str, Any]) -> str:
-    """Put quoted values where the placeholders `{name}` stand.
+    """Return the query with quoted values instead of its placeholders `{name}`.
 
-    Text in quotation marks is refused: whoever puts a query together from pieces would let a value
-    become part of it.
+    Text in quotation marks is refused, because a query put together from pieces would let a value become
+    part of it.
 
     Raises:
-        InvalidParams: it is no reading query, or placeholders and bindings do not fit.
+        InvalidParams: it does not only read, or placeholders and bindings do not match.
     """
     if not _BEGIN.match(soql):
-        raise invalid("soql", "must begin with SELECT")
+        raise InvalidParams.field("soql", "must begin with SELECT")
     if len(soql) > MAX_SOQL_CHARS:
-        raise invalid("soql", f"has more than {MAX_SOQL_CHARS} characters")
-    if any(quote in soql for quote in "'\"\\"):
-        raise invalid("soql", "has text in it; write {name} there, and give the text in bindings")
+        raise InvalidParams.field("soql", f"has more than {MAX_SOQL_CHARS} characters")
+    if any(mark in soql for mark in "'\"\\"):
+        raise InvalidParams.field(
+            "soql", "contains quoted text; write {name} there, and pass the text in bindings"
+        )
     if any(not char.isprintable() and char not in "\n\r\t" for char in soql):
-        raise invalid("soql", "has characters that no query has")
+        raise InvalidParams.field("soql", "contains control characters")
     if _NOT_READING.search(soql):
-        raise invalid("soql", "must only read: FOR UPDATE, FOR VIEW and their like are refused")
+        raise InvalidParams.field(
+            "soql", "must only read: FOR UPDATE, FOR VIEW, FOR REFERENCE and UPDATE are not allowed"
+        )
     wanted = set(_PLACEHOLDER.findall(soql))
     if "{" in (rest := _PLACEHOLDER.sub("", soql)) or "}" in rest:
-        raise invalid("soql", "has a brace that is no placeholder such as {name}")
+        raise InvalidParams.field("soql", "contains a brace outside a placeholder such as {name}")
     if missing := sorted(wanted - bindings.keys()):
-        raise invalid("bindings", f"lacks {', '.join(missing)}")
+        raise InvalidParams.field("bindings", f"must have {', '.join(missing)}, which the query names")
     if surplus := sorted(bindings.keys() - wanted):
-        raise invalid("bindings", f"has {', '.join(surplus)}, which the query does not name")
-    return _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
+        raise InvalidParams.field(
+            "bindings", f"must not have {', '.join(surplus)}, which the query does not name"
+        )
+    bound = _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
+    if (size := len(percent_encoded(bound, safe=""))) > MAX_ENCODED_BYTES:
+        issue = f"make the query {size} bytes long; Salesforce takes {MAX_ENCODED_BYTES}, so split the list"
+        raise InvalidParams.field("bindings" if bindings else "soql", issue)
+    return bound
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text for LIKE whose own _ and % are no wildcards."""
+
+    text: str
+    is_anywhere: bool
 
 
 def quote(value: Any) -> str:
-    """Write a value, or a list of them, as SOQL writes it."""
+    """Return a value, or a list of values, as a SOQL literal."""
+    if isinstance(value, Pattern):
+        return str(format_soql("'%{:like}%'" if value.is_anywhere else "'{:like}%'", value.text))
     if isinstance(value, list | tuple):
         if not value:
-            raise invalid("bindings", "has an empty list, which SOQL cannot write")
+            raise InvalidParams.field("bindings", "must not contain an empty list, which SOQL cannot express")
         return "(" + ",".join(map(quote, value)) + ")"
     return str(format_soql("{}", value))
 
 
 def select(object_name: str, paths: Sequence[str], where: str, *, limit: int, **values: Any) -> str:
-    """Write a query; names are checked already, values are quoted here."""
+    """Return a query; the names must be checked already, the values are quoted here."""
     template = f"SELECT {', '.join(paths)} FROM {object_name} WHERE {where} LIMIT {limit:d}"  # noqa: S608
     return str(format_soql(template, **values))
 
 
-def find(terms: Sequence[str], group: str, returning: Mapping[str, Sequence[str]], *, limit: int) -> str:
-    """Write a search for any of the terms, each as one phrase."""
-    phrase = " OR ".join(f'"{escape(term)}"' for term in terms)
+def find(
+    terms: Sequence[str],
+    group: str,
+    returning: Mapping[str, Sequence[str]],
+    *,
+    limit: int,
+    longer: bool = False,
+) -> str:
+    """Return a search for any of the terms, each as one phrase.
+
+    Args:
+        longer: search for words that begin with a term, too; each term is then one word.
+    """
+    phrases = [f'"{escape(term)}"' for term in terms]
+    if longer:
+        phrases += [f"{escape(term)}*" for term in terms]
+    phrase = " OR ".join(phrases)
     objects = ", ".join(f"{name}({', '.join(paths)})" for name, paths in returning.items())
     return f"FIND {{{phrase}}} IN {group} FIELDS RETURNING {objects} LIMIT {limit:d}"
 
 
 def escape(text: str) -> str:
-    """Escape what SOSL would take for an operator; line breaks become blanks."""
+    """Escape SOSL's operators, and replace line breaks by spaces."""
     plain = "".join(char if char.isprintable() else " " for char in text)
     return "".join(f"\\{char}" if char in _SOSL_RESERVED else char for char in plain)

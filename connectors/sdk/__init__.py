@@ -6,9 +6,10 @@ What is needed less often is in modules of its own, public as well:
     connectors.sdk.errors     every error class, and `Sent`: how far a request had come
     connectors.sdk.http       the HTTP client, and what reads a provider's answers
     connectors.sdk.paginate   answers that come in pages
+    connectors.sdk.phone      phone numbers compared as numbers; needs the package phonenumbers
     connectors.sdk.testing    the test kit, and the contract that every connector passes
 
-Compatibility: what the `__all__` of these six names keeps its meaning until the next major version,
+Compatibility: what the `__all__` of these modules names keeps its meaning until the next major version,
 and warns for one minor version before it goes. Everything else may change at any time.
 """
 

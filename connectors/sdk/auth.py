@@ -175,7 +175,13 @@ class TokenCredential(TokenSource, ApiCredential):
 
 
 class OAuth2(TokenCredential):
-    """An OAuth 2 client: with a refresh token, with its own credentials, or with a signed assertion."""
+    """An OAuth 2 client: with a refresh token, with its own credentials, or with a signed assertion.
+
+    A provider that deviates from RFC 6749 overrides `endpoint`.
+    """
+
+    #: Seconds for which a signed assertion is good.
+    assertion_lifetime_s: ClassVar[int] = ASSERTION_LIFETIME_S
 
     grant: Literal["refresh_token", "client_credentials", "jwt"]
     token_url: str = Field(examples=["https://login.example.com/oauth/token"])
@@ -213,11 +219,7 @@ class OAuth2(TokenCredential):
 
     async def fetch_token(self, http: "HttpClient") -> Token:
         """Ask the token endpoint; use the refresh token that it gives in exchange from now on."""
-        headers = {}
-        if self.client_auth == "basic" and self.client_secret is not None:
-            headers["Authorization"] = _basic(self.client_id, self.client_secret)
-        endpoint = TokenEndpoint(self.token_url, headers=headers)
-        form = self._client_form()
+        endpoint, form = self.endpoint(), self.client_form()
         if self.grant == "refresh_token" and self.refresh_token is not None:
             return await endpoint.refresh(http, self.refresh_token, form)
         if self.grant == "jwt" and self.private_key is not None:
@@ -225,7 +227,15 @@ class OAuth2(TokenCredential):
             return await endpoint.ask(http, {**form, "grant_type": _JWT_GRANT, "assertion": assertion})
         return await endpoint.ask(http, {**form, "grant_type": self.grant})
 
-    def _client_form(self) -> dict[str, str]:
+    def endpoint(self) -> TokenEndpoint:
+        """Return where tokens come from."""
+        headers = {}
+        if self.client_auth == "basic" and self.client_secret is not None:
+            headers["Authorization"] = _basic(self.client_id, self.client_secret)
+        return TokenEndpoint(self.token_url, headers=headers)
+
+    def client_form(self) -> dict[str, str]:
+        """Return what a request for a token says of the client."""
         form: dict[str, str] = {}
         if self.client_auth == "body" and (self.grant != "jwt" or self.client_secret is not None):
             form["client_id"] = self.client_id
@@ -244,7 +254,7 @@ class OAuth2(TokenCredential):
             "sub": self.subject or self.client_id,
             "aud": self.audience or self.token_url,
             "iat": now_s,
-            "exp": now_s + ASSERTION_LIFETIME_S,
+            "exp": now_s + self.assertion_lifetime_s,
             "jti": uuid4().hex,
             **({} if self.scope is None else {"scope": self.scope}),
         }

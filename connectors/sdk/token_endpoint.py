@@ -124,11 +124,11 @@ class TokenEndpoint:
 
     def _refusal(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
         host, status, reason = response.url.host, response.status_code, answer.get("error")
+        if (explained := self.explain(response, answer)) is not None:
+            return explained
         if status < 300:
             missing = " or ".join(("an access token", *self.required))
             return Unavailable(f"{host} answered without {missing}")
-        if (explained := self.explain(response, answer)) is not None:
-            return explained
         if reason in PASSING:
             return Unavailable(f"{host} gives no access token now (status {status})")
         reasons = REASONS | dict(self.reasons)

@@ -1,6 +1,8 @@
 """A front desk: runs the calendar's actions against the sandbox, as a worker would."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -22,6 +24,8 @@ class Desk:
     pool: HttpPool
     document: dict[str, Any] = field(repr=False)
     tenant: str = "acme"
+    #: The names of the leases that were taken.
+    leases: list[str] = field(default_factory=list)
 
     async def __call__(self, action: str, *, key: str | None = None, attempt: int = 1, **params: Any) -> Any:
         """Run one action on strictly read parameters, and give its answer in JSON's terms."""
@@ -50,7 +54,15 @@ class Desk:
             credential=google_calendar.read_credential(self.document),
             http=self.pool.client(tenant=self.tenant, connector="google_calendar", credential="default"),
             attempt=attempt,
+            is_repeat=attempt > 1,
+            _lease=self._lease,
         )
+
+    @asynccontextmanager
+    async def _lease(self, name: str) -> AsyncIterator[None]:
+        """Note a lease; it excludes nobody, so that the protocol has to do without."""
+        self.leases.append(name)
+        yield
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class Bench:
         tenant: str = "acme",
         key: str = "key-1",
         attempt: int = 1,
+        is_repeat: bool = False,
     ) -> Context[Any]:
         return Context(
             job_id="job-1",
@@ -34,6 +35,7 @@ class Bench:
             credential=salesforce.read_credential(document or self.document),
             http=self.pool.client(tenant=tenant, connector="salesforce", credential="default"),
             attempt=attempt,
+            is_repeat=is_repeat,
         )
 
     async def run(self, action: str, params: dict[str, Any] | None = None, **about: Any) -> Any:

@@ -17,6 +17,8 @@ from connectors.sandbox.google.store import (
     Event,
     Store,
     busy_periods,
+    drop_exceptions,
+    exceptions_of,
     find_event,
     instance,
     moment,
@@ -40,7 +42,7 @@ def insert_event(store: Store, actor: Actor, request: Request, _headers: Mapping
     version = request.query.get("conferenceDataVersion", 0)
     ask_for_conference(store, calendar, event, request.body, version)
     store.stamp(event)
-    calendar.events[event["id"]] = event
+    store.keep(calendar, event)
     store.journal.write(store.now(), "created", calendar.id, event["id"], start=event["start"])
     _notify(store, calendar, event, request, "invited")
     return store.render(calendar, event)
@@ -89,7 +91,9 @@ def _change(
     version = request.query.get("conferenceDataVersion", 0)
     ask_for_conference(store, calendar, changed, request.body, version)
     store.stamp(changed)
-    calendar.events[changed["id"]] = changed
+    store.keep(calendar, changed)
+    if changed.get("recurrence") != event.get("recurrence"):
+        drop_exceptions(store, calendar, changed)
     store.journal.write(
         store.now(),
         "changed",
@@ -111,7 +115,9 @@ def delete_event(store: Store, actor: Actor, request: Request, headers: Mapping[
     _check_etag(event, headers)
     event["status"] = "cancelled"
     store.stamp(event)
-    calendar.events[event["id"]] = event
+    store.keep(calendar, event)
+    if event.get("recurrence"):
+        drop_exceptions(store, calendar, event)
     store.journal.write(store.now(), "cancelled", calendar.id, event["id"])
     _notify(store, calendar, event, request, "cancelled")
     return None
@@ -130,7 +136,7 @@ def list_events(store: Store, actor: Actor, request: Request, _headers: Mapping[
     if since is not None and until is not None and since >= until:
         raise Refusal(400, "timeRangeEmpty", "The specified time range is empty.")
     found = []
-    for event in list(calendar.events.values()):
+    for event in store.listed(calendar):
         if event["status"] == "cancelled" and not query.get("showDeleted"):
             continue
         if not _fits(event, query):
@@ -158,6 +164,27 @@ def list_events(store: Store, actor: Actor, request: Request, _headers: Mapping[
     return answer | ({"nextPageToken": token} if token else {"nextSyncToken": "sandbox"})
 
 
+def list_instances(store: Store, actor: Actor, request: Request, _headers: Mapping[str, str]) -> Answer:
+    """events.instances: the occurrences of one series, those that were changed among them."""
+    query = request.query
+    calendar = store.calendar(request.path["calendarId"], actor, "reader")
+    series = find_event(calendar, request.path["eventId"])
+    found = [instance(calendar, each) for each in occurrences(calendar, series, None, None)]
+    found += [
+        each
+        for each in exceptions_of(calendar, series)
+        if each["status"] != "cancelled" or query.get("showDeleted")
+    ]
+    found.sort(key=lambda event: moment(event["originalStartTime"], calendar.zone))
+    page, token = _page(store, found, query)
+    answer: dict[str, Any] = {
+        "kind": "calendar#events",
+        "timeZone": calendar.time_zone,
+        "items": [store.render(calendar, event) for event in page],
+    }
+    return answer | ({"nextPageToken": token} if token else {})
+
+
 def _fits(event: Event, query: Mapping[str, Any]) -> bool:
     private = event.get("extendedProperties", {}).get("private", {})
     for wanted in query.get("privateExtendedProperty", ()):
@@ -175,7 +202,7 @@ def _fits(event: Event, query: Mapping[str, Any]) -> bool:
 
 
 def _page(store: Store, found: list[Any], query: Mapping[str, Any]) -> tuple[list[Any], str | None]:
-    """Cut one page; its token knows the query, and serves no other."""
+    """Return one page; its token is bound to the query."""
     asked = json.dumps({name: query[name] for name in sorted(query) if name != "pageToken"})
     offset, size = 0, min(query.get("maxResults", 250), 2500, store.page_limit)
     if "pageToken" in query:
@@ -299,6 +326,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "events.update": update_event,
     "events.delete": delete_event,
     "events.list": list_events,
+    "events.instances": list_instances,
     "freebusy.query": query_busy,
     "calendarList.list": list_calendars,
     "calendarList.get": get_calendar_entry,

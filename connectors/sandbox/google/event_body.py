@@ -15,7 +15,6 @@ from connectors.sandbox.google.store import (
     Calendar,
     Event,
     Store,
-    complete_conference,
     moment,
     write_time,
 )
@@ -30,7 +29,7 @@ _READ_ONLY = {
 
 
 def new_event(store: Store, calendar: Calendar, body: Mapping[str, Any], actor: Actor) -> Event:
-    """Make the event that an insert asks for.
+    """Create the event that an insert asks for.
 
     Raises:
         Refusal: a field makes no sense, or the id is taken.
@@ -158,13 +157,18 @@ def merge(event: Event, body: Mapping[str, Any]) -> Event:
 def ask_for_conference(
     store: Store, calendar: Calendar, event: Event, body: Mapping[str, Any], version: int
 ) -> None:
-    """Do what a body says about the conference; without version 1 it is not even looked at."""
+    """Apply the conference part of a body; ignored unless conferenceDataVersion is 1."""
     if version != 1 or "conferenceData" not in body:
         return
     asked = body["conferenceData"]
     if asked is None:
         event.pop("conferenceData", None)
         event.pop("hangoutLink", None)
+        return
+    if "entryPoints" in asked and "createRequest" not in asked:
+        # The conference of another event: it may be shared.
+        event["conferenceData"] = deepcopy(asked)
+        event["hangoutLink"] = asked["entryPoints"][0].get("uri")
         return
     request = asked.get("createRequest")
     known = event.get("conferenceData", {}).get("createRequest", {}).get("requestId")
@@ -176,4 +180,4 @@ def ask_for_conference(
     if store.meet_pending_reads:
         calendar.pending[event["id"]] = store.meet_pending_reads
     else:
-        complete_conference(event)
+        store.finish_conference(event)

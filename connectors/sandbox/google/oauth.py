@@ -24,7 +24,7 @@ _ALL_SCOPES: Final = frozenset({"https://www.googleapis.com/auth/calendar"})
 
 @cache
 def _key_pair() -> tuple[str, bytes]:
-    """Make the key of this process's service accounts; making one takes a moment."""
+    """Create the key of this process's service accounts; making one takes a moment."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -78,7 +78,7 @@ class Authority:
     _tokens: dict[str, _Issued] = field(default_factory=dict)
 
     def service_account(self, email: str, *, subject: str | None = None) -> dict[str, Any]:
-        """Make a service account's key file; with a `subject`, domain-wide delegation is set up, too."""
+        """Create a service account's key file; with a `subject`, domain-wide delegation is set up, too."""
         private, _ = _key_pair()
         self._services[email] = _Service(email, frozenset([subject] if subject else []))
         document = {
@@ -95,7 +95,7 @@ class Authority:
         return document | ({"subject": subject} if subject else {})
 
     def authorized_user(self, email: str, *, scopes: frozenset[str] = _ALL_SCOPES) -> dict[str, Any]:
-        """Make an authorized user's document."""
+        """Create an authorized user's document."""
         refresh_token = f"1//sandbox-{token_urlsafe(24)}"
         user = _User(email, "client.apps.googleusercontent.com", f"GOCSPX-{token_urlsafe(12)}", scopes)
         self._users[refresh_token] = user
@@ -115,7 +115,7 @@ class Authority:
         self._tokens = {name: held for name, held in self._tokens.items() if held.actor.email != email}
 
     def expire_tokens(self) -> None:
-        """Let every access token be refused from now on."""
+        """Expire every access token."""
         self._tokens.clear()
 
     def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Authority:
         }
 
     def actor_of(self, authorization: str) -> Actor:
-        """Say whose token this is.
+        """Return whose token this is.
 
         Raises:
             Refusal: it is none of ours, or has expired.

@@ -153,5 +153,5 @@ def _is_in_interval(rule: Rule, day: date, first: date) -> bool:
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Give the instant at which a day begins."""
+    """Return the instant at which a day begins."""
     return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -6,7 +6,7 @@
         ...  # a worker with CONNECTORS_GOOGLE_CALENDAR_API_URL=google.url and this credential
 
 One call goes through: a fault that was asked for (`faults`) · the bearer token and its scopes
-(`authority`) · the discovery document (`google_discovery`) · the method (`google_api`), which reads and
+(`authority`) · the discovery document (`discovery`) · the method (`api`), which reads and
 changes the `store` and writes each effect into the `journal`.
 
 Known to differ from Google: there is no quota, guests have no copies of an event on their calendars,
@@ -24,9 +24,10 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from connectors.sandbox.faults import Faults, spoil
 from connectors.sandbox.google.api import OPERATIONS
 from connectors.sandbox.google.discovery import Method, check, find_method
-from connectors.sandbox.google.faults import Fault, Faults, Journal, Refusal
+from connectors.sandbox.google.faults import Fault, Journal, Refusal
 from connectors.sandbox.google.oauth import Authority, TokenRefused
 from connectors.sandbox.google.store import Store
 
@@ -68,7 +69,7 @@ class GoogleSandbox:
         self.port = port
         self.delay_s = delay_s
         self.journal = Journal(journal_file)
-        self.faults = Faults()
+        self.faults: Faults[Fault] = Faults()
         self.store = Store(self.journal, clock)
         self.authority = Authority(self.store)
         self._runner: web.ServerRunner | None = None
@@ -89,7 +90,7 @@ class GoogleSandbox:
         return {"GOOGLE_CALENDAR_API_URL": self.url}
 
     def credential(self) -> dict[str, Any]:
-        """Make an account to develop with, and give its credential's document."""
+        """Create an account to develop with, and give its credential's document."""
         if DEVELOPER not in self.store.accounts:
             self.store.add_account(DEVELOPER, time_zone=DEVELOPER_ZONE)
         return self.authority.authorized_user(DEVELOPER)
@@ -138,7 +139,7 @@ class GoogleSandbox:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         fault = self.faults.take(operation)
-        return work() if fault is None else await _spoil(request, fault, work)
+        return work() if fault is None else await spoil(request, fault, work)
 
     def _token(self, request: web.BaseRequest, body: bytes) -> web.Response:
         if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
@@ -184,55 +185,3 @@ def _read(body: bytes) -> Any:
 
 def _refuse(refusal: Refusal) -> web.Response:
     return web.json_response(refusal.body(), status=refusal.status, headers=refusal.headers)
-
-
-async def _spoil(  # noqa: PLR0911  # one return a way to go wrong
-    request: web.BaseRequest, fault: Fault, work: Callable[[], web.Response]
-) -> web.StreamResponse:
-    """Let a call go wrong in the way that was asked for."""
-    done = work() if fault.does_work else None
-    fault.met.set()
-    if fault.delay_s:
-        await asyncio.sleep(fault.delay_s)
-    if fault.until is not None:
-        await fault.until.wait()
-    if fault.cut == "before":
-        return _cut(request)
-    if fault.status is not None and not fault.does_work:
-        return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
-    response = work() if done is None else done
-    if fault.cut == "after":
-        return _cut(request)
-    if fault.status is not None:
-        return _refuse(Refusal(fault.status, fault.reason, "as asked", headers=fault.headers))
-    if fault.body is not None:
-        return web.Response(body=fault.body, content_type="application/json", headers=fault.headers)
-    content = response.body if isinstance(response.body, bytes) else b""
-    if fault.truncate is not None:
-        return await _write(request, response, [content[: fault.truncate]], len(content), 0.0)
-    if fault.drip_s is not None:
-        pieces = [content[at : at + 1] for at in range(len(content))]
-        return await _write(request, response, pieces, len(content), fault.drip_s)
-    return response
-
-
-def _cut(request: web.BaseRequest) -> web.Response:
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
-
-
-async def _write(
-    request: web.BaseRequest, response: web.Response, pieces: list[bytes], size_bytes: int, pause_s: float
-) -> web.StreamResponse:
-    """Write an answer in pieces; where they are fewer than announced, close the connection."""
-    stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.content_type})
-    stream.content_length = size_bytes
-    await stream.prepare(request)
-    for piece in pieces:
-        await stream.write(piece)
-        if pause_s:
-            await asyncio.sleep(pause_s)
-    if sum(map(len, pieces)) < size_bytes:
-        return _cut(request)
-    return stream

@@ -39,6 +39,8 @@ class Calendar:
     events: dict[str, Event] = field(default_factory=dict)
     #: How often an event is still shown with its conference pending.
     pending: dict[str, int] = field(default_factory=dict)
+    #: What was there at which time, for listings that lag behind.
+    past: list[tuple[datetime, dict[str, Event]]] = field(default_factory=list)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -71,6 +73,10 @@ class Store:
         self.accounts: set[str] = set()
         #: How often a new conference is shown as pending before it is there.
         self.meet_pending_reads = 0
+        #: Whether Google cannot make conferences.
+        self.meet_fails = False
+        #: How far listings lag behind what was written.
+        self.listing_lag = timedelta(0)
         #: Events a page at most, whatever is asked for: pages may be short.
         self.page_limit = 2500
         #: Whether each listing begins with an empty page, as Google's may.
@@ -107,6 +113,21 @@ class Store:
             raise Refusal(403, "requiredAccessLevel", f"You need to have {role} access to this calendar.")
         return calendar
 
+    def keep(self, calendar: Calendar, event: Event) -> None:
+        """Store an event as it is from now on."""
+        if self.listing_lag:
+            calendar.past = calendar.past or [(datetime.min.replace(tzinfo=UTC), dict(calendar.events))]
+        calendar.events[event["id"]] = event
+        if self.listing_lag:
+            calendar.past.append((self.now(), dict(calendar.events)))
+
+    def listed(self, calendar: Calendar) -> list[Event]:
+        """Return the events that a listing shows."""
+        if not self.listing_lag or not calendar.past:
+            return list(calendar.events.values())
+        shown_at = self.now() - self.listing_lag
+        return list([events for at, events in calendar.past if at <= shown_at][-1].values())
+
     def stamp(self, event: Event) -> None:
         """Mark an event as changed now."""
         now = self.now()
@@ -117,22 +138,33 @@ class Store:
         )
 
     def render(self, calendar: Calendar, event: Event, zone: ZoneInfo | None = None) -> Event:
-        """Show an event as the API does; a pending conference comes a step nearer."""
+        """Return an event as the API does; each read brings a pending conference one step nearer."""
         shown = deepcopy(event)
         for name in ("start", "end", "originalStartTime"):
             if "dateTime" in shown.get(name, {}):
                 instant = datetime.fromisoformat(shown[name]["dateTime"])
                 shown[name]["dateTime"] = write_time(instant, zone or calendar.zone)
+        for guest in shown.get("attendees", ()):
+            guest.pop("self", None)
+            if guest["email"] == calendar.owner:
+                guest["self"] = True
         if "conferenceData" in event and event["id"] in calendar.pending:
             calendar.pending[event["id"]] -= 1
             if calendar.pending[event["id"]] < 0:
                 del calendar.pending[event["id"]]
-                complete_conference(event)
+                self.finish_conference(event)
         return shown
+
+    def finish_conference(self, event: Event) -> None:
+        """Complete the conference that was requested, or fail it if that was asked for."""
+        if self.meet_fails:
+            event["conferenceData"]["createRequest"]["status"] = {"statusCode": "failure"}
+        else:
+            complete_conference(event)
 
 
 def complete_conference(event: Event) -> None:
-    """Let the conference that was asked for be there."""
+    """Complete the conference that was requested."""
     request = event["conferenceData"]["createRequest"]
     request["status"] = {"statusCode": "success"}
     code = "-".join((event["id"] * 3)[at : at + 3] for at in (0, 3, 6))
@@ -146,12 +178,12 @@ def complete_conference(event: Event) -> None:
 
 
 def write_time(instant: datetime, zone: ZoneInfo) -> str:
-    """Write an instant as the API does, `Z` where the zone is at UTC."""
+    """Return an instant as the API does, `Z` where the zone is at UTC."""
     return instant.astimezone(zone).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def moment(time: Mapping[str, Any], zone: ZoneInfo) -> datetime:
-    """Give an event's start or end as an instant; days are days of the calendar's zone."""
+    """Return an event's start or end as an instant; days are days of the calendar's zone."""
     if "date" in time:
         return midnight(date.fromisoformat(time["date"]), zone)
     return datetime.fromisoformat(time["dateTime"]).astimezone(UTC)
@@ -186,7 +218,7 @@ def occurrences(
 
 
 def instance(calendar: Calendar, occurrence: Occurrence) -> Event:
-    """Show one occurrence of a recurring event as an event of its own."""
+    """Return one occurrence of a recurring event as an event of its own."""
     event = deepcopy(occurrence.event)
     if occurrence.instance_id is None:
         return event
@@ -217,8 +249,23 @@ def find_event(calendar: Calendar, event_id: str) -> Event:
     raise Refusal(404, "notFound", "Not Found")
 
 
+def exceptions_of(calendar: Calendar, series: Event) -> list[Event]:
+    """Return the occurrences of a series that were changed or cancelled one by one."""
+    return [event for event in calendar.events.values() if event.get("recurringEventId") == series["id"]]
+
+
+def drop_exceptions(store: Store, calendar: Calendar, series: Event) -> None:
+    """Cancel the changed occurrences that a series has no longer."""
+    bare = Calendar(calendar.id, calendar.summary, calendar.time_zone, calendar.owner)
+    ids = {each.instance_id for each in occurrences(bare, series, None, None)}
+    for event in exceptions_of(calendar, series):
+        if event["id"] not in ids or series["status"] == "cancelled":
+            event["status"] = "cancelled"
+            store.stamp(event)
+
+
 def is_busy(calendar: Calendar, event: Event) -> bool:
-    """Whether an event takes up its calendar's owner."""
+    """Return whether an event takes up its calendar's owner."""
     declined = any(
         guest.get("email") == calendar.owner and guest.get("responseStatus") == "declined"
         for guest in event.get("attendees", ())
@@ -226,7 +273,7 @@ def is_busy(calendar: Calendar, event: Event) -> bool:
     return (
         event["status"] != "cancelled"
         and event.get("transparency") != "transparent"
-        and event.get("eventType") != "workingLocation"
+        and event.get("eventType") not in {"workingLocation", "birthday"}
         and not declined
     )
 
@@ -237,7 +284,7 @@ def busy_periods(
     """List when a calendar's owner is busy within a range."""
     found = sorted(
         (each.start, each.end)
-        for event in calendar.events.values()
+        for event in store.listed(calendar)
         if is_busy(calendar, event)
         for each in occurrences(calendar, event, since, until)
     )

@@ -1,4 +1,4 @@
-"""A local server that speaks the Salesforce REST API."""
+"""A local server for the Salesforce REST API."""
 
 from connectors.sandbox.salesforce.faults import Fault
 from connectors.sandbox.salesforce.server import SalesforceSandbox

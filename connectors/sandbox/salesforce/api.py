@@ -1,4 +1,4 @@
-"""The resources of the REST API that the sandbox answers."""
+"""The resources of the sandbox's REST API."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from connectors.sandbox.salesforce.search import render, run_query, run_search
 from connectors.sandbox.salesforce.soql import parse_soql, parse_sosl
 from connectors.sandbox.salesforce.store import Record, Store
 
-#: What Salesforce allows in one composite request.
+#: Most calls in one composite request.
 MAX_COMPOSITE: Final = 25
 #: Records of one page unless the caller asks for another size.
 PAGE_SIZE: Final = 2000
@@ -22,7 +22,7 @@ MIN_PAGE_SIZE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call, its path taken apart."""
+    """A call with its path split."""
 
     method: str
     #: Decoded segments behind `/services/data/v62.0/`.
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered."""
+    """An answer."""
 
     status: int = 200
     body: Any = None
@@ -51,7 +51,7 @@ class Api:
     _pages: dict[str, list[Record]] = field(default_factory=dict)
 
     def operation(self, request: Request) -> str:
-        """Name what a call does: what faults and the journal's counts go by."""
+        """Return the operation of a call, the name used by faults and the journal's counts."""
         head, size = request.path[0] if request.path else "", len(request.path)
         if head != "sobjects" or size < 2:
             return head or "versions"
@@ -64,7 +64,7 @@ class Api:
         return {"GET": "get", "DELETE": "delete"}.get(request.method, "unknown")
 
     def answer(self, request: Request) -> Reply:
-        """Do what a call asks for.
+        """Return the answer to a call.
 
         Raises:
             Refusal: as Salesforce would refuse it.
@@ -119,7 +119,7 @@ class Api:
         return Reply(200, {"DailyApiRequests": daily, "DataStorageMB": {"Max": 1024, "Remaining": 1000}})
 
     def _composite(self, request: Request) -> Reply:
-        """Several calls in one; with `allOrNone` what one breaks, all of them undo."""
+        """Run several calls in one; with `allOrNone`, undo all of them if one fails."""
         body = request.body if isinstance(request.body, dict) else {}
         parts = body.get("compositeRequest") or []
         if not parts or len(parts) > MAX_COMPOSITE:
@@ -146,7 +146,8 @@ class Api:
             if not url.startswith(root):
                 raise Refusal(400, "INVALID_INPUT", "a subrequest's url must begin with the API's path")
             path = tuple(unquote(segment) for segment in url.removeprefix(root).split("/") if segment)
-            inner = Request(str(part["method"]), path, {}, request.headers, part.get("body"), request.version)
+            headers = {**request.headers, **(part.get("httpHeaders") or {})}
+            inner = Request(str(part["method"]), path, {}, headers, part.get("body"), request.version)
             reply = self.answer(inner)
         except Refusal as refusal:
             reply = Reply(refusal.status, refusal.body())
@@ -163,7 +164,7 @@ class Api:
             return Reply(200, {"sobjects": [_short(each) for each in store.objects.values()]})
         kind = store.object(path[1])
         if len(path) == 2 and method == "POST":
-            record = store.insert(kind.name, _body(request), allow_duplicates=_may_duplicate(request))
+            record = store.insert(kind.name, _body(request), **_save_options(request))
             return Reply(201, {"id": record["Id"], "success": True, "errors": []})
         if len(path) == 3 and path[2] == "describe" and method == "GET":
             return Reply(200, kind.describe())
@@ -179,7 +180,7 @@ class Api:
             names = asked.split(",") if asked else [each.name for each in kind.fields.values()]
             return Reply(200, render(self.store, kind, record, tuple(names)))
         if request.method == "PATCH":
-            self.store.update(kind.name, record, _body(request), allow_duplicates=_may_duplicate(request))
+            self.store.update(kind.name, record, _body(request), **_save_options(request))
             return Reply(204)
         if request.method == "DELETE":
             self.store.delete(kind.name, record)
@@ -201,9 +202,9 @@ class Api:
             message = f"The {name} field should not be specified in the sobject data."
             raise Refusal(400, "INVALID_FIELD", message)
         if found:
-            self.store.update(kind.name, found[0], body, allow_duplicates=_may_duplicate(request))
+            self.store.update(kind.name, found[0], body, **_save_options(request))
             return Reply(200, {"id": found[0]["Id"], "success": True, "errors": [], "created": False})
-        record = self.store.insert(kind.name, {**body, name: value}, allow_duplicates=_may_duplicate(request))
+        record = self.store.insert(kind.name, {**body, name: value}, **_save_options(request))
         return Reply(201, {"id": record["Id"], "success": True, "errors": [], "created": True})
 
 
@@ -219,10 +220,12 @@ def _body(request: Request) -> dict[str, Any]:
     return {name: value for name, value in request.body.items() if name != "attributes"}
 
 
-def _may_duplicate(request: Request) -> bool:
-    return (
-        "allowsave=true" in request.headers.get("Sforce-Duplicate-Rule-Header", "").replace(" ", "").lower()
-    )
+def _save_options(request: Request) -> dict[str, bool]:
+    headers = {name.lower(): value.replace(" ", "").lower() for name, value in request.headers.items()}
+    return {
+        "allow_duplicates": "allowsave=true" in headers.get("sforce-duplicate-rule-header", ""),
+        "auto_assign": headers.get("sforce-auto-assign", "true") != "false",
+    }
 
 
 def _page_size(headers: Mapping[str, str]) -> int:
@@ -236,10 +239,10 @@ def _short(kind: ObjectType) -> dict[str, Any]:
 
 
 def read_json(body: bytes) -> Any:
-    """Read a body.
+    """Return the parsed body.
 
     Raises:
-        Refusal: it is no JSON.
+        Refusal: it is not JSON.
     """
     if not body:
         return None

@@ -1,4 +1,4 @@
-"""The users' way in: credential documents, the token endpoint with its four grants, sessions."""
+"""Credential documents, the token endpoint with its four grants, and sessions."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -22,21 +22,25 @@ MAX_ASSERTION_S: Final = 180
 
 @cache
 def _key() -> rsa.RSAPrivateKey:
-    """Make the key of this process's connected app; making one takes a moment."""
+    """Return the private key of this process's connected app, generated once."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @cache
 def private_key_pem() -> str:
-    """Write the key as a credential document has it."""
+    """Return the private key as PEM."""
     pem = _key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return pem.decode()
 
 
+def _new_refresh_token() -> str:
+    return f"5Aep8.{token_urlsafe(24)}"
+
+
 class TokenRefused(Exception):
-    """An error as the token endpoint answers it."""
+    """An error of the token endpoint."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)
@@ -47,7 +51,7 @@ class TokenRefused(Exception):
 
 @dataclass(slots=True)
 class Authority:
-    """Gives credentials and sessions, and knows them again."""
+    """Issues credentials and sessions, and checks them."""
 
     store: Store
     login_url: str = ""
@@ -57,13 +61,16 @@ class Authority:
     client_secret: str = field(default_factory=lambda: token_urlsafe(24))
     password: str = field(default_factory=lambda: token_urlsafe(12))
     security_token: str = field(default_factory=lambda: token_urlsafe(18))
-    refresh_token: str = field(default_factory=lambda: f"5Aep8.{token_urlsafe(24)}")
+    refresh_token: str = field(default_factory=_new_refresh_token)
+    #: Whether each login by refresh token returns a new one and voids the old one.
+    rotates_refresh_tokens: bool = False
     #: Whether every login is refused.
     is_locked: bool = False
     _sessions: set[str] = field(default_factory=set)
+    _voided: set[str] = field(default_factory=set)
 
     def document(self, auth: str = "jwt", **more: Any) -> dict[str, Any]:
-        """Make the credential document for a way to log in."""
+        """Return the credential's secret fields for a way to log in."""
         parts: dict[str, dict[str, str]] = {
             "jwt": {"username": self.username, "private_key": private_key_pem()},
             "client_credentials": {"client_secret": self.client_secret},
@@ -78,11 +85,11 @@ class Authority:
         return {"auth": auth, "login_url": self.login_url, "client_id": self.client_id, **parts[auth], **more}
 
     def expire_sessions(self) -> None:
-        """Let every session be refused from now on."""
+        """End every session."""
         self._sessions.clear()
 
     def exchange(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """Answer the token endpoint.
+        """Return the token endpoint's answer.
 
         Raises:
             TokenRefused: the grant is not accepted.
@@ -96,8 +103,8 @@ class Authority:
             self._check_assertion(form.get("assertion", ""))
         else:
             self._check_client(form)
-        if grant == "refresh_token" and form.get("refresh_token") != self.refresh_token:
-            raise TokenRefused("invalid_grant", "expired access/refresh token")
+        if grant == "refresh_token":
+            self._check_refresh_token(form.get("refresh_token", ""))
         if grant == "password":
             wanted = (self.username, self.password + self.security_token)
             if (form.get("username"), form.get("password")) != wanted:
@@ -106,7 +113,12 @@ class Authority:
         self._sessions.add(session)
         now = self.store.now()
         self.store.journal.write(now, "login", grant=grant)
+        rotated = {}
+        if grant == "refresh_token" and self.rotates_refresh_tokens:
+            self._voided.add(self.refresh_token)
+            rotated["refresh_token"] = self.refresh_token = _new_refresh_token()
         return {
+            **rotated,
             "access_token": session,
             "instance_url": self.instance_url,
             "id": f"{self.login_url}/id/00DSb0000000001AAA/005Sb0000000001AAA",
@@ -115,13 +127,21 @@ class Authority:
         }
 
     def check(self, authorization: str) -> None:
-        """Let a request in.
+        """Check the session of a request.
 
         Raises:
             Refusal: the session has expired, or is none of ours.
         """
         if authorization.removeprefix("Bearer ") not in self._sessions:
             raise Refusal(401, "INVALID_SESSION_ID", "Session expired or invalid")
+
+    def _check_refresh_token(self, refresh_token: str) -> None:
+        """Check a refresh token; one that was exchanged before revokes its successor, and every session."""
+        if refresh_token in self._voided:
+            self.refresh_token = _new_refresh_token()
+            self._sessions.clear()
+        if refresh_token != self.refresh_token:
+            raise TokenRefused("invalid_grant", "expired access/refresh token")
 
     def _check_client(self, form: Mapping[str, str]) -> None:
         if form.get("client_id") != self.client_id:

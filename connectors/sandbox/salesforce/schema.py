@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-#: What a reference that may lead to several objects has in common.
+#: Fields of a reference to one of several objects.
 NAME_FIELDS: Final = frozenset({"Id", "Name", "Type", "FirstName", "LastName", "Email", "Phone", "Title"})
 
 
@@ -19,7 +19,7 @@ class Field:
     is_required: bool = False
     is_writeable: bool = True
     picklist: tuple[str, ...] = ()
-    #: Values beyond the list are refused.
+    #: Whether values outside the picklist are refused.
     is_restricted: bool = False
     reference_to: tuple[str, ...] = ()
     relationship: str | None = None
@@ -29,7 +29,7 @@ class Field:
     default: Any = None
 
     def describe(self) -> dict[str, Any]:
-        """Describe the field as the API does."""
+        """Return the description of the field."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -71,11 +71,11 @@ class ObjectType:
             self.fields[each.name.lower()] = each
 
     def find(self, name: str) -> Field | None:
-        """Find a field, whatever the case."""
+        """Return a field by its name, ignoring case."""
         return self.fields.get(name.lower())
 
     def relationship(self, name: str) -> Field | None:
-        """Find the reference of a relationship."""
+        """Return the reference of a relationship."""
         wanted = name.lower()
         return next(
             (each for each in self.fields.values() if (each.relationship or "").lower() == wanted), None
@@ -89,7 +89,7 @@ class ObjectType:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Describe the object as the API does."""
+        """Return the description of the object."""
         return {
             "name": self.name,
             "label": self.name.removesuffix("__c").replace("_", " "),
@@ -141,13 +141,30 @@ def _person(*more: Field) -> tuple[Field, ...]:
     )
 
 
+def _read_only(field: Field) -> Field:
+    return replace(field, is_writeable=False)
+
+
 _OWNER: Final = _reference("OwnerId", "Group", "User")
 _USER_OWNER: Final = replace(_OWNER, reference_to=("User",))
 _LEAD_SOURCES: Final = ("Web", "Phone Inquiry", "Partner Referral", "Other")
 
 
+def person_account_fields() -> tuple[Field, ...]:
+    """Return the fields that person accounts add to accounts."""
+    return (
+        Field("IsPersonAccount", "boolean", is_writeable=False, default=False),
+        Field("FirstName", length=40),
+        Field("LastName", length=80),
+        Field("PersonEmail", "email", 80),
+        Field("PersonMobilePhone", "phone", 40),
+        Field("PersonHomePhone", "phone", 40),
+        _read_only(_reference("PersonContactId", "Contact")),
+    )
+
+
 def standard_objects() -> dict[str, ObjectType]:
-    """Make the standard objects, by lower-case name."""
+    """Return the standard objects, by lower-case name."""
     objects = (
         _object(
             "Account",
@@ -168,6 +185,7 @@ def standard_objects() -> dict[str, ObjectType]:
                 Field("HomePhone", "phone", 40),
                 Field("OtherPhone", "phone", 40),
                 Field("AssistantPhone", "phone", 40),
+                Field("AssistantName", length=40),
                 Field("Department", length=80),
                 Field("Birthdate", "date"),
                 Field("MailingCity", length=40),
@@ -186,11 +204,20 @@ def standard_objects() -> dict[str, ObjectType]:
                 Field(
                     "Status",
                     "picklist",
-                    picklist=("Open - Not Contacted", "Working - Contacted", "Closed - Not Converted"),
+                    picklist=(
+                        "Open - Not Contacted",
+                        "Working - Contacted",
+                        "Closed - Converted",
+                        "Closed - Not Converted",
+                    ),
                     is_restricted=True,
                     default="Open - Not Contacted",
                 ),
                 Field("Rating", "picklist", picklist=("Hot", "Warm", "Cold")),
+                Field("IsConverted", "boolean", is_writeable=False, default=False),
+                _read_only(_reference("ConvertedAccountId", "Account")),
+                _read_only(_reference("ConvertedContactId", "Contact")),
+                _read_only(_reference("ConvertedOpportunityId", "Opportunity")),
                 Field("AnnualRevenue", "currency"),
                 Field("NumberOfEmployees", "int"),
             ),
@@ -256,6 +283,29 @@ def standard_objects() -> dict[str, ObjectType]:
             "User",
             "005",
             *_person(Field("Username", length=80), Field("IsActive", "boolean", default=True)),
+        ),
+        _object(
+            "Opportunity",
+            "006",
+            Field("Name", length=120, is_required=True, is_name=True),
+            Field("StageName", "picklist", is_required=True, picklist=("Prospecting", "Closed Won")),
+            Field("CloseDate", "date", is_required=True),
+            _reference("AccountId", "Account"),
+            _USER_OWNER,
+        ),
+        _object(
+            "LeadStatus",
+            "01J",
+            Field("MasterLabel", is_name=True),
+            Field("IsConverted", "boolean"),
+            Field("IsDefault", "boolean"),
+            Field("SortOrder", "int"),
+        ),
+        _object(
+            "Organization",
+            "00D",
+            Field("Name", is_name=True),
+            Field("TimeZoneSidKey", "picklist", picklist=()),
         ),
         _object("Group", "00G", Field("Name", is_name=True), Field("Type", "picklist", picklist=("Queue",))),
     )

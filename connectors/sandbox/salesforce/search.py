@@ -1,4 +1,4 @@
-"""Queries and searches, run on the store's records."""
+"""Run queries and searches on the store's records."""
 
 import re
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ _GROUPS: Final = {"EMAIL": {"email"}, "PHONE": {"phone"}}
 
 
 def run_query(store: Store, query: Query) -> list[Record]:
-    """Run a query: the records as they are answered.
+    """Return the records of a query.
 
     Raises:
-        Refusal: it names what there is not, or compares what cannot be compared.
+        Refusal: it names an unknown field, or compares values that cannot be compared.
     """
     kind = _object(store, query.object)
     for path in query.paths:
@@ -44,7 +44,7 @@ def run_query(store: Store, query: Query) -> list[Record]:
 
 
 def run_search(store: Store, search: Search) -> list[Record]:
-    """Run a search: the records as they are answered."""
+    """Return the records of a search."""
     found: list[Record] = []
     for name, paths, limit in search.returning:
         kind = _object(store, name)
@@ -53,14 +53,14 @@ def run_search(store: Store, search: Search) -> list[Record]:
         hits = [
             render(store, kind, record, paths)
             for record in store.records(kind.name)
-            if any(_mentions(kind, record, term, search.group) for term in search.terms)
+            if any(_mentions(store, kind, record, term, search.group) for term in search.terms)
         ]
         found += hits[:limit]
     return found[: search.limit]
 
 
 def render(store: Store, kind: ObjectType, record: Record, paths: tuple[str, ...]) -> Record:
-    """Write a record with these fields, related ones nested."""
+    """Return a record with these fields, related records nested."""
     answer: Record = {"attributes": attributes(kind, record)}
     for path in paths:
         first, _, rest = path.partition(".")
@@ -83,7 +83,7 @@ def render(store: Store, kind: ObjectType, record: Record, paths: tuple[str, ...
 
 
 def attributes(kind: ObjectType, record: Record) -> dict[str, str]:
-    """Say what a record is."""
+    """Return the attributes of a record."""
     return {"type": kind.name, "url": f"{ROOT}/sobjects/{kind.name}/{record['Id']}"}
 
 
@@ -96,7 +96,7 @@ def _object(store: Store, name: str) -> ObjectType:
 
 
 def _resolve(store: Store, kind: ObjectType, path: str) -> Field:
-    """Find the field that a path leads to.
+    """Return the field that a path leads to.
 
     Raises:
         Refusal: INVALID_FIELD.
@@ -222,7 +222,7 @@ def _equal(store: Store, found: Field, held: Any, value: Any) -> bool:
 
 
 def _comparable(store: Store, found: Field, held: Any, value: Any) -> tuple[Any, Any, Any]:
-    """Give what can be compared: the record's value, and the span that the literal means."""
+    """Return the record's value, and the span that the literal means."""
     if not isinstance(value, date | DateLiteral):
         here, wanted = (each.casefold() if isinstance(each, str) else each for each in (held, value))
         return here, wanted, wanted
@@ -237,7 +237,7 @@ def _comparable(store: Store, found: Field, held: Any, value: Any) -> tuple[Any,
 
 
 def _days(name: str, today: date) -> tuple[date, date]:
-    """Give the first and the last day of a date literal."""
+    """Return the first and the last day of a date literal."""
     word, _, count = name.partition(":")
     days = timedelta(int(count or 0))
     sunday = today - timedelta((today.weekday() + 1) % 7)
@@ -267,10 +267,13 @@ def _sort_key(value: Any) -> Any:
     return (1, f"{value:030.6f}") if isinstance(value, int | float) else (2, str(value).casefold())
 
 
-def _mentions(kind: ObjectType, record: Record, term: str, group: str) -> bool:
-    return any(
-        _found_in(found, str(record.get(found.name) or ""), term) for found in _looked_through(kind, group)
-    )
+def _mentions(store: Store, kind: ObjectType, record: Record, term: str, group: str) -> bool:
+    texts = [(found, str(record.get(found.name) or "")) for found in _looked_through(kind, group)]
+    if group == "NAME" and kind.name == "Contact":
+        # The name fields of a contact include its account's and its assistant's.
+        account = _read(store, kind, record, "Account.Name") if kind.relationship("Account") else None
+        texts += [(Field("Name"), str(name or "")) for name in (record.get("AssistantName"), account)]
+    return any(_found_in(found, text, term) for found, text in texts)
 
 
 def _looked_through(kind: ObjectType, group: str) -> Iterator[Field]:

@@ -1,4 +1,4 @@
-"""A local server that speaks Salesforce's OAuth and REST API, to develop, demo and test against.
+"""A local server for Salesforce's OAuth and REST API, to develop, demo and test against.
 
     async with SalesforceSandbox() as salesforce:
         document = salesforce.credential()
@@ -22,8 +22,9 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from connectors.sandbox.faults import Faults, spoil
 from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
-from connectors.sandbox.salesforce.faults import Fault, Faults, Journal, Refusal, spoil
+from connectors.sandbox.salesforce.faults import Fault, Journal, Refusal
 from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
 from connectors.sandbox.salesforce.schema import Field
 from connectors.sandbox.salesforce.store import Rule, Store
@@ -32,6 +33,8 @@ __all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
 
 #: The custom field by which the sandbox's own credential makes creates idempotent.
 KEY_FIELD: Final = "Connectors_Key__c"
+#: Salesforce refuses a longer URL.
+MAX_URL_BYTES: Final = 16_384
 _KEYED: Final = ("Lead", "Contact", "Case")
 
 
@@ -40,14 +43,14 @@ def _utc_now() -> datetime:
 
 
 class SalesforceSandbox:
-    """An org of one's own, on the loopback interface.
+    """A private org on the loopback interface.
 
     Args:
         port: 0 takes a free one.
         delay_s: how long each call takes, beyond the work.
         journal_file: where effects are appended, each synced to disk before it is answered.
-        clock: tells the time, in UTC.
-        tls: makes it speak TLS, with this certificate.
+        clock: returns the time, in UTC.
+        tls: a certificate, to serve TLS.
     """
 
     connector: Final = "salesforce"
@@ -66,25 +69,25 @@ class SalesforceSandbox:
         self.port = port
         self.delay_s = delay_s
         self.journal = Journal(journal_file)
-        self.faults = Faults()
+        self.faults: Faults[Fault] = Faults()
         self.store = Store(self.journal, clock)
         self.authority = Authority(self.store)
         self.api = Api(self.store)
-        #: Methods and paths as they came, query and all, the newest last: what a test of encodings looks at.
+        #: Methods and raw paths with their queries, the newest last, for tests of encodings.
         self.requests: list[str] = []
-        #: Bearer tokens as they came, beside `requests`.
+        #: Bearer tokens of `requests`, in the same order.
         self.tokens: list[str] = []
         self._tls = tls
         self._runner: web.ServerRunner | None = None
 
     @property
     def url(self) -> str:
-        """Where it listens: both the login host and the org's own."""
+        """Its address: both the login host and the org's instance."""
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     async def start(self) -> None:
-        """Listen; credential documents can be made from now on."""
-        runner = web.ServerRunner(web.Server(self._answer))
+        """Start listening; credentials can be issued from now on."""
+        runner = web.ServerRunner(web.Server(self._answer, max_line_size=MAX_URL_BYTES))
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port, backlog=1024, ssl_context=self._tls)
         await site.start()
@@ -93,7 +96,7 @@ class SalesforceSandbox:
         self.authority.login_url = self.authority.instance_url = self.url
 
     async def stop(self) -> None:
-        """Close every connection; what is stored stays."""
+        """Close every connection; the records stay."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -107,24 +110,27 @@ class SalesforceSandbox:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The worker's settings that lead here: none, the credential says where it is."""
+        """The worker's settings that lead here: none, because the credential names the address."""
         return {}
 
     def credential(self, auth: str = "jwt") -> dict[str, Any]:
-        """Give the credential's document of an org that is seeded; creates are KEYED with it."""
+        """Return the credential's secret fields of a seeded org; creates are KEYED with them."""
         if KEY_FIELD.lower() not in self.store.object("Lead").fields:
             self.seed()
         fields = {f"{name.lower()}_external_id_field": KEY_FIELD for name in _KEYED}
         return self.authority.document(auth, task_key_field=KEY_FIELD, **fields)
 
     def seed(self) -> None:
-        """Fill the org with what the demo tells of: an account, two contacts, a case, the key fields."""
+        """Create the demo's records: an account, two contacts, a case, and the key fields."""
         store = self.store
         for name in (*_KEYED, "Task"):
             is_external = name != "Task"
             store.add_field(
                 name, Field(KEY_FIELD, length=64, is_external_id=is_external, is_unique=is_external)
             )
+        store.insert("Organization", {"Name": "Sandbox", "TimeZoneSidKey": "Europe/Istanbul"})
+        for name in store.object("Lead").fields["status"].picklist:
+            store.insert("LeadStatus", {"MasterLabel": name, "IsConverted": name == "Closed - Converted"})
         desk = store.insert("User", {"LastName": "Desk", "Email": "desk@clinic.example", "Username": "desk"})
         owner = {"OwnerId": desk["Id"]}
         clinic = store.insert("Account", {"Name": "Lovelace Clinic", "Industry": "Healthcare", **owner})
@@ -205,7 +211,7 @@ def _refuse_token(refused: TokenRefused) -> web.Response:
 
 
 def _read(request: web.BaseRequest, raw: str) -> Request | None:
-    """Take the path apart; None where it is none of the API's."""
+    """Return the call with its path split; None if it is not a path of the API."""
     empty, services, data, version, *rest = raw.split("/") + [""] * 4
     if (empty, services, data) != ("", "services", "data") or not version.startswith("v"):
         return None

@@ -1,8 +1,8 @@
-"""The query languages, read: SOQL and SOSL into trees; what is malformed is refused as Salesforce does.
+"""Parse SOQL and SOSL into trees; malformed text is refused as Salesforce refuses it.
 
-Known of SOQL: fields over relationships, `COUNT()`, WHERE with AND, OR (never mixed without parentheses),
+Supported SOQL: fields over relationships, `COUNT()`, WHERE with AND, OR (never mixed without parentheses),
 NOT, = != <> < <= > >= LIKE IN `NOT IN`, literals of each type, date literals such as `LAST_N_DAYS:7`,
-ORDER BY, LIMIT, OFFSET. Not known: subqueries, aggregates, TYPEOF, GROUP BY.
+ORDER BY, LIMIT, OFFSET. Not supported: subqueries, aggregates, TYPEOF, GROUP BY.
 """
 
 import re
@@ -62,7 +62,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The opposite."""
+    """A negated condition."""
 
     part: "Condition"
 
@@ -135,7 +135,7 @@ class _Tokens:
         return token
 
     def word(self, *words: str) -> bool:
-        """Take these words if they come next."""
+        """Consume these words if they come next."""
         ahead = self._tokens[self._at : self._at + len(words)]
         if len(ahead) < len(words) or any(
             kind not in {"name", "sign"} or text.lower() != word
@@ -163,7 +163,7 @@ class _Tokens:
 
 
 def parse_soql(text: str) -> Query:
-    """Read a query.
+    """Parse a query.
 
     Raises:
         Refusal: MALFORMED_QUERY.
@@ -187,7 +187,7 @@ def parse_soql(text: str) -> Query:
 
 
 def parse_sosl(text: str) -> Search:
-    """Read a search.
+    """Parse a search.
 
     Raises:
         Refusal: MALFORMED_SEARCH.
@@ -297,7 +297,7 @@ def _value(tokens: _Tokens) -> Any:  # one return a kind of literal
 
 
 def _text(tokens: _Tokens, quoted: str) -> str:
-    """Read a literal's escapes; those of LIKE's wildcards stay."""
+    """Resolve a literal's escapes, except those of LIKE's wildcards."""
     plain = []
     characters = iter(quoted[1:-1])
     for char in characters:
@@ -337,7 +337,7 @@ def _returned(tokens: _Tokens) -> tuple[str, tuple[str, ...], int | None]:
 
 
 def _terms(text: str) -> tuple[str, ...]:
-    """Read phrases or words, joined by OR; an operator that is not escaped is refused."""
+    """Parse phrases or words joined by OR; an unescaped operator is refused."""
     terms = []
     for phrase, words in _TERM.findall(text):
         inside = phrase[1:-1] if phrase else words.strip()

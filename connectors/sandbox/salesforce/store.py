@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
 
 from connectors.salesforce.fields import full_id
 from connectors.sandbox.salesforce.faults import Journal, Refusal
-from connectors.sandbox.salesforce.schema import Field, ObjectType, standard_objects
+from connectors.sandbox.salesforce.schema import Field, ObjectType, person_account_fields, standard_objects
 
 Record = dict[str, Any]
 
@@ -19,7 +19,7 @@ _ID = re.compile(r"[a-zA-Z0-9]{15}([a-zA-Z0-9]{3})?")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A validation rule: a record for which `is_broken` says True is refused."""
+    """A validation rule: a record for which `is_broken` returns True is refused."""
 
     object: str
     is_broken: Callable[[Record], bool]
@@ -35,14 +35,18 @@ class Store:
     now: Callable[[], datetime]
     objects: dict[str, ObjectType] = field(default_factory=standard_objects)
     rules: list[Rule] = field(default_factory=list)
-    #: Objects whose records with an e-mail address that is there already are refused as duplicates.
+    #: Objects with a duplicate rule: two records may not have the same e-mail address.
     duplicate_rules: set[str] = field(default_factory=set)
+    #: Those of them whose rule blocks, so that no header overrides it.
+    blocking_rules: set[str] = field(default_factory=set)
+    #: Object → the owner that its active assignment rule chooses, unless a call switches the rule off.
+    assignment_rules: dict[str, str] = field(default_factory=dict)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
 
     def object(self, name: str) -> ObjectType:
-        """Find an object, whatever the case.
+        """Return an object by its name, ignoring case.
 
         Raises:
             Refusal: there is none.
@@ -66,12 +70,12 @@ class Store:
         self.objects[name.lower()] = made
 
     def records(self, object_name: str) -> Iterator[Record]:
-        """List the records that are not deleted."""
+        """Return the records that are not deleted."""
         held = self._records.get(object_name.lower(), {})
         return (record for record in held.values() if not record["IsDeleted"])
 
     def find(self, object_name: str, record_id: str) -> Record:
-        """Find a record by its id of 15 or 18 characters.
+        """Return a record by its id of 15 or 18 characters.
 
         Raises:
             Refusal: there is none, or it was deleted.
@@ -85,10 +89,10 @@ class Store:
         return record
 
     def by_external_id(self, object_name: str, field_name: str, value: str) -> list[Record]:
-        """List the records with this value in an external-id field.
+        """Return the records with this value in an external-id field.
 
         Raises:
-            Refusal: the field is none.
+            Refusal: the field is not an external id.
         """
         found = self.object(object_name).find(field_name)
         if found is None or not (found.is_external_id or found.name == "Id"):
@@ -103,7 +107,19 @@ class Store:
             if str(record.get(found.name, "")).casefold() == value.casefold()
         ]
 
-    def insert(self, object_name: str, body: Mapping[str, Any], *, allow_duplicates: bool = False) -> Record:
+    def enable_person_accounts(self) -> None:
+        """Add person accounts to the org: a lead then needs no company."""
+        self.object("Account").add(*person_account_fields())
+        self.object("Lead").add(replace(_field(self.object("Lead"), "Company"), is_required=False))
+
+    def insert(
+        self,
+        object_name: str,
+        body: Mapping[str, Any],
+        *,
+        allow_duplicates: bool = False,
+        auto_assign: bool = False,
+    ) -> Record:
         """Create a record.
 
         Raises:
@@ -115,7 +131,12 @@ class Store:
             if each.default is not None or each.type == "boolean":
                 values.setdefault(each.name, each.default if each.default is not None else False)
         missing = [
-            each.name for each in kind.fields.values() if each.is_required and values.get(each.name) is None
+            each.name
+            for each in kind.fields.values()
+            if each.is_required
+            and values.get(each.name) is None
+            # A person account takes its name from its person.
+            and not (kind.name == "Account" and each.name == "Name" and values.get("LastName"))
         ]
         if missing:
             message = f"Required fields are missing: [{', '.join(missing)}]"
@@ -123,6 +144,7 @@ class Store:
         self._serial += 1
         stamp = _stamp(self.now())
         record = {"Id": self._new_id(kind), "IsDeleted": False, "CreatedDate": stamp, **values}
+        self._assign(kind, record, auto_assign=auto_assign)
         self._settle(kind, record)
         self._check_rules(kind, record, allow_duplicates=allow_duplicates)
         if kind.name == "Case":
@@ -133,7 +155,13 @@ class Store:
         return record
 
     def update(
-        self, object_name: str, record: Record, body: Mapping[str, Any], *, allow_duplicates: bool = False
+        self,
+        object_name: str,
+        record: Record,
+        body: Mapping[str, Any],
+        *,
+        allow_duplicates: bool = False,
+        auto_assign: bool = False,
     ) -> None:
         """Change a record.
 
@@ -147,25 +175,26 @@ class Store:
             message = f"Required fields are missing: [{', '.join(emptied)}]"
             raise Refusal(400, "REQUIRED_FIELD_MISSING", message, fields=emptied)
         changed = {**record, **values}
+        self._assign(kind, changed, auto_assign=auto_assign)
         self._settle(kind, changed)
         self._check_rules(kind, changed, allow_duplicates=allow_duplicates)
         record.update(changed)
         self.journal.write(self.now(), "changed", kind.name, record["Id"], fields=sorted(values))
 
     def delete(self, object_name: str, record: Record) -> None:
-        """Put a record into the recycle bin."""
+        """Move a record to the recycle bin."""
         record["IsDeleted"] = True
         self.journal.write(self.now(), "deleted", self.object(object_name).name, record["Id"])
 
     def snapshot(self) -> "dict[str, dict[str, Record]]":
-        """Copy the records, to put them back if a composite request fails."""
+        """Return a copy of the records, to restore them if a composite request fails."""
         return {
             name: {record_id: dict(record) for record_id, record in held.items()}
             for name, held in self._records.items()
         }
 
     def restore(self, records: "dict[str, dict[str, Record]]", effects: int) -> None:
-        """Put the records back, and forget the effects since."""
+        """Restore the records, and drop the effects since."""
         self._records = records
         del self.journal.effects[effects:]
 
@@ -177,7 +206,7 @@ class Store:
         return full_id(f"{kind.prefix}Sb{digits.rjust(10, '0')}")
 
     def _checked(self, kind: ObjectType, body: Mapping[str, Any]) -> Record:
-        """Check the values, and write the names as the object does."""
+        """Return the checked values, under the object's own field names."""
         values: Record = {}
         for name, value in body.items():
             if isinstance(value, dict):
@@ -247,10 +276,16 @@ class Store:
             fields=[found.name],
         )
 
+    def _assign(self, kind: ObjectType, record: Record, *, auto_assign: bool) -> None:
+        if auto_assign and (owner := self.assignment_rules.get(kind.name)) is not None:
+            record["OwnerId"] = owner
+
     def _settle(self, kind: ObjectType, record: Record) -> None:
-        """Work out what follows from other fields."""
+        """Set the fields that follow from other fields."""
         record["LastModifiedDate"] = _stamp(self.now())
-        if kind.find("LastName") is not None:
+        if kind.name == "Account" and record.get("LastName"):
+            record["IsPersonAccount"] = True
+        if kind.find("LastName") is not None and (kind.name != "Account" or record.get("LastName")):
             record["Name"] = " ".join(filter(None, (record.get("FirstName"), record.get("LastName"))))
         if kind.name == "Case":
             record["IsClosed"] = record.get("Status") == "Closed"
@@ -272,7 +307,8 @@ class Store:
                 ):
                     message = f"duplicate value found: {each.name} duplicates value on record with id: {other['Id']}"
                     raise Refusal(400, "DUPLICATE_VALUE", message, fields=[])
-        if kind.name in self.duplicate_rules and not allow_duplicates and record.get("Email"):
+        blocks = kind.name in self.blocking_rules
+        if kind.name in self.duplicate_rules and (blocks or not allow_duplicates) and record.get("Email"):
             email = str(record["Email"]).casefold()
             same = [
                 other
@@ -280,7 +316,7 @@ class Store:
                 if other["Id"] != record["Id"] and str(other.get("Email")).casefold() == email
             ]
             if same:
-                raise _duplicates(kind, same)
+                raise _duplicates(kind, same, may_save=not blocks)
 
 
 def _field(kind: ObjectType, name: str) -> Field:
@@ -323,7 +359,7 @@ def _unknown(kind: ObjectType, name: str) -> Refusal:
     return Refusal(400, "INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
 
 
-def _duplicates(kind: ObjectType, same: list[Record]) -> Refusal:
+def _duplicates(kind: ObjectType, same: list[Record], *, may_save: bool) -> Refusal:
     records = [
         {
             "additionalInformation": [],
@@ -337,7 +373,7 @@ def _duplicates(kind: ObjectType, same: list[Record]) -> Refusal:
         for other in same
     ]
     result = {
-        "allowSave": True,
+        "allowSave": may_save,
         "duplicateRule": f"Standard_{kind.name}_Duplicate_Rule",
         "duplicateRuleEntityType": kind.name,
         "errorMessage": "Use one of these records?",

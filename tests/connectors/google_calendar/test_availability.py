@@ -12,10 +12,10 @@ from tests.support.desk import OWNER, Desk
 pytestmark = pytest.mark.integration
 
 #: So that nothing depends on today.
-AS_OF = "2026-01-01T00:00:00Z"
+AS_OF = "2037-01-01T00:00:00Z"
 ASK: dict[str, Any] = {
-    "range_start": "2026-03-09T09:00",
-    "range_end": "2026-03-09T12:00",
+    "range_start": "2037-03-09T09:00",
+    "range_end": "2037-03-09T12:00",
     "duration_minutes": 60,
     "as_of": AS_OF,
 }
@@ -26,14 +26,14 @@ def starts(found: dict[str, Any]) -> list[str]:
 
 
 async def test_free_times_carry_the_calendars_own_zone(desk: Desk) -> None:
-    await desk("create_event", summary="x", start="2026-03-09T10:00", duration_minutes=30)
+    await desk("create_event", summary="x", start="2037-03-09T10:00", duration_minutes=30)
 
     found = await desk("find_available_slots", **ASK)
 
     nine, eleven = (
         {
-            "start": f"2026-03-09T{start}:00:00+03:00",
-            "end": f"2026-03-09T{end}:00:00+03:00",
+            "start": f"2037-03-09T{start}:00:00+03:00",
+            "end": f"2037-03-09T{end}:00:00+03:00",
             "calendars": ["primary"],
         }
         for start, end in (("09", "10"), ("11", "12"))
@@ -44,29 +44,29 @@ async def test_free_times_carry_the_calendars_own_zone(desk: Desk) -> None:
 async def test_one_calendar_and_one_day_in_a_named_zone_take_one_call(desk: Desk) -> None:
     found = await desk("find_available_slots", **ASK, time_zone="America/New_York")
 
-    assert "2026-03-09T09:00:00-04:00" == starts(found)[0]
+    assert "2037-03-09T09:00:00-04:00" == starts(found)[0]
     assert {"token": 1, "freebusy.query": 1} == dict(desk.google.journal.calls)
 
 
 async def test_times_are_asked_for_as_wide_as_the_buffers(desk: Desk) -> None:
-    await desk("create_event", summary="x", start="2026-03-09T08:00", end="2026-03-09T08:45")
-    await desk("create_event", summary="x", start="2026-03-09T12:15", duration_minutes=30)
+    await desk("create_event", summary="x", start="2037-03-09T08:00", end="2037-03-09T08:45")
+    await desk("create_event", summary="x", start="2037-03-09T12:15", duration_minutes=30)
 
     found = await desk("find_available_slots", **ASK, buffer_before_minutes=30, buffer_after_minutes=30)
 
-    assert ["2026-03-09T10:00:00+03:00"] == starts(found)
+    assert ["2037-03-09T10:00:00+03:00"] == starts(found)
 
 
 async def test_working_hours_overrides_and_closed_dates_shape_the_days(desk: Desk) -> None:
     found = await desk(
         "find_available_slots",
-        range_start="2026-12-21T00:00",
-        range_end="2026-12-28T00:00",
+        range_start="2037-12-21T00:00",
+        range_end="2037-12-28T00:00",
         duration_minutes=180,
         as_of=AS_OF,
         working_hours={day: [["09:00", "12:00"]] for day in ("mon", "tue", "wed", "thu", "fri")},
-        overrides={"2026-12-24": [["08:00", "11:00"]], "2026-12-26": [["22:00", "01:00"]]},
-        closed_dates=["2026-12-25"],
+        overrides={"2037-12-24": [["08:00", "11:00"]], "2037-12-26": [["22:00", "01:00"]]},
+        closed_dates=["2037-12-25"],
     )
 
     assert ["21T09", "22T09", "23T09", "24T08", "26T22"] == [start[8:13] for start in starts(found)]
@@ -75,7 +75,7 @@ async def test_working_hours_overrides_and_closed_dates_shape_the_days(desk: Des
 async def test_notice_and_advance_count_from_as_of_and_the_past_is_not_offered(desk: Desk) -> None:
     within = await desk(
         "find_available_slots",
-        **ASK | {"as_of": "2026-03-09T08:30", "duration_minutes": 30},
+        **ASK | {"as_of": "2037-03-09T08:30", "duration_minutes": 30},
         min_notice_minutes=60,
         max_advance_minutes=120,
     )
@@ -112,9 +112,9 @@ async def test_any_of_sixty_calendars_is_asked_for_in_two_calls(desk: Desk) -> N
         desk.google.store.add_calendar(room, owner=OWNER)
         if room != rooms[59]:
             await desk(
-                "create_event", summary="x", start="2026-03-09T09:00Z", duration_minutes=60, calendar_id=room
+                "create_event", summary="x", start="2037-03-09T09:00Z", duration_minutes=60, calendar_id=room
             )
-    ask = ASK | {"calendars": rooms, "time_zone": "UTC", "range_end": "2026-03-09T11:00"}
+    ask = ASK | {"calendars": rooms, "time_zone": "UTC", "range_end": "2037-03-09T11:00"}
 
     any_of_them = await desk("find_available_slots", **ask, mode="any")
     all_of_them = await desk("find_available_slots", **ask)
@@ -126,13 +126,13 @@ async def test_any_of_sixty_calendars_is_asked_for_in_two_calls(desk: Desk) -> N
 
 async def test_a_hundred_and_twenty_days_are_asked_for_in_two_calls_and_merged(desk: Desk) -> None:
     await desk(  # over the seam between the two calls
-        "create_event", summary="x", start="2026-03-31T00:00Z", end="2026-04-03T00:00Z"
+        "create_event", summary="x", start="2037-03-31T00:00Z", end="2037-04-03T00:00Z"
     )
 
     found = await desk(
         "find_available_slots",
-        range_start="2026-01-01T00:00",
-        range_end="2026-05-01T00:00",
+        range_start="2037-01-01T00:00",
+        range_end="2037-05-01T00:00",
         duration_minutes=1440,
         time_zone="UTC",
         limit=1000,
@@ -147,7 +147,7 @@ async def test_a_hundred_and_twenty_days_are_asked_for_in_two_calls_and_merged(d
 async def test_busy_periods_may_come_merged_and_cut_or_not(desk: Desk, merges_busy: bool) -> None:
     desk.google.store.merges_busy = merges_busy
     for start, minutes in (("08:00", 90), ("09:15", 30), ("11:45", 60)):
-        await desk("create_event", summary="x", start=f"2026-03-09T{start}", duration_minutes=minutes)
+        await desk("create_event", summary="x", start=f"2037-03-09T{start}", duration_minutes=minutes)
 
     found = await desk("find_available_slots", **ASK | {"duration_minutes": 45})
 
@@ -156,13 +156,13 @@ async def test_busy_periods_may_come_merged_and_cut_or_not(desk: Desk, merges_bu
 
 async def test_an_all_day_event_covers_the_day_of_its_calendars_zone(desk: Desk) -> None:
     desk.google.store.add_calendar("ny@example.com", owner=OWNER, time_zone="America/New_York")
-    await desk("create_event", summary="Off", start="2026-03-09", calendar_id="ny@example.com")
+    await desk("create_event", summary="Off", start="2037-03-09", calendar_id="ny@example.com")
 
     found = await desk(
         "find_available_slots",
         calendars=["ny@example.com"],
-        range_start="2026-03-09T00:00",
-        range_end="2026-03-10T12:00",
+        range_start="2037-03-09T00:00",
+        range_end="2037-03-10T12:00",
         duration_minutes=60,
         time_zone="Europe/Istanbul",
         as_of=AS_OF,
@@ -176,11 +176,11 @@ async def test_an_all_day_event_covers_the_day_of_its_calendars_zone(desk: Desk)
 @pytest.mark.parametrize(
     ("zone", "day", "expected"),
     [
-        ("America/New_York", "2026-03-08", ["00:00:00-05:00", "01:00:00-05:00", "03:00:00-04:00"]),
-        ("America/New_York", "2026-11-01", ["00:00:00-04:00", "01:00:00-04:00", "01:00:00-05:00"]),
-        ("Europe/Istanbul", "2026-03-29", ["00:00:00+03:00", "01:00:00+03:00", "02:00:00+03:00"]),
-        ("Australia/Lord_Howe", "2026-04-05", ["00:00:00+11:00", "01:00:00+11:00", "01:30:00+10:30"]),
-        ("Australia/Lord_Howe", "2026-10-04", ["00:00:00+10:30", "01:00:00+10:30", "02:30:00+11:00"]),
+        ("America/New_York", "2037-03-08", ["00:00:00-05:00", "01:00:00-05:00", "03:00:00-04:00"]),
+        ("America/New_York", "2037-11-01", ["00:00:00-04:00", "01:00:00-04:00", "01:00:00-05:00"]),
+        ("Europe/Istanbul", "2037-03-29", ["00:00:00+03:00", "01:00:00+03:00", "02:00:00+03:00"]),
+        ("Australia/Lord_Howe", "2037-04-05", ["00:00:00+11:00", "01:00:00+11:00", "01:30:00+10:30"]),
+        ("Australia/Lord_Howe", "2037-10-04", ["00:00:00+10:30", "01:00:00+10:30", "02:30:00+11:00"]),
     ],
 )
 async def test_slots_across_a_change_of_clocks_last_as_long_as_ever(
@@ -212,7 +212,7 @@ async def test_an_unreadable_calendar_fails_the_whole_search(desk: Desk) -> None
         ('{"errors": [{"reason": "notFound"}]}', NotFound),
         ('{"errors": [{"reason": "<b>never heard of</b>"}]}', Unavailable),
         ('{"busy": [{"start": "soon", "end": "later"}]}', Unavailable),
-        ('{"busy": [{"start": "2026-03-09T10:00:00Z"}]}', Unavailable),
+        ('{"busy": [{"start": "2037-03-09T10:00:00Z"}]}', Unavailable),
         ("null", Unavailable),
     ],
 )
@@ -232,7 +232,7 @@ async def test_a_range_that_is_empty_once_the_zone_is_known_is_refused(desk: Des
     with pytest.raises(InvalidParams, match="range_end"):
         await desk(
             "find_available_slots",
-            **ASK | {"range_start": "2026-03-09T09:00:00Z", "range_end": "2026-03-09T11:00"},
+            **ASK | {"range_start": "2037-03-09T09:00:00Z", "range_end": "2037-03-09T11:00"},
         )
 
 
@@ -240,15 +240,15 @@ async def test_a_range_that_is_empty_once_the_zone_is_known_is_refused(desk: Des
 
 
 async def test_a_free_and_a_taken_time_are_told_apart(desk: Desk) -> None:
-    await desk("create_event", summary="x", start="2026-03-09T10:00", duration_minutes=30)
-    await desk("create_event", summary="x", start="2026-03-09T10:20", duration_minutes=20)
+    await desk("create_event", summary="x", start="2037-03-09T10:00", duration_minutes=30)
+    await desk("create_event", summary="x", start="2037-03-09T10:20", duration_minutes=20)
 
-    taken = await desk("check_availability", start="2026-03-09T10:15", end="2026-03-09T11:00")
-    free = await desk("check_availability", start="2026-03-09T10:40", duration_minutes=30)
-    before = await desk("check_availability", start="2026-03-09T09:30", duration_minutes=30)
+    taken = await desk("check_availability", start="2037-03-09T10:15", end="2037-03-09T11:00")
+    free = await desk("check_availability", start="2037-03-09T10:40", duration_minutes=30)
+    before = await desk("check_availability", start="2037-03-09T09:30", duration_minutes=30)
 
     assert not taken["available"]
-    assert "2026-03-09T10:40:00+03:00" == taken["busy"][-1]["end"]
+    assert "2037-03-09T10:40:00+03:00" == taken["busy"][-1]["end"]
     assert [{"available": True, "busy": []}] * 2 == [free, before]
 
 
@@ -257,14 +257,14 @@ async def test_every_calendar_has_to_be_free(desk: Desk) -> None:
     await desk(
         "create_event",
         summary="x",
-        start="2026-03-09T10:00:00Z",
+        start="2037-03-09T10:00:00Z",
         duration_minutes=30,
         calendar_id="room@example.com",
     )
-    at: dict[str, Any] = {"start": "2026-03-09T10:00:00Z", "duration_minutes": 30, "time_zone": "UTC"}
+    at: dict[str, Any] = {"start": "2037-03-09T10:00:00Z", "duration_minutes": 30, "time_zone": "UTC"}
 
     mine = await desk("check_availability", **at)
     both = await desk("check_availability", **at, calendars=["primary", "room@example.com"])
 
     assert (True, False) == (mine["available"], both["available"])
-    assert [{"start": "2026-03-09T10:00:00+00:00", "end": "2026-03-09T10:30:00+00:00"}] == both["busy"]
+    assert [{"start": "2037-03-09T10:00:00+00:00", "end": "2037-03-09T10:30:00+00:00"}] == both["busy"]

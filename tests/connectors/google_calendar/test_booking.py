@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from connectors.google_calendar import booking
+from connectors.google_calendar import holds
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
     ConnectorError,
     InvalidParams,
+    NotFound,
     PermissionDenied,
     Sent,
     Unavailable,
@@ -110,7 +111,7 @@ async def test_whole_days_are_booked_and_conflict_too(desk: Desk) -> None:
     assert not {f"{DAY}", f"{DAY + timedelta(days=1)}"} & set(offered)
 
 
-async def test_a_calendar_in_an_unknown_zone_is_booked_in_the_jobs_zone(desk: Desk) -> None:
+async def test_calendar_in_an_unknown_zone_is_booked_in_the_jobs_zone(desk: Desk) -> None:
     for _ in range(3):
         desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Mars/Phobos", "items": []}'))
 
@@ -174,8 +175,8 @@ async def test_a_cut_call_is_repeated_with_one_event(desk: Desk, operation: str,
     assert "confirmed" == desk.events[0]["status"]
 
 
-async def killed_after_claiming(desk: Desk, key: str) -> None:
-    """Let a job's worker die when its claim is there, and before it looks again."""
+async def killed_after_hold(desk: Desk, key: str) -> None:
+    """Let a job's worker die when its hold is there, and before it looks again."""
     desk.google.faults.add(Fault("events.list", skip=1, until=asyncio.Event()))
     working = asyncio.create_task(desk("book_appointment", key=key, **VISIT))
     while not desk.events:
@@ -186,8 +187,8 @@ async def killed_after_claiming(desk: Desk, key: str) -> None:
     await asyncio.gather(working, return_exceptions=True)
 
 
-async def test_a_claim_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk) -> None:
-    await killed_after_claiming(desk, "k")
+async def test_a_hold_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk) -> None:
+    await killed_after_hold(desk, "k")
 
     with pytest.raises(Conflict):
         await desk("book_appointment", key="other", **VISIT)
@@ -197,8 +198,8 @@ async def test_a_claim_whose_worker_was_killed_goes_on_where_it_stood(desk: Desk
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_claim_left_behind_for_long_is_removed_by_who_books_the_time(desk: Desk) -> None:
-    await killed_after_claiming(desk, "k")
+async def test_a_hold_left_behind_for_long_is_removed_by_who_books_the_time(desk: Desk) -> None:
+    await killed_after_hold(desk, "k")
     (left,) = desk.events
     left["created"] = "2026-01-01T00:00:00.000Z"
 
@@ -209,14 +210,14 @@ async def test_a_claim_left_behind_for_long_is_removed_by_who_books_the_time(des
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_better_ranked_claim_seen_late_has_one_outcome_for_everyone(desk: Desk) -> None:
+async def test_a_better_ranked_hold_seen_late_leaves_one_winner(desk: Desk) -> None:
     """Two have both created, and each has looked before the other decides; only one is confirmed."""
     together = asyncio.Event()
     desk.google.faults.add(Fault("events.patch", until=together, times=2))
     first = asyncio.create_task(desk("book_appointment", key="a", **VISIT))
     while desk.calls("events.patch") == 0:
         await asyncio.sleep(0.005)
-    # The first stands right before its confirmation. The second claims the time behind its back.
+    # The first stands right before its confirmation. The second holds the time behind its back.
     rival = desk.events[0]["id"]
     desk.google.store.calendars[OWNER].events[rival]["created"] = "2999-01-01T00:00:00.000Z"
     desk.google.faults.add(Fault("events.list", body=b'{"timeZone": "Europe/Istanbul", "items": []}'))
@@ -263,7 +264,7 @@ async def test_a_booking_lost_before_may_be_tried_again_under_its_key(desk: Desk
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
-async def test_a_failure_after_the_claim_leaves_nothing_behind(desk: Desk) -> None:
+async def test_a_failure_after_the_hold_leaves_nothing_behind(desk: Desk) -> None:
     desk.google.faults.add(Fault("events.list", skip=1, status=503))
 
     with pytest.raises(Unavailable):
@@ -352,10 +353,8 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
     assert all(one[1] <= other[0] for one, other in pairwise(times))
 
 
-async def test_more_claims_than_a_key_may_lay_are_refused(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(booking, "MAX_CLAIMS", 2)
+async def test_more_holds_than_a_key_may_lay_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holds, "MAX_HOLDS", 2)
     for _ in range(2):
         desk.google.faults.add(Fault("events.list", skip=1, status=503))
         with pytest.raises(Unavailable):
@@ -363,3 +362,137 @@ async def test_more_claims_than_a_key_may_lay_are_refused(
 
     with pytest.raises(Conflict, match="new key"):
         await desk("book_appointment", key="k", **VISIT)
+
+
+async def test_an_event_of_no_length_is_in_nobodys_way(desk: Desk) -> None:
+    made = await desk("create_event", **VISIT | {"start": f"{DAY}T10:15"})
+    event = desk.google.store.calendars[OWNER].events[made["event_id"]]
+    event["end"] = event["start"]
+
+    checked = await desk("check_availability", start=TEN, duration_minutes=30, time_zone="Europe/Istanbul")
+    booked = await desk("book_appointment", **VISIT)
+
+    assert checked["available"]
+    assert booked["created"]
+
+
+@pytest.mark.parametrize("action", ["book_appointment", "create_event"])
+async def test_the_past_is_refused_unless_allowed(desk: Desk, action: str) -> None:
+    past = VISIT | {"start": "2024-08-16T10:00"}
+
+    with pytest.raises(InvalidParams, match="start"):
+        await desk(action, **past)
+    made = await desk(action, **past, allow_past=True)
+
+    assert made["created"]
+
+
+async def test_an_attempt_that_is_repeated_after_its_start_finds_its_event(desk: Desk) -> None:
+    past = VISIT | {"start": "2024-08-16T10:00"}
+    made = await desk("create_event", key="k", **past, allow_past=True)
+
+    again = await desk("create_event", key="k", attempt=2, **past)
+
+    assert (made["event_id"], False) == (again["event_id"], again["created"])
+
+
+async def test_a_day_that_has_begun_may_be_booked_and_yesterday_not(desk: Desk) -> None:
+    today = datetime.now(UTC).date()
+
+    booked = await desk("book_appointment", summary="Off", start=f"{today}")
+    with pytest.raises(InvalidParams, match="start"):
+        await desk("book_appointment", summary="Off", start=f"{today - timedelta(days=2)}")
+
+    assert booked["created"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {
+            "working_hours": {
+                day: [["12:00", "17:00"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+            }
+        },
+        {"closed_dates": [f"{DAY}"]},
+        {"overrides": {f"{DAY}": [["10:05", "12:00"]]}},
+        {"step_minutes": 45},
+        {"min_notice_minutes": 60 * 24 * 40},
+    ],
+    ids=lambda rules: next(iter(rules)),
+)
+async def test_a_time_outside_of_the_rules_is_refused_with_others(desk: Desk, rules: dict[str, Any]) -> None:
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **VISIT, **rules)
+
+    data = caught.value.data or {}
+    assert ("outside_rules", []) == (data["reason"], data["busy"])
+    assert data["alternatives"]
+    assert 0 == effects(desk, "created")
+
+
+@pytest.mark.parametrize(
+    ("buffer", "starts"), [("buffer_before_minutes", "09:15"), ("buffer_after_minutes", "10:45")]
+)
+async def test_buffers_keep_neighbours_apart(desk: Desk, buffer: str, starts: str) -> None:
+    await desk("create_event", **VISIT | {"start": f"{DAY}T{starts}"})
+
+    near: dict[str, Any] = {**VISIT, buffer: 30}
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **near)
+
+    assert "taken" == (caught.value.data or {})["reason"]
+    assert (await desk("book_appointment", **near | {buffer: 15}))["created"]
+
+
+async def test_every_calendar_that_is_named_must_be_free(desk: Desk) -> None:
+    for room in ("room@example.com", "times@example.com"):
+        desk.google.store.add_calendar(room, owner="boss@example.com", time_zone="UTC")
+        desk.google.store.calendars[room].acl[OWNER] = "freeBusyReader" if "times" in room else "writer"
+        await desk("create_event", **VISIT, calendar_id="primary")
+        (event_id,) = [event["id"] for event in desk.events]
+        event = desk.google.store.calendars[OWNER].events.pop(event_id)
+        desk.google.store.calendars[room].events[event_id] = event
+
+        with pytest.raises(Conflict) as caught:
+            await desk("book_appointment", **VISIT, calendars=[room])
+        assert (caught.value.data or {})["busy"]
+    booked = await desk("book_appointment", **VISIT)
+
+    assert booked["created"]
+
+
+async def test_bookings_of_two_calendars_that_need_each_other_have_one_winner(desk: Desk) -> None:
+    desk.google.store.add_calendar("room@example.com", owner=OWNER, time_zone="UTC")
+    both: dict[str, Any] = {"calendars": [OWNER, "room@example.com"]}
+
+    found = await desk.at_once(
+        *(
+            desk("book_appointment", **VISIT, **both, calendar_id=("room@example.com", OWNER)[number % 2])
+            for number in range(6)
+        )
+    )
+
+    assert 1 == len([each for each in found if isinstance(each, dict)])
+    assert 5 == len([each for each in found if isinstance(each, Conflict)])
+
+
+async def test_no_zone_is_asked_for_if_all_times_have_offsets(desk: Desk) -> None:
+    desk.google.store.calendars[OWNER].time_zone = "UTC"
+    desk.google.faults.add(Fault("events.list", times=1, body=b'{"timeZone": "Mars/Phobos", "items": []}'))
+
+    created = await desk("book_appointment", summary="Visit", start=f"{DAY}T10:00Z", duration_minutes=30)
+
+    assert created["created"]
+
+
+async def test_undo_takes_an_unproven_404_for_no_proof(desk: Desk) -> None:
+    result = await desk("book_appointment", key="k", **VISIT)
+    desk.google.store.calendars[OWNER].acl.clear()
+
+    with pytest.raises(NotFound):
+        await desk.undo("book_appointment", key="k", result=result)
+
+    desk.google.store.calendars[OWNER].acl[OWNER] = "owner"
+    await desk.undo("book_appointment", key="k", result=result | {"event_id": "neverwas"})
+    assert 1 == len(desk.events)

@@ -26,9 +26,12 @@ class Clinic(GoogleSandbox):
     async def start(self) -> None:
         await super().start()
         calendar = self.store.add_account(OWNER, time_zone="Europe/Istanbul")
-        day = {"start": {"dateTime": "2026-03-10T09:00:00Z"}, "end": {"dateTime": "2026-03-10T09:30:00Z"}}
+        day = {"start": {"dateTime": "2037-03-10T09:00:00Z"}, "end": {"dateTime": "2037-03-10T09:30:00Z"}}
         event = new_event(
-            self.store, calendar, {"id": VISIT, "summary": "Visit", **day}, Actor(OWNER, frozenset())
+            self.store,
+            calendar,
+            {"id": VISIT, "summary": "Visit", "attendees": [{"email": OWNER}], **day},
+            Actor(OWNER, frozenset()),
         )
         self.store.stamp(event)
         calendar.events[VISIT] = event

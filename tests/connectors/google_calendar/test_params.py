@@ -1,12 +1,13 @@
 """Parameters that make no sense are refused before any request, each naming its field."""
 
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.google_calendar.rrule import write_lines
-from connectors.google_calendar.zones import zone_named, zone_names
+from connectors.google_calendar.rrule import shift_lines, write_lines
+from connectors.google_calendar.zones import read_time, zone_named, zone_names
 from connectors.sdk.errors import CredentialInvalid, InvalidParams
 from connectors.sdk.params import example_of
 from connectors.sdk.personal import MASK
@@ -26,7 +27,7 @@ def refused(action: str, params: dict[str, Any]) -> list[str]:
     return [detail.field for detail in caught.value.details]
 
 
-def test_personal_data_is_marked_and_ids_and_times_are_not() -> None:
+def test_parameters_about_people_are_personal_and_ids_and_times_are_not() -> None:
     marked = {
         name
         for action in google_calendar.actions.values()
@@ -34,17 +35,18 @@ def test_personal_data_is_marked_and_ids_and_times_are_not() -> None:
         if part.get("x-personal")
     }
 
-    assert {"summary", "description", "location", "attendees", "private_properties", "query"} == marked
+    about_people = {"summary", "description", "location", "attendees", "private_properties", "query"}
+    assert about_people | {"phone", "email", "name"} == marked
 
 
 def test_an_events_people_are_masked_and_its_place_in_the_calendar_is_not() -> None:
     params = {**EVENT, "summary": "Check-up, Ada Lovelace", "attendees": ["ada@lovelace.example"]}
     personal = google_calendar.actions["create_event"].signature.personal(params)
 
-    line = personal.mask({"event": "claim left behind", "event_id": "visit00001", "minutes": 30})
+    line = personal.mask({"event": "hold left behind", "event_id": "visit00001", "minutes": 30})
     told = personal.mask("invited ada@lovelace.example to Check-up, Ada Lovelace")
 
-    assert {"event": "claim left behind", "event_id": "visit00001", "minutes": 30} == line
+    assert {"event": "hold left behind", "event_id": "visit00001", "minutes": 30} == line
     assert f"invited {MASK} to {MASK}" == told
 
 
@@ -59,6 +61,10 @@ def test_every_action_of_the_contract_is_there_with_its_effect() -> None:
         "get_event": "read",
         "update_event": "keyed",
         "reschedule_event": "keyed",
+        "add_attendees": "keyed",
+        "remove_attendees": "keyed",
+        "respond_to_invitation": "keyed",
+        "find_appointments": "read",
         "cancel_event": "keyed",
         "list_events": "read",
         "list_calendars": "read",
@@ -167,6 +173,9 @@ def test_a_search_that_makes_no_sense_names_its_field(changes: dict[str, Any], f
         ({"recurrence": ["RRULE:FREQ=DAILY"] * 2}, "recurrence"),
         ({"recurrence": ["RRULE:FREQ=DAILY;BYDAY=" + ",".join(["MO"] * 500)]}, "recurrence"),
         ({"recurrence": ["EXRULE:FREQ=DAILY"]}, "recurrence"),
+        ({"recurrence": ["EXDATE:20279999"]}, "recurrence"),
+        ({"recurrence": ["RDATE:20260309T250000"]}, "recurrence"),
+        ({"recurrence": ["EXDATE;TZID=Mars/Phobos:20260309T090000"]}, "recurrence"),
         ({"recurrence": ["RDATE:20260309T090000\r\nATTENDEE:x"]}, "recurrence"),
         ({"recurrence": ["RRULE:FREQ=DAILY"], "conflict_check": True}, "conflict_check"),
     ],
@@ -216,10 +225,37 @@ def test_zone_data_come_from_the_package_alone() -> None:
         ("RRULE:FREQ=DAILY;UNTIL=20260309T090000Z", "Asia/Tokyo", "RRULE:FREQ=DAILY;UNTIL=20260309T090000Z"),
         ("RRULE:FREQ=DAILY;UNTIL=20260309T090000Z", None, "RRULE:FREQ=DAILY;UNTIL=20260309"),
         ("EXDATE:20260309T090000Z", "Asia/Tokyo", "EXDATE:20260309T090000Z"),
+        ("EXDATE:20260309", "Asia/Tokyo", "EXDATE:20260309T003000Z"),
+        ("EXDATE;VALUE=DATE:20260309,20260310", "Asia/Tokyo", "EXDATE:20260309T003000Z,20260310T003000Z"),
+        ("RDATE:20260309T090000", "Asia/Tokyo", "RDATE:20260309T000000Z"),
+        ("EXDATE;TZID=America/New_York:20260309T090000", "Asia/Tokyo", "EXDATE:20260309T130000Z"),
+        ("EXDATE;TZID=Asia/Tokyo:20260309T090000", None, "EXDATE;VALUE=DATE:20260309"),
+        ("EXDATE:20260309", None, "EXDATE;VALUE=DATE:20260309"),
     ],
 )
-def test_until_is_written_as_the_start_demands(line: str, zone: str | None, expected: str) -> None:
-    assert [expected] == write_lines([line], None if zone is None else zone_named(zone))
+def test_recurrence_times_are_written_as_the_start_demands(
+    line: str, zone: str | None, expected: str
+) -> None:
+    start = datetime(2026, 3, 2, 0, 30, tzinfo=UTC) if zone else date(2026, 3, 2)  # 09:30 in Tokyo
+
+    assert [expected] == write_lines([line], start, None if zone is None else zone_named(zone))
+
+
+@pytest.mark.parametrize("line", ["EXDATE:20260309T093000", "RRULE:FREQ=DAILY;UNTIL=20260309T093000"])
+def test_shifted_recurrence_moves_its_exceptions_and_its_end(line: str) -> None:
+    zone = zone_named("Asia/Tokyo")
+
+    assert [line.replace("T093000", "T110000")] == shift_lines([line], timedelta(minutes=90), zone)
+
+
+def test_a_time_with_a_plain_offset_is_accepted() -> None:
+    assert read_time("2026-03-09T09:00:00+03:00") == read_time("2026-03-09T09:00:00+0300")
+
+
+def test_as_many_recurrence_lines_as_google_gives_are_accepted() -> None:
+    lines = ["RRULE:FREQ=DAILY", *(f"EXDATE;TZID=Asia/Tokyo:2026{m:02}01T090000" for m in range(1, 13))] * 1
+
+    assert read("create_event", EVENT | {"recurrence": lines + lines[1:] * 30})
 
 
 @pytest.mark.parametrize(

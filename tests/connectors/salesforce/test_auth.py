@@ -12,12 +12,22 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors.salesforce import salesforce
-from connectors.salesforce.credential import ASSERTION_LIFETIME_S
+from connectors.salesforce.login import SalesforceLogin
 from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
-from connectors.sdk.errors import CredentialInvalid, PermissionDenied, Rejected, Sent, Unavailable
+from connectors.sdk.errors import (
+    CredentialInvalid,
+    PermissionDenied,
+    RateLimited,
+    Rejected,
+    Sent,
+    Unavailable,
+)
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.refresh_tokens import Rotation
 from tests.support.http_servers import make_authority, serve
 from tests.support.salesforce import Bench
 
@@ -111,7 +121,7 @@ async def test_an_assertion_lives_three_minutes_at_most(bench: Bench) -> None:
         "aud": served.url,
     }.items() <= claims.items()
     assert 0 < claims["exp"] - time.time() <= 180
-    assert ASSERTION_LIFETIME_S <= 180
+    assert SalesforceLogin.assertion_lifetime_s <= 180
 
 
 @pytest.mark.parametrize(("ahead_s", "way"), [(-600, "ahead of"), (600, "behind")])
@@ -153,6 +163,106 @@ async def test_a_login_host_that_fails_is_unavailable(bench: Bench, status: int,
             )
 
     assert Sent.NO is caught.value.sent
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "text/html", "<html>Welcome</html>"),
+        (404, "text/html", "<html>Not here</html>"),
+        (405, "text/plain", ""),
+        (301, "text/html", "<html>Moved</html>"),
+        (307, "text/html", ""),
+    ],
+)
+async def test_a_wrong_login_host_is_the_credentials_fault(
+    bench: Bench, status: int, content_type: str, body: str
+) -> None:
+    async def reply(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body, content_type=content_type)
+
+    async with serve(reply) as served:
+        with pytest.raises(CredentialInvalid) as caught:
+            await bench.run(
+                "get_limits", document=bench.org.authority.document("jwt") | {"login_url": served.url}
+            )
+
+    assert ["login_url"] == [detail.field for detail in caught.value.details]
+
+
+@pytest.mark.parametrize(
+    ("error", "description", "field"),
+    [
+        ("invalid_client", "x", "client_secret"),
+        ("invalid_client_id", "x", "client_id"),
+        ("invalid_grant", "invalid assertion", "private_key"),
+        ("invalid_grant", "audience is invalid", "login_url"),
+        ("inactive_user", "x", "username"),
+    ],
+)
+async def test_a_refused_login_names_the_field_to_fix(
+    bench: Bench, error: str, description: str, field: str
+) -> None:
+    async def reply(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": error, "error_description": description}, status=400)
+
+    async with serve(reply) as served:
+        with pytest.raises(CredentialInvalid) as caught:
+            await bench.run(
+                "get_limits", document=bench.org.authority.document("jwt") | {"login_url": served.url}
+            )
+
+    assert [field] == [detail.field for detail in caught.value.details]
+
+
+async def test_too_many_logins_pass_by_themselves(bench: Bench) -> None:
+    async def reply(_request: web.Request) -> web.StreamResponse:
+        answer = {"error": "invalid_grant", "error_description": "login rate exceeded"}
+        return web.json_response(answer, status=400)
+
+    async with serve(reply) as served:
+        document = bench.org.authority.document("jwt") | {"login_url": served.url}
+        with pytest.raises(RateLimited) as caught:
+            await bench.run("get_limits", document=document)
+
+    assert Sent.NO is caught.value.sent
+    assert caught.value.retry_after_s
+
+
+async def test_a_rotated_refresh_token_is_used_and_stored(org: SalesforceSandbox) -> None:
+    kept: list[Rotation] = []
+
+    async def keep(rotation: Rotation) -> None:
+        kept.append(rotation)
+
+    org.authority.rotates_refresh_tokens = True
+    pool = HttpPool(HttpPolicy(), keep=keep)
+    bench = Bench(org, pool)
+    document = org.authority.document("refresh_token")
+    try:
+        for _ in range(3):
+            await bench.run("get_limits", document=document)
+            org.authority.expire_sessions()
+        stored = org.authority.document("refresh_token")
+        await bench.run("get_limits", document=stored)
+    finally:
+        await pool.close()
+
+    assert ["refresh_token"] * 4 == [rotation.field for rotation in kept]
+    assert org.authority.refresh_token == kept[-1].newest.get_secret_value()
+
+
+async def test_a_refresh_token_used_twice_revokes_them_all(org: SalesforceSandbox, pool: HttpPool) -> None:
+    org.authority.rotates_refresh_tokens = True
+    document = org.authority.document("refresh_token")
+    await Bench(org, pool).run("get_limits", document=document)
+    other_pool = HttpPool(HttpPolicy())
+
+    try:
+        with pytest.raises(CredentialInvalid, match="authorize anew"):
+            await Bench(org, other_pool).run("get_limits", document=document)
+    finally:
+        await other_pool.close()
 
 
 async def test_fifty_jobs_on_an_expired_session_log_in_once(bench: Bench) -> None:
@@ -316,14 +426,30 @@ def test_a_malformed_credential_is_refused_by_its_field(document: dict[str, Any]
     assert field in {detail.field for detail in caught.value.details}
 
 
-async def test_a_key_that_is_none_is_refused_without_a_request(bench: Bench) -> None:
-    pem = "-----BEGIN PRIVATE KEY-----\nQ2FuYXJ5\n-----END PRIVATE KEY-----"
+def _elliptic_pem() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(
+    "pem", ["-----BEGIN PRIVATE KEY-----\nQ2FuYXJ5\n-----END PRIVATE KEY-----", _elliptic_pem()]
+)
+async def test_a_key_that_is_none_is_refused_without_a_request(bench: Bench, pem: str) -> None:
 
     with pytest.raises(CredentialInvalid, match="RSA key") as caught:
         await bench.run("get_limits", document=bench.org.authority.document("jwt") | {"private_key": pem})
 
     assert "Q2FuYXJ5" not in caught.value.message
+    assert ["private_key"] == [detail.field for detail in caught.value.details]
     assert 0 == bench.org.journal.calls["token"]
+
+
+async def test_a_key_with_its_line_breaks_spelt_out_is_read(bench: Bench) -> None:
+    document = bench.org.authority.document("jwt")
+    document["private_key"] = document["private_key"].replace("\n", "\\n")
+
+    await bench.run("get_limits", document=document)
 
 
 def test_secrets_do_not_show() -> None:

@@ -103,7 +103,7 @@ async def test_a_case_is_opened_once_and_told_with_its_number(bench: Bench) -> N
     }
 
     made = await bench.run("create_case", params)
-    again = await bench.run("create_case", params, attempt=2)
+    again = await bench.run("create_case", params, is_repeat=True)
 
     assert ("00001002", True) == (made["case_number"], made["created"])
     assert made | {"created": False} == again

@@ -9,6 +9,7 @@ from connectors.sdk.personal import MASK
 
 ACTIONS = {
     "get_contact_details",
+    "find_caller",
     "create_lead",
     "update_case",
     "get_case",
@@ -30,6 +31,7 @@ ACTIONS = {
     "get_limits",
 }
 READS = {
+    "find_caller",
     "get_contact_details",
     "get_case",
     "search_records",

@@ -58,6 +58,38 @@ async def test_a_contact_is_found_as_people_ask(bench: Bench, by: dict[str, str]
 
 
 @pytest.mark.parametrize(
+    ("caller", "record"),
+    [
+        ("+33612345678", "06 12 34 56 78"),
+        ("+34612345678", "612 34 56 78"),
+        ("+31612345678", "06-12345678"),
+        ("+32470123456", "0470 12 34 56"),
+        ("+41791234567", "079 123 45 67"),
+        ("+48601234567", "601 234 567"),
+        ("+46701234567", "070-123 45 67"),
+        ("+61412345678", "0412 345 678"),
+        ("+971501234567", "050 123 4567"),
+        ("+972501234567", "050-123-4567"),
+        ("+966501234567", "0501234567"),
+        ("+4533123456", "33 12 34 56"),
+        ("+4722123456", "22 12 34 56"),
+        ("+6591234567", "9123 4567"),
+        ("+85223456789", "2345 6789"),
+        ("+79123456789", "8 (912) 345-67-89"),
+        ("+442079460018", "+44 (0)20 7946 0018"),
+        ("+14155552671", "(415) 555-2671 Ext: 99"),
+        ("+14155550100", "+1 415 555 0100 #12"),
+    ],
+)
+async def test_a_phone_of_any_country_is_found(bench: Bench, caller: str, record: str) -> None:
+    made = bench.org.store.insert("Contact", {"LastName": "Caller", "Phone": record})
+
+    answer = await bench.run("get_contact_details", {"phone": caller})
+
+    assert made["Id"] == (answer["contact"] or {}).get("Id")
+
+
+@pytest.mark.parametrize(
     "by",
     [
         {"email": "nobody@lovelace.example"},

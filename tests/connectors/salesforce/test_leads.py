@@ -62,7 +62,7 @@ async def test_lead_is_created_with_all_its_fields(bench: Bench) -> None:
 
 async def test_the_same_job_twice_makes_one_lead(bench: Bench) -> None:
     first = await bench.run("create_lead", LEAD)
-    again = await bench.run("create_lead", LEAD, attempt=2)
+    again = await bench.run("create_lead", LEAD, is_repeat=True)
 
     assert (True, False) == (first["created"], again["created"])
     assert first["lead_id"] == again["lead_id"]
@@ -109,7 +109,7 @@ async def test_a_connection_cut_after_the_upsert_leaves_one_lead(bench: Bench) -
 
     with pytest.raises(Unavailable) as caught:
         await bench.run("create_lead", LEAD)
-    again = await bench.run("create_lead", LEAD, attempt=2)
+    again = await bench.run("create_lead", LEAD, is_repeat=True)
 
     assert Sent.UNCERTAIN is caught.value.sent
     assert again["created"] is False
@@ -295,7 +295,9 @@ async def test_undo_deletes_the_lead(bench: Bench, fields: str, knows_result: bo
     result = await bench.run("create_lead", LEAD, document=document)
 
     for _ in range(2):  # undoing what is gone is a success
-        await bench.undo("create_lead", document=document, result=result if knows_result else None, attempt=2)
+        await bench.undo(
+            "create_lead", document=document, result=result if knows_result else None, is_repeat=True
+        )
 
     assert [] == list(bench.org.store.records("Lead"))
 
@@ -305,7 +307,7 @@ async def test_undo_of_what_cannot_be_found_says_so(bench: Bench) -> None:
 
     await bench.undo("create_lead", document=document)
     with pytest.raises(OutcomeUnknown):
-        await bench.undo("create_lead", document=document, attempt=2)
+        await bench.undo("create_lead", document=document, is_repeat=True)
 
 
 async def test_update_lead_changes_what_is_given_and_nothing_else(bench: Bench) -> None:
@@ -399,3 +401,41 @@ async def test_a_job_without_time_left_says_that_nothing_was_sent(
 
     assert Sent.NO is caught.value.sent
     assert 0 == bench.org.journal.calls["create"]
+
+
+async def test_an_owner_that_the_job_names_holds(bench: Bench) -> None:
+    rule, owner = (bench.org.store.insert("User", {"LastName": name})["Id"] for name in ("Rule", "Owner"))
+    bench.org.store.assignment_rules.update({"Lead": rule, "Case": rule})
+    case = {"subject": "Printer"}
+
+    async def owner_of(action: str, params: dict[str, Any], key: str) -> str:
+        answer = await bench.run(action, params, key=key)
+        record_id = answer.get("lead_id") or answer["case_id"]
+        return str(bench.org.store.find("Lead" if "lead_id" in answer else "Case", record_id).get("OwnerId"))
+
+    lead = await bench.run("create_lead", LEAD, key="lead")
+    number = (await bench.run("create_case", case, key="case"))["case_number"]
+
+    assert rule == await owner_of("create_lead", LEAD, "1")
+    assert owner == await owner_of("create_lead", {**LEAD, "fields": {"OwnerId": owner}}, "2")
+    assert owner == await owner_of("update_lead", {"lead_id": lead["lead_id"], "owner_id": owner}, "3")
+    assert owner == await owner_of("create_case", {**case, "owner_id": owner}, "4")
+    assert owner == await owner_of("update_case", {"case_number": number, "owner_id": owner}, "5")
+    assert owner == await owner_of(
+        "update_case", {"case_number": number, "owner_id": owner, "comment": "x"}, "6"
+    )
+    assert rule != await owner_of("create_lead", {**LEAD, "assignment_rule": "none"}, "7")
+    assert rule == await owner_of(
+        "update_case", {"case_number": number, "priority": "Low", "assignment_rule": "default"}, "8"
+    )
+
+
+async def test_a_person_accounts_org_needs_no_company(bench: Bench) -> None:
+    with pytest.raises(Rejected) as caught:
+        await bench.run("create_lead", {"last_name": "Hopper"})
+    assert ["Company"] == [detail.field for detail in caught.value.details]
+    bench.org.store.enable_person_accounts()
+
+    made = await bench.run("create_lead", {"last_name": "Hopper"})
+
+    assert bench.org.store.find("Lead", made["lead_id"]).get("Company") is None

@@ -10,10 +10,12 @@ from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import Conflict, InvalidParams, NotFound, OutcomeUnknown, Rejected, Unavailable
 from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.testing import Answer, FakeProvider, Kit
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration
 
+API = "/services/data/v62.0"
 OBJECT = "Invoice__c"
 PAGE = b'{"totalSize": 9, "done": false, "records": [], "nextRecordsUrl": "%b"}'
 
@@ -63,7 +65,7 @@ async def test_a_repeated_delete_is_a_success(invoices: Bench) -> None:
     with pytest.raises(Unavailable):
         await invoices.run("delete_record", ref)
 
-    assert (await invoices.run("delete_record", ref, attempt=2))["deleted"] is True
+    assert (await invoices.run("delete_record", ref, is_repeat=True))["deleted"] is True
 
 
 @pytest.mark.parametrize("number", ["17", "a/b", "a b+c%d", "Ünïcode 😀", "x.inc", "a//b?c#d"])
@@ -142,7 +144,7 @@ async def test_a_record_is_found_again_and_taken_back(invoices: Bench) -> None:
     await invoices.undo("create_record", document=document, result=made)
     assert [] == list(invoices.org.store.records(OBJECT))
     with pytest.raises(OutcomeUnknown):
-        await invoices.undo("create_record", document=document, attempt=2)
+        await invoices.undo("create_record", document=document, is_repeat=True)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +199,10 @@ async def test_hostile_input_is_refused_before_any_request(
 
 @pytest.mark.parametrize("name", ["query", "session", "bulk", "describe", "headers"])
 async def test_an_object_named_like_the_librarys_own_parts_is_an_object(bench: Bench, name: str) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidParams):
         await bench.run("get_record", {"object": name, "record_id": "00Q000000000001AAA"})
 
-    assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" == bench.org.requests[-1]
+    assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" in bench.org.requests
 
 
 async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
@@ -214,7 +216,7 @@ async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
     )
 
     record = {"Name": "Ada Lovelace", "Account": {"Name": "Lovelace Clinic"}}
-    assert {"records": [record], "total": 1, "truncated": False} == answer
+    assert {"records": [record], "total": 1, "truncated": False, "cursor": None} == answer
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ async def test_pages_are_followed_up_to_the_limit(
 async def test_records_are_counted(bench: Bench) -> None:
     answer = await bench.run("query", {"soql": "SELECT COUNT() FROM Contact"})
 
-    assert {"records": [], "total": 2, "truncated": False} == answer
+    assert {"records": [], "total": 2, "truncated": False, "cursor": None} == answer
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,122 @@ async def test_empty_pages_without_an_end_end(bench: Bench) -> None:
     assert 2 == bench.org.journal.calls["query"]
 
 
+def _bulk(bench: Bench, count: int) -> dict[str, Any]:
+    for number in range(count):
+        bench.org.store.insert("Account", {"Name": f"Bulk {number:04}"})
+    return {
+        "soql": "SELECT Name FROM Account WHERE Name LIKE {p} ORDER BY Name",
+        "bindings": {"p": {"starts_with": "Bulk"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "limits"),
+    [(450, [50]), (450, [200]), (450, [150, 300]), (2450, [2000]), (199, [66]), (200, [200])],
+)
+async def test_a_cursor_leads_through_every_record_once(bench: Bench, count: int, limits: list[int]) -> None:
+    asked = _bulk(bench, count)
+    names: list[str] = []
+    cursor, turn = None, 0
+
+    while turn == 0 or cursor is not None:
+        answer = await bench.run("query", {**asked, "limit": limits[turn % len(limits)], "cursor": cursor})
+        assert (count, answer["cursor"] is not None) == (answer["total"], answer["truncated"])
+        names += [record["Name"] for record in answer["records"]]
+        cursor, turn = answer["cursor"], turn + 1
+
+    assert [f"Bulk {number:04}" for number in range(count)] == names
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "00000000.first.1", "{}", "{}/../../x.0", "{}.01gGone-2000.0"])
+async def test_a_cursor_that_does_not_belong_is_the_jobs_fault(bench: Bench, cursor: str) -> None:
+    asked = _bulk(bench, 3)
+    digest = (await bench.run("query", {**asked, "limit": 1}))["cursor"].partition(".")[0]
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {**asked, "cursor": cursor.format(digest)})
+
+    assert ["cursor"] == [detail.field for detail in caught.value.details]
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+async def test_the_rest_of_a_sub_query_is_read(pages: int) -> None:
+    async with FakeProvider() as org:
+        login = {"access_token": "token-1-abcdefgh", "instance_url": org.url}
+        org.on("POST", "/services/oauth2/token", Answer(login))
+
+        def page(number: int) -> dict[str, Any]:
+            rest = {"nextRecordsUrl": f"{API}/query/01gChild-{number + 1}"} if number < pages else {}
+            return {"totalSize": pages + 1, "done": not rest, "records": [{"Id": str(number)}], **rest}
+
+        org.on(
+            "GET", f"{API}/query/", Answer({"totalSize": 1, "done": True, "records": [{"Contacts": page(0)}]})
+        )
+        for number in range(1, pages + 1):
+            org.on("GET", f"{API}/query/01gChild-{number}", Answer(page(number)))
+        credential = {
+            "auth": "client_credentials",
+            "client_id": "c",
+            "client_secret": "s3cret-app",
+            "login_url": org.url,
+        }
+        async with Kit(salesforce, credential=credential) as kit:
+            ran = await kit.run("query", {"soql": "SELECT (SELECT Id FROM Contacts) FROM Account"})
+
+    assert ran.data is not None
+    assert [str(number) for number in range(pages + 1)] == [
+        each["Id"] for each in ran.data["records"][0]["Contacts"]
+    ]
+    assert ran.data["truncated"] is False
+
+
+@pytest.mark.parametrize(
+    ("bound", "found"),
+    [
+        ({"contains": "_b"}, {"a_b 100%"}),
+        ({"contains": "100%"}, {"a_b 100%"}),
+        ({"starts_with": "a_"}, {"a_b 100%"}),
+        ({"starts_with": "a"}, {"a_b 100%", "axb 1000", "a\\b"}),
+        ({"contains": "\\"}, {"a\\b"}),
+        ({"contains": "'"}, {"o'a"}),
+        ("a_b%", {"a_b 100%", "axb 1000", "a\\b"}),
+    ],
+)
+async def test_like_finds_text_with_wildcards_of_its_own(bench: Bench, bound: Any, found: set[str]) -> None:
+    for name in ("a_b 100%", "axb 1000", "a\\b", "o'a"):
+        bench.org.store.insert("Account", {"Name": name})
+
+    answer = await bench.run(
+        "query", {"soql": "SELECT Name FROM Account WHERE Name LIKE {name}", "bindings": {"name": bound}}
+    )
+
+    assert found == {record["Name"] for record in answer["records"]}
+
+
+async def test_a_query_too_long_for_a_url_is_refused_before_any_request(bench: Bench) -> None:
+    ids = [f"003Aa{number:010d}" for number in range(700)]
+    soql = "SELECT Id FROM Contact WHERE Id IN {ids}"
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {"soql": soql, "bindings": {"ids": ids}})
+
+    assert ["bindings"] == [detail.field for detail in caught.value.details]
+    assert [] == bench.org.requests
+    assert [] == (await bench.run("query", {"soql": soql, "bindings": {"ids": ids[:600]}}))["records"]
+
+
+async def test_a_time_as_salesforce_writes_it_is_taken_back(bench: Bench) -> None:
+    soql = "SELECT CreatedDate FROM Account"
+    written = (await bench.run("query", {"soql": soql}))["records"][0]["CreatedDate"]
+
+    answer = await bench.run(
+        "query", {"soql": f"{soql} WHERE CreatedDate = {{at}}", "bindings": {"at": {"datetime": written}}}
+    )
+
+    assert written.endswith("+0000")
+    assert written == answer["records"][0]["CreatedDate"]
+
+
 async def test_words_are_searched_in_several_objects(bench: Bench) -> None:
     bench.org.store.insert("Lead", {"LastName": "Lovelace", "Company": "Engines"})
 
@@ -303,8 +421,9 @@ async def test_a_search_answers_the_fields_that_each_object_has(bench: Bench) ->
     assert {"object", "Id", "Priority", "Account"} == set(case)
     with pytest.raises(InvalidParams, match="none of the objects"):
         await bench.run("search_records", {"text": "Ada", "objects": ["Contact"], "fields": ["Nope"]})
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidParams) as caught:
         await bench.run("search_records", {"text": "Ada", "objects": ["Nope__c"]})
+    assert ["objects"] == [detail.field for detail in caught.value.details]
 
 
 async def test_a_search_says_that_there_are_more(bench: Bench) -> None:
@@ -335,9 +454,41 @@ async def test_many_who_need_a_description_ask_once(bench: Bench) -> None:
     assert 1 == bench.org.journal.calls["describe"]
 
 
-async def test_an_object_that_is_not_there_is_not_found(bench: Bench) -> None:
-    with pytest.raises(NotFound):
-        await bench.run("describe_object", {"object": "Nope__c"})
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("describe_object", {}),
+        ("get_record", {"record_id": "00Q000000000001AAA"}),
+        ("get_record", {"record_id": "00Q000000000001AAA", "fields": ["Id"]}),
+        ("delete_record", {"record_id": "00Q000000000001AAA"}),
+        ("update_record", {"record_id": "00Q000000000001AAA", "fields": {"Name": "x"}}),
+        ("create_record", {"fields": {"Name": "x"}}),
+        ("upsert_record", {"external_id_field": "A__c", "external_id": "1", "fields": {"Name": "x"}}),
+    ],
+)
+async def test_an_unknown_object_is_the_jobs_fault(bench: Bench, action: str, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run(action, {"object": "Nope__c", **params})
+
+    assert ["object"] == [detail.field for detail in caught.value.details]
+    assert [] == [each for each in bench.org.journal.effects if each.kind != "login"]
+
+
+async def test_an_unknown_object_of_a_query_is_the_jobs_fault(bench: Bench) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("query", {"soql": "SELECT Id FROM Nope__c"})
+
+    assert ["soql"] == [detail.field for detail in caught.value.details]
+
+
+@pytest.mark.parametrize("field", ["Nope__c", "Name"])
+async def test_a_field_that_is_no_external_id_is_the_jobs_fault(bench: Bench, field: str) -> None:
+    params = {"object": "Account", "external_id_field": field, "external_id": "1", "fields": {"Phone": "1"}}
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run("upsert_record", params)
+
+    assert ["external_id_field"] == [detail.field for detail in caught.value.details]
 
 
 async def test_the_quota_that_each_answer_names_is_told_to_the_metrics(bench: Bench) -> None:

@@ -1,9 +1,13 @@
 """Tasks and logged calls."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from connectors.salesforce import tasks
+from connectors.salesforce.org_zone import OrgZones
 from connectors.sandbox.salesforce.server import KEY_FIELD
-from connectors.sdk.errors import Rejected
+from connectors.sdk.errors import InvalidParams, Rejected
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration
@@ -68,3 +72,42 @@ async def test_a_task_is_found_by_its_key_field_and_taken_back(bench: Bench, act
 async def test_a_task_for_what_is_not_there_is_rejected(bench: Bench) -> None:
     with pytest.raises(Rejected):
         await bench.run("create_task", {"subject": "Call back", "who_id": "003000000000001AAA"})
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [("Europe/Istanbul", "2026-03-09"), ("America/New_York", "2026-03-08"), ("Nowhere/At_All", "2026-03-08")],
+)
+async def test_a_logged_call_has_the_orgs_day(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, zone: str, day: str
+) -> None:
+    late = datetime(2026, 3, 8, 22, 30, tzinfo=UTC)
+    monkeypatch.setattr(tasks, "org_zones", OrgZones(now=late.astimezone))
+    next(bench.org.store.records("Organization"))["TimeZoneSidKey"] = zone
+
+    for key in ("1", "2"):
+        made = await bench.run("log_call", {}, key=key)
+        assert day == bench.org.store.find("Task", made["task_id"])["ActivityDate"]
+
+    assert 1 == bench.org.journal.calls["query"]
+
+
+async def test_a_logged_call_has_the_day_of_the_jobs_zone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = datetime(2026, 3, 8, 22, 30, tzinfo=UTC)
+    monkeypatch.setattr(tasks, "org_zones", OrgZones(now=late.astimezone))
+
+    made = await bench.run("log_call", {"time_zone": "Asia/Tokyo"})
+
+    assert "2026-03-09" == bench.org.store.find("Task", made["task_id"])["ActivityDate"]
+    with pytest.raises(InvalidParams, match="time_zone"):
+        await bench.run("log_call", {"time_zone": "Nowhere/At_All"})
+
+
+async def test_a_logged_call_has_a_day_although_the_org_hides_its_zone(bench: Bench) -> None:
+    del bench.org.store.objects["organization"]
+
+    made = await bench.run("log_call", {})
+
+    assert bench.org.store.find("Task", made["task_id"])["ActivityDate"]

@@ -17,6 +17,7 @@ MODULES = [
     "connectors.sdk.errors",
     "connectors.sdk.http",
     "connectors.sdk.paginate",
+    "connectors.sdk.phone",
     "connectors.sdk.testing",
 ]
 

@@ -239,7 +239,7 @@ async def test_pages_may_be_short_and_the_first_one_empty(client: Client) -> Non
     assert (400, "invalid") == reason(other)
 
 
-async def test_start_orders_single_events_and_free_busy_readers_see_only_times(
+async def test_order_by_start_needs_single_events_and_free_busy_shows_times(
     client: Client,
 ) -> None:
     await client.insert(summary="Secret", description="Secret")

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.salesforce.reasons import DAILY_WAIT_S, REASONS, reason_of, refusal
+from connectors.salesforce.error_mapping import DAILY_WAIT_S, REASONS, reason_of, refusal
 from connectors.sdk.errors import Conflict, ConnectorError, RateLimited, Rejected, Sent, Unavailable
 from schemas.error import Code
 
@@ -166,6 +166,6 @@ def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
     garbled = _refused(400, _fault(f"no code {SECRET}", fields=["OwnerId"]))
 
     assert "TRANSFER_REQUIRES_READ" == reason_of(error)
-    assert "refuses it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
+    assert "rejected it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
     assert reason_of(garbled) is None
-    assert "refuses it" == garbled.details[0].issue
+    assert "rejected it" == garbled.details[0].issue

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from connectors.salesforce.threads import Threads
+from connectors.salesforce.bounded_threads import Threads
 from connectors.sdk.errors import Sent, Unavailable
 
 

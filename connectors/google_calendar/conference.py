@@ -3,17 +3,17 @@
 import asyncio
 from typing import Any, Final
 
-from connectors.google_calendar.answers import meet_is_pending
 from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.models import meet_status
 
 #: Seconds before each look. Mostly the link is there at once; who asked will not wait much longer.
 LOOKS_S: Final = (0.2, 0.4, 0.8, 1.6)
 
 
 async def with_conference(api: CalendarApi, calendar_id: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Look again while the conference is pending; afterwards the event is answered without its link."""
+    """Return the event, polled a few times while its conference is pending."""
     for pause_s in LOOKS_S:
-        if not meet_is_pending(event):
+        if meet_status(event) != "pending":
             break
         await asyncio.sleep(pause_s)
         event = await api.send(events().get(calendarId=calendar_id, eventId=event["id"]))

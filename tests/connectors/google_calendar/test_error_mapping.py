@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.google_calendar.reasons import REASONS, calendar_refusal, reason_of, refusal
+from connectors.google_calendar.error_mapping import REASONS, calendar_refusal, reason_of, refusal
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import RateLimited, Sent
 from schemas.error import Code

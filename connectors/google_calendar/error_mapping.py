@@ -26,7 +26,7 @@ _SLOW_DOWN: Final = "asks this account to slow down"
 REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyType(
     {
         "authError": (CredentialInvalid, "refuses the access token"),
-        "required": (Rejected, "misses a field"),
+        "required": (Rejected, "requires a field that is missing"),
         "insufficientPermissions": (
             PermissionDenied,
             "says that the credential's scopes do not allow this",
@@ -43,14 +43,14 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
             "lets a service account invite guests only on behalf of a user: the credential needs a "
             "`subject`, and the administrator's delegation",
         ),
-        "variableTermLimitExceeded": (PermissionDenied, "does not let this account do that any more"),
+        "variableTermLimitExceeded": (PermissionDenied, "no longer lets this account do that"),
         "rateLimitExceeded": (RateLimited, _SLOW_DOWN),
         "userRateLimitExceeded": (RateLimited, _SLOW_DOWN),
         "quotaExceeded": (RateLimited, "says that a quota of this account is used up"),
         "dailyLimitExceeded": (RateLimited, "says that the project's quota for today is used up"),
         "dailyLimitExceededUnreg": (RateLimited, "says that the project's quota for today is used up"),
         "calendarUsageLimitsExceeded": (RateLimited, "says that a quota of this account is used up"),
-        "notFound": (NotFound, "does not know the calendar or event, or does not show it to this account"),
+        "notFound": (NotFound, "did not find the calendar or event, or this account may not see it"),
         "deleted": (NotFound, "says that the event was deleted"),
         "duplicate": (Conflict, "has an event of this id already"),
         "conditionNotMet": (Conflict, "says that the event was changed meanwhile"),
@@ -78,7 +78,7 @@ UNNAMED_WAIT_S: Final = 1.0
 
 
 def refusal(response: "httpx.Response") -> ConnectorError:
-    """Turn an answer of 400 or more into the error to raise; none of its text is taken over."""
+    """Return the error for an answer of 400 or more; none of its text is copied."""
     status, host = response.status_code, response.url.host
     reason = _reason(response.content)
     if reason not in REASONS:
@@ -103,14 +103,14 @@ def refusal(response: "httpx.Response") -> ConnectorError:
 
 
 def calendar_refusal(calendar_id: str, reason: object) -> ConnectorError:
-    """Turn what freeBusy says of one calendar, inside an answer of 200, into the error to raise."""
+    """Return the error for a calendar that freeBusy refuses inside an answer of 200."""
     kind, meaning = REASONS.get(str(reason), (Unavailable, "cannot tell"))
     data = {"calendar_id": calendar_id} | ({"reason": reason} if reason in REASONS else {})
-    return kind(f"nobody knows when {calendar_id!r} is free: Google Calendar {meaning}", data=data)
+    return kind(f"free/busy for {calendar_id!r} is unavailable: Google Calendar {meaning}", data=data)
 
 
 def reason_of(error: ConnectorError) -> str | None:
-    """Give the reason behind an error, where it was one of Google's."""
+    """Return the reason behind an error, where it was one of Google's."""
     reason = (error.data or {}).get("reason")
     return reason if isinstance(reason, str) else None
 

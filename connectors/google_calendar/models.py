@@ -22,8 +22,12 @@ class EventAnswer(BaseModel):
     end: str | None = Field(description="RFC 3339; of an all-day event the last day, inclusive.")
     html_link: str | None
     meet_link: str | None
+    meet_status: Literal["pending", "success", "failure"] | None = Field(
+        description="failure: Google could not make the conference; update_event with meet asks again."
+    )
     etag: str | None
-    created: bool = Field(description="Whether this job made it; false where it was there already.")
+    event_type: str = Field(description="default, focusTime, outOfOffice, workingLocation, birthday …")
+    created: bool = Field(description="Whether this job made it; false if it was there already.")
 
 
 class Guest(BaseModel):
@@ -33,6 +37,29 @@ class Guest(BaseModel):
 
     email: str
     response: str = Field(description="needsAction, accepted, tentative or declined.")
+
+
+class Appointment(BaseModel):
+    """An appointment of a caller, in short."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event_id: str
+    calendar_id: str
+    start: str | None
+    end: str | None
+    summary: str | None
+    status: Literal["confirmed", "tentative", "cancelled"]
+    guests: list[str] = Field(description="Their addresses.")
+    recurring: bool = Field(description="Whether it is one occurrence of a series.")
+
+
+class EventEntry(Appointment):
+    """An event of a listing, in short."""
+
+    all_day: bool
+    event_type: str
+    recurring_event_id: str | None
 
 
 class EventDetails(EventAnswer):
@@ -55,19 +82,19 @@ class EventDetails(EventAnswer):
 
 
 def short_answer(event: Mapping[str, Any], calendar_id: str, *, created: bool) -> EventAnswer:
-    """Answer with an event in short.
+    """Return an event in short.
 
     Raises:
-        Unavailable: Google's answer is no event.
+        Unavailable: Google did not return an event.
     """
     return EventAnswer(**_short(event, calendar_id, created=created))
 
 
 def full_answer(event: Mapping[str, Any], calendar_id: str) -> EventDetails:
-    """Answer with an event in full.
+    """Return an event in full.
 
     Raises:
-        Unavailable: Google's answer is no event.
+        Unavailable: Google did not return an event.
     """
     start = event.get("start") or {}
     reminders = event.get("reminders") or {"useDefault": True}
@@ -97,13 +124,42 @@ def full_answer(event: Mapping[str, Any], calendar_id: str) -> EventDetails:
     )
 
 
+def appointment(event: Mapping[str, Any], calendar_id: str) -> Appointment:
+    """Return an event as a caller's appointment.
+
+    Raises:
+        Unavailable: Google did not return an event.
+    """
+    short = _short(event, calendar_id, created=False)
+    return Appointment(
+        **{name: short[name] for name in ("event_id", "calendar_id", "start", "end", "status")},
+        summary=event.get("summary"),
+        guests=[guest["email"] for guest in event.get("attendees") or () if "email" in guest],
+        recurring="recurringEventId" in event,
+    )
+
+
+def list_entry(event: Mapping[str, Any], calendar_id: str) -> EventEntry:
+    """Return an event as an entry of a listing.
+
+    Raises:
+        Unavailable: Google did not return an event.
+    """
+    return EventEntry(
+        **appointment(event, calendar_id).model_dump(),
+        all_day="date" in (event.get("start") or {}),
+        event_type=event.get("eventType", "default"),
+        recurring_event_id=event.get("recurringEventId"),
+    )
+
+
 def _short(event: Mapping[str, Any], calendar_id: str, *, created: bool) -> dict[str, Any]:
     if not isinstance(event.get("id"), str) or event.get("status") not in {
         "confirmed",
         "tentative",
         "cancelled",
     }:
-        raise Unavailable("Google Calendar answered with what is no event")
+        raise Unavailable("Google Calendar did not return an event")
     return {
         "event_id": event["id"],
         "calendar_id": calendar_id,
@@ -112,7 +168,9 @@ def _short(event: Mapping[str, Any], calendar_id: str, *, created: bool) -> dict
         "end": _time(event.get("end"), last_day=True),
         "html_link": event.get("htmlLink"),
         "meet_link": meet_link(event),
+        "meet_status": meet_status(event),
         "etag": event.get("etag"),
+        "event_type": event.get("eventType", "default"),
         "created": created,
     }
 
@@ -127,7 +185,7 @@ def _time(time: Mapping[str, str] | None, *, last_day: bool) -> str | None:
 
 
 def meet_link(event: Mapping[str, Any]) -> str | None:
-    """Give the link of an event's conference, where it is there."""
+    """Return the link of an event's conference, if there is one."""
     if isinstance(event.get("hangoutLink"), str):
         return str(event["hangoutLink"])
     for entry in (event.get("conferenceData") or {}).get("entryPoints") or ():
@@ -136,7 +194,10 @@ def meet_link(event: Mapping[str, Any]) -> str | None:
     return None
 
 
-def meet_is_pending(event: Mapping[str, Any]) -> bool:
-    """Whether Google is still making the conference."""
+def meet_status(event: Mapping[str, Any]) -> str | None:
+    """Return how the request for a conference stands; None if there is none."""
     request = (event.get("conferenceData") or {}).get("createRequest") or {}
-    return (request.get("status") or {}).get("statusCode") == "pending"
+    status = (request.get("status") or {}).get("statusCode")
+    if meet_link(event) is not None:
+        return "success"
+    return status if status in {"pending", "failure"} else None

@@ -1,4 +1,4 @@
-"""What the actions answer; records keep Salesforce's own names."""
+"""The actions' results; records keep Salesforce's own field names."""
 
 from typing import Any
 
@@ -12,19 +12,27 @@ class _Answer(BaseModel):
 
 
 class ContactFound(_Answer):
-    """Whether there is such a contact, and which."""
+    """A contact, if exactly one matches."""
 
     found: bool
-    contact: Record | None = Field(description="Null where none fits, and where several do.")
-    matches: int = Field(description="How many fit.")
-    candidates: list[Record] = Field(description="Those that fit, where they are several.")
+    contact: Record | None = Field(description="Null if none matches, and if several do.")
+    matches: int = Field(description="How many match.")
+    candidates: list[Record] = Field(description="Those that match, if there are several.")
+
+
+class CallerFound(_Answer):
+    """A caller, if exactly one matches."""
+
+    found: bool
+    caller: Record | None = Field(description="With its `object`. Null if none matches, and if several do.")
+    candidates: list[Record] = Field(description="Those that match, if there are several; people first.")
 
 
 class LeadCreated(_Answer):
     """The lead."""
 
     lead_id: str
-    created: bool = Field(description="False: an earlier run of the same job had made it.")
+    created: bool = Field(description="False: an earlier run of the same job created it.")
 
 
 class ContactCreated(_Answer):
@@ -38,7 +46,7 @@ class CaseCreated(_Answer):
     """The case."""
 
     case_id: str
-    case_number: str | None = Field(description="As people name it; null where it could not be read.")
+    case_number: str | None = Field(description="The number that people use; null if it could not be read.")
     created: bool
 
 
@@ -58,28 +66,28 @@ class RecordCreated(_Answer):
 
 
 class LeadUpdated(_Answer):
-    """What was changed."""
+    """The changed fields."""
 
     lead_id: str
     updated_fields: list[str]
 
 
 class ContactUpdated(_Answer):
-    """What was changed."""
+    """The changed fields."""
 
     contact_id: str
     updated_fields: list[str]
 
 
 class CaseUpdated(_Answer):
-    """What was changed."""
+    """The changed fields."""
 
     case_id: str
     updated_fields: list[str]
 
 
 class RecordUpdated(_Answer):
-    """What was changed."""
+    """The changed fields."""
 
     object: str
     record_id: str
@@ -87,7 +95,7 @@ class RecordUpdated(_Answer):
 
 
 class RecordDeleted(_Answer):
-    """What is gone."""
+    """The deleted record."""
 
     object: str
     record_id: str
@@ -115,11 +123,17 @@ class RecordFound(_Answer):
 
 
 class Found(_Answer):
-    """Records, and how many there are."""
+    """Records, and how many match."""
 
     records: list[Record]
     total: int
     truncated: bool
+
+
+class Page(Found):
+    """Records of a query, and the way to the rest."""
+
+    cursor: str | None = Field(description="For the records after these; null if there are none.")
 
 
 class Described(_Answer):
@@ -134,6 +148,6 @@ class Described(_Answer):
 
 
 class Limits(_Answer):
-    """What is left of the org's limits."""
+    """The org's limits, and what is left of them."""
 
     limits: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The threads in which simple-salesforce works, shared fairly by the orgs that are called."""
+"""The threads in which simple-salesforce runs, shared fairly among orgs."""
 
 import asyncio
 from collections import Counter, deque
@@ -8,12 +8,12 @@ from typing import Final, TypeVar
 
 from connectors.sdk.errors import Sent, Unavailable
 
-#: Measured on two cores: more threads are no faster, and hold up the event loop (p99 300 ms with 200).
+#: Measured on two cores: more threads are no faster, and delay the event loop (p99 300 ms with 200).
 THREADS: Final = 32
-#: An org may hold so many times the threads that are free: one alone gets 24 of 32, and however many
-#: orgs are slow, there is always a free one for the next.
+#: An org may hold so many times the threads that are free: one alone gets 24 of 32, and a free one is left
+#: for the next org even if many are slow.
 SHARE: Final = 3
-#: Seconds that a call waits for a thread. Nothing has left until then, and its job can say so.
+#: Seconds that a call waits for a thread; nothing is sent until then.
 THREAD_WAIT_S: Final = 10.0
 #: Seconds that a cancelled call waits for its thread to come free.
 UNWIND_S: Final = 1.0
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Threads:
-    """A bounded pool of threads in which no org can take the place of the others.
+    """A bounded pool of threads in which no org can starve the others.
 
-    1. a call is let in while its org holds less than `SHARE` times what is free, else it waits its turn
+    1. a call starts if its org holds less than `SHARE` times the free threads, else it waits its turn
     2. its work runs in a thread
     3. the thread is free as soon as the work ends; a cancelled call must end its work (`cancel`)
 
@@ -39,7 +39,7 @@ class Threads:
 
     @property
     def free(self) -> int:
-        """How many threads have nothing to do."""
+        """How many threads are idle."""
         return self._total - self._held.total()
 
     async def run(
@@ -53,7 +53,7 @@ class Threads:
         """Run work in a thread of this org's share.
 
         Args:
-            cancel: makes the work end at once; called where the job is cancelled.
+            cancel: ends the work at once; called if the job is cancelled.
             wait_s: seconds to wait for a thread.
 
         Raises:
@@ -67,7 +67,7 @@ class Threads:
             raise
         running.add_done_callback(lambda ended: self._end(org, ended))
         try:
-            # Shielded: the thread is busy until the work ends, whatever becomes of the job.
+            # Shielded: the thread is busy until the work ends, even if the job is cancelled.
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             cancel()
@@ -101,7 +101,7 @@ class Threads:
 
     def _end(self, org: Hashable, ended: "asyncio.Future[T]") -> None:
         if not ended.cancelled():
-            ended.exception()  # looked at, where the job that wanted it has gone
+            ended.exception()  # retrieved even if the job is gone, or asyncio reports it
         self._leave(org)
 
     def _leave(self, org: Hashable) -> None:

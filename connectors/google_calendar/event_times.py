@@ -1,7 +1,7 @@
 """An event's times: from what a job says to what Google is told, and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -41,41 +41,48 @@ class Span:
     end: date | datetime
     #: In which the times are written; None: in UTC.
     zone: ZoneInfo | None = None
+    #: In which the end is written, if it is another one: a flight lands elsewhere.
+    end_zone: ZoneInfo | None = None
 
     @property
     def is_all_day(self) -> bool:
-        """Whether it lasts whole days."""
+        """Return whether it lasts whole days."""
         return not isinstance(self.start, datetime)
 
     def body(self, *, replacing: bool = False) -> dict[str, Any]:
-        """Write `start` and `end` for Google.
+        """Return `start` and `end` for Google.
 
         Args:
             replacing: in a patch, which merges: take back the other form.
         """
-        return {"start": self._write(self.start, replacing), "end": self._write(self.end, replacing)}
+        end_zone = self.end_zone or self.zone
+        return {
+            "start": self._write(self.start, self.zone, replacing),
+            "end": self._write(self.end, end_zone, replacing),
+        }
 
-    def _write(self, time: date | datetime, replacing: bool) -> dict[str, Any]:
+    def _write(self, time: date | datetime, zone: ZoneInfo | None, replacing: bool) -> dict[str, Any]:
         if not isinstance(time, datetime):
             gone = {"dateTime": None, "timeZone": None} if replacing else {}
             return {"date": time.isoformat()} | gone
-        written = {"dateTime": time.astimezone(self.zone or UTC).isoformat()}
-        if self.zone is not None:
-            written["timeZone"] = self.zone.key
+        written = {"dateTime": time.astimezone(zone or UTC).isoformat()}
+        if zone is not None:
+            written["timeZone"] = zone.key
         return written | ({"date": None} if replacing else {})
 
     def is_like(self, other: "Span") -> bool:
-        """Whether it is the same time; a zone that is not named may be any."""
+        """Return whether it is the same time; a zone that is not named may be any."""
         times = (self.start, self.end) == (other.start, other.end) and self.is_all_day == other.is_all_day
-        return times and self.zone in {None, other.zone}
+        zones = self.zone in {None, other.zone} and self.end_zone in {None, other.end_zone}
+        return times and zones
 
     def period(self, zone: ZoneInfo) -> Period:
-        """Give it as seconds; days are days of the zone."""
+        """Return it as seconds; days are days of the zone."""
         return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
 
 
 async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
-    """Ask for a calendar's own time zone.
+    """Return a calendar's own time zone.
 
     A listing tells it to everybody who may see the calendar, within the scope for events.
     """
@@ -83,24 +90,29 @@ async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
     return zone_of(answer, None)
 
 
+def known_zone(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo | None:
+    """Return the time zone that a listing of events names, or another if that one is not known."""
+    name = str(listing.get("timeZone"))
+    return zone_named(name) if name in zone_names() else otherwise
+
+
 def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
-    """Give the time zone that a listing of events names.
+    """Return the time zone that a listing of events names.
 
     Args:
-        otherwise: where the tzdata package does not know that one.
+        otherwise: if the tzdata package does not know that one.
 
     Raises:
         InvalidParams: neither is known; the job has to name one.
     """
-    name = str(listing.get("timeZone"))
-    zone = zone_named(name) if name in zone_names() else otherwise
+    zone = known_zone(listing, otherwise)
     if zone is None:
         raise invalid("time_zone", "is required: the calendar's own zone is not a known one")
     return zone
 
 
 async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zone: bool = False) -> Span:
-    """Work out a new event's times; the calendar's zone is asked for only where it decides.
+    """Return a new event's times; the calendar's zone is fetched only if it decides.
 
     Args:
         needs_zone: a recurring event says in which zone it recurs.
@@ -114,7 +126,7 @@ async def span_of(times: Times, api: CalendarApi, calendar_id: str, *, needs_zon
 
 
 async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span) -> Span:
-    """Work out new times for an event that is there; what is not said stays as it is.
+    """Return the new times of an existing event; fields not given keep their values.
 
     Raises:
         InvalidParams: the new times make no sense beside the old ones.
@@ -128,13 +140,19 @@ async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span
         if times.end is None and old.is_all_day:
             return Span(start, start + (old.end - old.start))  # type: ignore[operator]  # days both
         return _days(start, times.end)
-    zone = await _zone_for(times, api, calendar_id, False) or old.zone
+    read_in = await _zone_for(times, api, calendar_id, False)
+    # A zone that the job names is that of both times; else each keeps its own.
+    zone, end_zone = times.time_zone or old.zone or read_in, None
+    if times.time_zone is None:
+        end_zone = old.end_zone
     if times.end is not None or times.duration_minutes is not None:
-        return _timed(start, times.end, times.duration_minutes, zone)
-    if not isinstance(old.start, datetime) or not isinstance(old.end, datetime):
+        span = _timed(start, times.end, times.duration_minutes, read_in)
+    elif not isinstance(old.start, datetime) or not isinstance(old.end, datetime):
         raise invalid("duration_minutes", "is required, or end: the event was all-day")
-    begin = _as_instant(start, zone)
-    return Span(begin, begin + (old.end - old.start), zone)
+    else:
+        begin = _as_instant(start, read_in)
+        span = Span(begin, begin + (old.end - old.start))
+    return replace(span, zone=zone, end_zone=end_zone)
 
 
 async def _zone_for(times: Times, api: CalendarApi, calendar_id: str, needs_zone: bool) -> ZoneInfo | None:
@@ -184,11 +202,17 @@ def event_span(event: Mapping[str, Any]) -> Span:
         start, end = event["start"], event["end"]
         if "date" in start:
             return Span(date.fromisoformat(start["date"]), date.fromisoformat(end["date"]))
-        name = start.get("timeZone")
+        zone, end_zone = _zone_in(start), _zone_in(end)
         return Span(
             datetime.fromisoformat(start["dateTime"]).astimezone(UTC),
             datetime.fromisoformat(end["dateTime"]).astimezone(UTC),
-            zone_named(name) if name in zone_names() else None,
+            zone,
+            None if end_zone == zone else end_zone,
         )
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Unavailable("Google Calendar gave an event without readable times") from None
+        raise Unavailable("Google Calendar returned an event without valid times") from None
+
+
+def _zone_in(time: Mapping[str, Any]) -> ZoneInfo | None:
+    name = time.get("timeZone")
+    return zone_named(name) if name in zone_names() else None
