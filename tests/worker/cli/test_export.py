@@ -43,7 +43,7 @@ def test_a_tools_arguments_are_what_the_action_takes() -> None:
 
     assert validator.is_valid({"message": "hi"})
     assert not validator.is_valid({"massage": "hi"})
-    assert "Say it back." == echo["function"]["description"]
+    assert "Return the message." == echo["function"]["description"]
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
