@@ -45,7 +45,7 @@ _MAX_ACCOUNTS: Final = 10_000
 # Series that exist at zero from the start, because rate() misses the step from nothing to one.
 _RETRIED = [code for code in Code if code.facts.retryable]
 _ALERTED = [*_RETRIED, *(code for code in Code if code.facts.category in {Category.WORKER, Category.UNKNOWN})]
-_REPLY_OUTCOMES = ("delivered", "returned", "refused", "uncertain")
+_REPLY_OUTCOMES = ("delivered", "returned", "refused", "too_large", "uncertain")
 _FETCH_OUTCOMES = ("fetched", "cached", "stale", "not_found", "denied", "invalid", "unavailable")
 
 

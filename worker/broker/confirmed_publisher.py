@@ -40,7 +40,7 @@ class PublishOutcome(StrEnum):
     #: The broker refuses it: a full queue, no permission, a forged address.
     REFUSED = "refused"
     #: The broker accepts no message of this size.
-    TOO_LARGE = "too large"
+    TOO_LARGE = "too_large"
 
 
 def reconnect_delay_s(tries: int) -> float:
