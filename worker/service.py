@@ -145,7 +145,7 @@ class Worker:
 
     @property
     def is_connected(self) -> bool:
-        """Whether jobs can come in and answers go out."""
+        """Whether jobs are received and replies are sent."""
         return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
@@ -195,7 +195,7 @@ class Worker:
         logger.info("worker stopped")
 
     async def _start_stores(self) -> None:
-        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        """Log in to the vault and open the ledger; either may be unavailable for now, neither may be wrong."""
         try:
             await self.ledger.start()
         except LedgerFault as fault:
