@@ -98,7 +98,7 @@ class ApiKey(ApiCredential):
     """
 
     header: ClassVar[str] = "X-Api-Key"
-    #: A word before the key.
+    #: Stands before the key: `Bearer`, for example.
     scheme: ClassVar[str] = ""
 
     key: SecretStr

@@ -6,7 +6,7 @@
 
     contacts = await take(by_cursor(page), limit=100)   # contacts.items, contacts.truncated
 
-No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or where it
+No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or if it
 gives a page that it gave before.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PAGES", "Page", "Taken", "by_cursor", "by_link", "by_offset", "take"]
 
-#: Pages of one list at most: beyond it is a mistake of the provider, or a list that nobody reads out.
+#: Pages of one list at most: beyond it is a mistake of the provider, or a list that no one reads.
 MAX_PAGES: Final = 1000
 
 T = TypeVar("T")

@@ -95,6 +95,8 @@ class IdempotentRunner:
                 outcome = running.task.result()
             elif running.given_up.done():
                 outcome = running.given_up.result()
+                if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
+                    raise Snooze("the call of an earlier attempt still runs here")
             else:
                 outcome = left_running(call, running.claim, running.task)
                 running.is_closed = running.is_closed or not outcome.is_uncertain

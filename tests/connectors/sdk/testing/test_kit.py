@@ -261,5 +261,5 @@ async def test_an_answer_that_is_no_json_is_the_providers_failure() -> None:
         provider.on("GET", "/", Answer(body=b"<html>"))
         response = await kit.context(look, {}, key="k").http.at(provider.url).get("/")
 
-    with pytest.raises(Unavailable, match="not JSON"):
+    with pytest.raises(Unavailable, match="did not return JSON"):
         response.json()
