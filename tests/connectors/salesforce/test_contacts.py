@@ -121,7 +121,7 @@ async def test_several_are_told_and_none_is_chosen(bench: Bench) -> None:
         }
 
 
-async def test_who_bears_the_very_name_is_meant(bench: Bench) -> None:
+async def test_the_record_of_the_exact_name_is_meant(bench: Bench) -> None:
     bench.org.store.insert("Contact", {"FirstName": "Ada", "LastName": "Lovelace King"})
 
     answer = await bench.run("get_contact_details", {"name": "Ada  LOVELACE"})
