@@ -11,6 +11,7 @@ from worker.settings import (
     DEAD_LETTER_TTL_HOURS,
     SettingError,
     Settings,
+    data_directory,
     load_settings,
     masked,
     unknown_names,
