@@ -656,6 +656,34 @@ async def test_a_cut_connection_costs_a_read_nothing(stub: VaultStub, connect: C
         assert source.available
 
 
+async def test_connections_that_a_balancer_dropped_cost_one_timeout(
+    stub: VaultStub, connect: Connect
+) -> None:
+    for number in range(4):
+        stub.secrets[f"acme/http/c{number}"] = {"number": number}
+
+    async def read(source: VaultCredentials, name: str) -> None:
+        while True:  # as a job does
+            try:
+                await source.fetch("acme", "http", name)
+                return
+            except VaultUnavailable:
+                await source.wait_available(5)
+
+    async def read_all(source: VaultCredentials) -> None:
+        await asyncio.gather(*(read(source, f"c{number}") for number in range(4)))
+
+    async with proxy(int(stub.url.rpartition(":")[2])) as wire:
+        source = await connect(url=f"http://127.0.0.1:{wire.port}", timeout_s=0.5)
+        await read_all(source)
+        wire.forget()
+
+        begun = time.monotonic()
+        await read_all(source)
+
+        assert time.monotonic() - begun < 3
+
+
 async def test_an_idle_worker_notices_a_vault_that_gives_no_secrets(
     stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
