@@ -15,7 +15,7 @@ from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
-from connectors.sdk.http.status import wait_asked_s
+from connectors.sdk.http.status import location_of, wait_asked_s
 from connectors.sdk.http.tokens import Token
 from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
@@ -114,7 +114,11 @@ class HttpCall:
             response = await self._send(request, effect)
         if _leads_on(request, response, follow_redirects):
             sent = Sent.ANSWERED if effect is None else Sent.UNCERTAIN
-            raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times", sent=sent)
+            raise Rejected(
+                f"{request.target.host} redirects more than {MAX_REDIRECTS} times",
+                data={"status": response.status_code, "location": location_of(response.headers)},
+                sent=sent,
+            )
         if effect is not None and is_unprocessed(response.status_code, request.unprocessed_statuses):
             effect.prove_unprocessed()
         return response
