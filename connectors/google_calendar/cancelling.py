@@ -12,7 +12,7 @@ from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.occupancy import Event
 from connectors.google_calendar.params import CancelEvent
 from connectors.google_calendar.series import Target, ending_before, target_from
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import NotFound
 
 

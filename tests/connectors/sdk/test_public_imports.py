@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 #: Parts of the framework that live beside the connectors.
 FRAMEWORK = {"connectors/sdk", "connectors/sandbox", "connectors/registry.py", "connectors/__init__.py"}
 #: Not converted yet.
-PENDING = {"connectors/google_calendar", "connectors/salesforce"}
+PENDING = {"connectors/salesforce"}
 PAGES = ["README.md", "connectors/README.md"]
 _IMPORT = re.compile(
     r"^[ ]*(?:from[ ]+((?:connectors\.sdk|schemas|worker)[\w.]*)[ ]+import[ ]+(\([^)]*\)|[^\n#]+)"
