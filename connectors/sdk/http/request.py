@@ -171,8 +171,3 @@ def header_fault(name: str, value: str) -> str | None:
     if not value.isascii() or not value.replace("\t", " ").isprintable():
         return f"the value of {name} has a line break or another character that HTTP does not allow"
     return None
-
-
-def invalid(field: str, issue: str) -> InvalidParams:
-    """Return the error of a call that was refused before anything left."""
-    return InvalidParams.field(field, issue)
