@@ -20,7 +20,7 @@ def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Prin
     from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
-    async def read() -> tuple[list[dict[str, Any]], int]:
+    async def read() -> tuple[list[dict[str, Any]], dict[str, int]]:
         async with DeadLetterQueue(settings_for_clients()) as queue:
             return view_dead_letters(await queue.all()), await queue.count_poison()
 
@@ -45,10 +45,8 @@ def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Prin
         ],
         empty="There are no dead letters.",
     )
-    if poison:
-        print(
-            f"And {poison} messages that no client can decode, in the poison queue (`dead purge --poison`)."
-        )
+    for reason, count in poison.items():
+        print(f"And in the poison queue (`dead purge --poison`): {count} messages {reason}.")
 
 
 @app.command()

@@ -255,6 +255,22 @@ class VaultClient:
             raise CredentialInvalid(f"{name} is not an object of fields: put it again")
         return version["data"], int(_part(version, "metadata").get("version", 0))
 
+    def may_write(self, token: SecretStr, name: CredentialName) -> bool:
+        """Return whether the policy lets the token store a new version; False if it does not let us know.
+
+        Raises:
+            VaultUnavailable.
+        """
+        client, path = self._client(token), self.data_path(name)
+        try:
+            answer = ask(lambda: client.write_data("sys/capabilities-self", data={"paths": [path]}))
+        except Refusal as refusal:
+            if refusal.status == 403:
+                return False
+            raise refusal.unavailable() from None
+        capabilities = _part(answer, "data").get(path)
+        return isinstance(capabilities, list) and not {"update", "root"}.isdisjoint(map(str, capabilities))
+
     def write(self, token: SecretStr, name: CredentialName, fields: Mapping[str, JsonValue]) -> int:
         """Store one secret as a new version, and return the version's number.
 

@@ -24,6 +24,7 @@ class SeededOrg(SalesforceSandbox):
         for name in ("Number__c", KEY_FIELD):
             self.store.add_field("Account", Field(name, length=64, is_external_id=True, is_unique=True))
         self.store.insert("Lead", {"LastName": "Hopper", "Company": "Navy"})
+        self.store.flows["Send_Reminder"] = self._remind
         #: Parameters that name what is there.
         self.named = {
             "case_number": "00001001",
@@ -31,6 +32,9 @@ class SeededOrg(SalesforceSandbox):
             "lead_id": self._first("Lead"),
             "record_id": self._first("Account"),
         }
+
+    def _remind(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"reminderId": self.store.insert("Task", {"Subject": "Reminder"})["Id"]}
 
     def _first(self, object_name: str) -> str:
         return str(next(self.store.records(object_name))["Id"])
