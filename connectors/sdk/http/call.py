@@ -156,7 +156,7 @@ class HttpCall:
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
             outcome = "cancelled"
-            response = await self._send_in_time(replace(request, goes_out=reach is Reach.PUBLIC), effect)
+            response = await self._send_in_time(request, effect, reach)
             outcome = f"{response.status_code // 100}xx"
             _report(breaker, permit, response, state.wall_clock())
             permit = None
@@ -173,9 +173,12 @@ class HttpCall:
             state.on_call(reach.value, outcome, state.clock() - started)
         return response
 
-    async def _send_in_time(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
+    async def _send_in_time(
+        self, request: HttpRequest, effect: RequestEffect | None, reach: Reach
+    ) -> httpx.Response:
         """Send within the call's time; once a write has left, the deadline ends it no more."""
-        host, limit = request.target.host, asyncio.timeout(None)
+        host, remaining_s = request.target.host, self._remaining_s(request)
+        limit = asyncio.timeout(remaining_s)
 
         def record_sent() -> None:
             if effect is not None:
@@ -184,12 +187,13 @@ class HttpCall:
                     limit.reschedule(_at(self._remaining_s(request)))
 
         progress = SendProgress(record_sent)
-        remaining_s = self._remaining_s(request)
+        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
         if remaining_s > 0:
             try:
                 async with limit:
-                    limit.reschedule(_at(remaining_s))
-                    return await self._transmit(request, progress)
+                    return await self._state.transport.send(
+                        request, progress, slots, goes_out=reach is Reach.PUBLIC
+                    )
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
@@ -197,10 +201,6 @@ class HttpCall:
         if effect is not None and progress.sent is Sent.UNCERTAIN:
             remaining_s = request.limit.timeout_s
         raise _late(request, f"{host} did not answer", progress.sent, remaining_s)
-
-    async def _transmit(self, request: HttpRequest, progress: SendProgress) -> httpx.Response:
-        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
-        return await self._state.transport.send(request, progress, slots)
 
     async def _token(self, request: HttpRequest, auth: Auth) -> Token:
         remaining_s = self._remaining_s(request)

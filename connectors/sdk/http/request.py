@@ -77,8 +77,6 @@ class HttpRequest:
     tls: TlsIdentity | None = None
     #: Give an answer over `max_bytes` cut, rather than failing.
     cuts_answer: bool = False
-    #: Whether it leaves for the public network, through a proxy if there is one.
-    goes_out: bool = True
 
     def url_with_secrets(self) -> str:
         """Return the URL as it is written on the wire; never to be shown."""
