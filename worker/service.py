@@ -152,7 +152,7 @@ class Worker:
 
     @property
     def is_connected(self) -> bool:
-        """Whether jobs can come in and answers go out."""
+        """Whether jobs are received and replies are sent."""
         return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
@@ -203,7 +203,7 @@ class Worker:
         logger.info("worker stopped")
 
     async def _start_stores(self) -> None:
-        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        """Log in to the vault and open the ledger; either may be unavailable for now, neither may be wrong."""
         try:
             await self.ledger.start()
         except LedgerFault as fault:
@@ -224,7 +224,7 @@ class Worker:
                 raise error
 
     async def _drain(self) -> None:
-        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        """Receive nothing more, and finish what is in flight; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
         logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
         await asyncio.gather(*(queue.stop() for queue in self.consumers))

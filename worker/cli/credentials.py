@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+from worker.cli.output import EXIT_USAGE, errors_reported, fail, print_json, print_table
 from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def put(
     if not isinstance(secret, dict):
         fail(f"{shown(file)} must hold a JSON object", EXIT_USAGE)
     _check(connector, secret)
-    with faults_told():
+    with errors_reported():
         version = _operate("put", tenant, connector, credential, secret)
     print(f"stored {tenant}/{connector}/{credential}{f' (version {version})' if version else ''}")
 
@@ -44,7 +44,7 @@ def check(connector: str, tenant: Tenant = "default", credential: Credential = "
 
     A refresh token that the provider exchanges is stored.
     """
-    with faults_told():
+    with errors_reported():
         found = _find(connector)
         asyncio.run(_check_as_worker(found, tenant, credential))
         if found.can_check:
@@ -59,7 +59,7 @@ def list_credentials(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the names of a tenant's credentials."""
-    with faults_told():
+    with errors_reported():
         found = [
             {"tenant": tenant, "connector": connector, "credential": name}
             for connector in sorted(_operate("connectors", tenant))
@@ -77,7 +77,7 @@ def list_credentials(
 @app.command()
 def delete(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
     """Delete a credential with all its versions."""
-    with faults_told():
+    with errors_reported():
         _operate("delete", tenant, connector, credential)
     print(f"deleted {tenant}/{connector}/{credential}")
 

@@ -78,8 +78,8 @@ class VaultClient:
     Nothing is taken from the surroundings: not VAULT_TOKEN, no client certificate, no proxy.
     Redirects are refused, so a token reaches the host of CONNECTORS_VAULT_URL alone. hvac resolves
     `..` in a path; only the parts of a CredentialName reach one here.
-    `VaultSession` runs the calls in its threads, `VaultOperator` in the operator's command; whoever
-    builds a client closes it.
+    `VaultSession` runs the calls in its threads, `VaultOperator` in the operator's command; its
+    creator closes a client.
     """
 
     def __init__(self, config: VaultConfig, *, connections: int = 1) -> None:

@@ -100,7 +100,7 @@ async def test_a_wrong_statement_is_no_outage_for_others(url: str) -> None:
         with pytest.raises(LedgerUnavailable, match="division by zero"):
             await database.ask(wrong)
 
-        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "whoever asks must not spin"
+        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "a caller must not spin"
         assert database.unavailable_reason is None
         await database.ask(write)
 
