@@ -47,15 +47,8 @@ async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Targe
 
 async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, notify: str | None) -> None:
     """Cancel an event; one that was cancelled meanwhile is as good."""
-    request = events().delete(
-        calendarId=calendar_id,
-        eventId=event["id"],
-        sendUpdates=send_updates(notify, bool(event.get("attendees"))),
-    )
-    try:
-        await api.send(request)
-    except NotFound:
-        pass  # it was there a moment ago
+    told = send_updates(notify, bool(event.get("attendees")))
+    await api.remove(calendar_id, event["id"], send_updates=told)
 
 
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:

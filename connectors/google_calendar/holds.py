@@ -184,7 +184,7 @@ class HoldProtocol:
         if event is None or not is_hold(event):
             return event is None
         try:
-            await remove_event(api, blocker.calendar_id, event["id"], etag=event.get("etag"))
+            await api.remove(blocker.calendar_id, event["id"], etag=event.get("etag"))
         except Conflict:
             return False
         return True
@@ -208,7 +208,7 @@ class HoldProtocol:
     async def _withdraw(self, hold: Event) -> bool:
         api = self.wanted.api.compensating()
         try:
-            await remove_event(api, self.wanted.calendar_id, hold["id"], etag=hold.get("etag"))
+            await api.remove(self.wanted.calendar_id, hold["id"], etag=hold.get("etag"))
         except Conflict:
             return await self._is_no_hold(api, hold)
         except ConnectorError:
@@ -221,17 +221,6 @@ class HoldProtocol:
         except ConnectorError:
             return False
         return event.get("status") == "cancelled" or not is_hold(event)
-
-
-async def remove_event(
-    api: CalendarApi, calendar_id: str, event_id: str, *, send_updates: str = "none", etag: str | None = None
-) -> None:
-    """Cancel an event; one that is not there, or not any more, is as good."""
-    request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=send_updates)
-    try:
-        await api.send(request, etag=etag)
-    except NotFound:
-        pass
 
 
 async def latest_of(ctx: Ctx, api: CalendarApi, calendar_id: str) -> tuple[int, Event | None]:

@@ -189,6 +189,17 @@ async def test_a_hold_without_a_job_counts_nowhere_and_is_swept(desk: Desk) -> N
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
+async def test_a_hold_without_a_job_is_swept_where_times_are_proposed(desk: Desk) -> None:
+    await _leave_old_hold(desk, f"{DAY}T15:00")
+    booked = await desk("book_appointment", **VISIT)
+
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert (caught.value.data or {})["alternatives"]
+    assert [booked["event_id"]] == [event["id"] for event in desk.events]
+
+
 async def test_what_stands_beside_a_hold_without_a_job_is_still_busy(desk: Desk) -> None:
     await _leave_old_hold(desk, TEN)
     await desk("create_event", summary="Real", start=f"{DAY}T10:20", duration_minutes=30)
