@@ -47,8 +47,30 @@ async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Targe
 
 async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, notify: str | None) -> None:
     """Cancel an event; one that was cancelled meanwhile is as good."""
+<<<<<<< HEAD
     told = send_updates(notify, bool(event.get("attendees")))
     await api.remove(calendar_id, event["id"], send_updates=told)
+=======
+    request = events().delete(
+        calendarId=calendar_id,
+        eventId=event["id"],
+        sendUpdates=send_updates(notify, bool(event.get("attendees"))),
+    )
+    try:
+        await api.send(request)
+    except NotFound as gone:
+        # It was there a moment ago. A 404 of the address or of a lost right is no proof that it is gone.
+        if reason_of(gone) != "deleted" and await _is_there(api, calendar_id, event["id"]):
+            raise
+
+
+async def _is_there(api: CalendarApi, calendar_id: str, event_id: str) -> bool:
+    try:
+        event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
+    except NotFound:
+        return False
+    return bool(event.get("status") != "cancelled")
+>>>>>>> main
 
 
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:

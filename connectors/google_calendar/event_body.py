@@ -39,7 +39,7 @@ def event_id_of(ctx: Ctx, calendar_id: str, serial: int = 0) -> str:
 
 
 def key_mark(ctx: Ctx) -> str:
-    """Derive the mark that an event of this job bears; the key itself may say too much."""
+    """Return the mark of an event of this job; the key itself may say too much."""
     parts = ["key", ctx.tenant, ctx.action, ctx.idempotency_key]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

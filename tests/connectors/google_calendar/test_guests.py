@@ -44,7 +44,7 @@ async def test_removed_guests_hear_of_it_by_default(desk: Desk) -> None:
     assert [("uninvited", ["ada@example.com"])] == told(desk)
 
 
-async def test_removed_guests_are_gone_and_strangers_are_no_error(desk: Desk) -> None:
+async def test_removed_guests_are_gone_and_unknown_ones_are_no_error(desk: Desk) -> None:
     event_id = await visit(desk, "ada@example.com", "bob@example.com")
 
     changed = await desk(
