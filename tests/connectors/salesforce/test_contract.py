@@ -12,7 +12,7 @@ from connectors.sdk.testing import ConnectorContract, Via
 pytestmark = pytest.mark.integration
 
 #: What says when, and by which of two runs.
-_DRAWN: Final = frozenset({"LastModifiedDate", "CreatedDate", "created"})
+_GENERATED: Final = frozenset({"LastModifiedDate", "CreatedDate", "created"})
 
 
 class SeededOrg(SalesforceSandbox):
@@ -65,17 +65,17 @@ class TestSalesforceWithExternalIds(ConnectorContract):
 
     def state(self, provider: SeededOrg) -> object:
         return {
-            record["Id"]: {name: value for name, value in record.items() if name not in _DRAWN}
+            record["Id"]: {name: value for name, value in record.items() if name not in _GENERATED}
             for name in provider.store.objects
             for record in provider.store.records(name)
         }
 
     def essence(self, data: Any) -> object:
-        return {name: value for name, value in data.items() if name not in _DRAWN}
+        return {name: value for name, value in data.items() if name not in _GENERATED}
 
 
 class TestSalesforceWithKeyFields(TestSalesforceWithExternalIds):
-    """Creates bear the job's mark: WRITE, and found again where uncertain. A comment on a case is a WRITE, too."""
+    """Creates carry the job's mark: WRITE, and found again where uncertain. A comment on a case is a WRITE, too."""
 
     exempt: ClassVar[Mapping[str, Mapping[str, str]]] = {
         check: {

@@ -370,7 +370,7 @@ async def test_a_step_that_is_done_is_skipped_by_the_next_run(status: int) -> No
 
         ran = await kit.run("order_in_steps", {"url": provider.url}, key=KEY)
 
-    if status == 429:  # surely not processed
+    if status == 429:  # certainly not processed
         assert ("17 and the second", 2) == (ran.data, ran.attempts)
         assert ["POST /first", "POST /second", "POST /second"] == provider.paths
     else:

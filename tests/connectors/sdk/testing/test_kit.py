@@ -157,7 +157,7 @@ async def test_an_uncertain_write_is_unknown_and_stays_so(kit: Kit) -> None:
     assert ["k"] == done
 
 
-async def test_a_write_that_surely_never_left_is_tried_again(kit: Kit) -> None:
+async def test_a_write_that_certainly_never_left_is_retried(kit: Kit) -> None:
     failures.append(Unavailable("refused", sent=Sent.NO))
 
     assert ("done", 2) == ((ran := await kit.run(do)).data, ran.attempts)
