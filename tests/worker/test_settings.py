@@ -12,6 +12,7 @@ from worker.settings import (
     DEAD_LETTER_TTL_HOURS,
     SettingError,
     Settings,
+    data_directory,
     load_settings,
     masked,
     unknown_names,
@@ -133,6 +134,8 @@ def test_a_user_without_a_home_is_asked_for_a_data_directory(monkeypatch: pytest
 
     with pytest.raises(SettingError, match="CONNECTORS_DATA_DIR"):
         _ = load_settings().ledger_url
+    with pytest.raises(SettingError, match="set HOME"):
+        data_directory()
 
     monkeypatch.setenv("CONNECTORS_DATABASE_URL", "sqlite:////srv/ledger.db")
     assert "sqlite:////srv/ledger.db" == load_settings().ledger_url
