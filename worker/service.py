@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -36,6 +36,7 @@ from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
+from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
@@ -85,7 +86,7 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            http_policy(settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
@@ -151,7 +152,7 @@ class Worker:
 
     @property
     def is_connected(self) -> bool:
-        """Whether jobs can come in and answers go out."""
+        """Whether jobs are received and replies are sent."""
         return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
@@ -202,7 +203,7 @@ class Worker:
         logger.info("worker stopped")
 
     async def _start_stores(self) -> None:
-        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        """Log in to the vault and open the ledger; either may be unavailable for now, neither may be wrong."""
         try:
             await self.ledger.start()
         except LedgerFault as fault:
@@ -223,7 +224,7 @@ class Worker:
                 raise error
 
     async def _drain(self) -> None:
-        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        """Receive nothing more, and finish what is in flight; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
         logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
         await asyncio.gather(*(queue.stop() for queue in self.consumers))

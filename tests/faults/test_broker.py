@@ -332,7 +332,7 @@ async def test_a_queue_recreated_often_leaves_no_channel_open(
     assert len(channels) <= 5, listed
 
 
-async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
+async def test_f28_a_reply_too_large_for_the_broker_is_result_too_large(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     try:
@@ -349,7 +349,7 @@ async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_lar
     assert {"succeeded"} == {replies[each][0]["status"] for each in small}
 
 
-async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_dead_letter(
+async def test_f29_an_alarm_longer_than_any_timeout_doubles_nothing(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url, max_attempts="2")

@@ -76,7 +76,7 @@ class PrivateRabbitMQ:
     """One broker node: start, kill, pause, restart, stop.
 
     Two brokers of one machine see nothing of each other: ports, node names' mapper (epmd), cookie, data and
-    configuration are each node's own. Whoever calls `start` calls `stop`, or uses `async with`; a launcher
+    configuration are each node's own. Its user calls `stop` after `start`, or uses `async with`; a launcher
     that dies leaves nothing behind. What is in the directory stays and is found again by the next broker on
     it. Nothing is bound to an event loop.
     """

@@ -1,4 +1,4 @@
-"""Who may run how much at once: the slots of a queue, and the share of bulk work in them."""
+"""Concurrency limits: the slots of a queue, the share of bulk work and of one tenant."""
 
 import asyncio
 import random
@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-#: Jobs of one tenant over its share that come back to the queue in a second, about: enough to keep its
+#: Jobs of one tenant over its limit that come back to the queue in a second, about: enough to keep its
 #: slots busy, and few enough that another tenant's job finds next to nothing before it.
 RETURNS_PER_S: Final = 200
-#: Seconds after which a job over its tenant's share may come back, each a retry rung of its own.
+#: Seconds after which a job over its tenant's share may come back, each the delay of a retry queue.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
 
 
 class ConcurrencyLimiter:
     """The slots of one connector's queue, shared by its jobs and its bulk jobs.
 
-    Bulk work holds a quarter at most, so that whoever waits on the line finds the rest. Waiters
-    are served in order.
+    Bulk work holds a quarter at most, so that waiting callers get the rest. Waiters are served in order.
     """
 
     def __init__(
@@ -32,7 +31,7 @@ class ConcurrencyLimiter:
         #: Slots that one tenant may hold; the rest is for the others.
         self.tenant_total = tenant_total or total
         self._by_tenant: Counter[str] = Counter()
-        #: Jobs over their tenant's share that are on their way round.
+        #: Jobs over their tenant's limit that are delayed now.
         self._delayed: Counter[str] = Counter()
         self.bulk_total = max(1, total // 4)
         self._free = asyncio.Semaphore(total)
@@ -47,7 +46,7 @@ class ConcurrencyLimiter:
 
     @asynccontextmanager
     async def hold(self, *, bulk: bool = False) -> AsyncIterator[None]:
-        """Hold a slot, waiting for one where all are taken."""
+        """Hold a slot; wait for one if all are taken."""
         if bulk:
             async with self._bulk_free, self._free:
                 self._count(1)
@@ -65,7 +64,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def admit(self, tenant: str) -> Iterator[bool]:
-        """Say whether a tenant may run one more job here, and count it while it runs."""
+        """Return whether a tenant may run one more job here, and count it while it runs."""
         admitted = self._by_tenant[tenant] < self.tenant_total
         self._by_tenant[tenant] += admitted
         try:
@@ -76,10 +75,10 @@ class ConcurrencyLimiter:
                 del self._by_tenant[tenant]
 
     def delay_over_limit(self, tenant: str) -> float:
-        """Draw when a job over its tenant's share comes back: the later, the more there are of them.
+        """Return a jittered delay for a job over its tenant's limit; it grows with the number already delayed.
 
-        Drawn, not computed: jobs sent off together would come back together, and the slots lie idle
-        in between.
+        Without jitter, jobs delayed together would come back together, and the slots would be empty in
+        between.
         """
         self._delayed[tenant] += 1
         wanted_s = random.uniform(0, 2) * self._delayed[tenant] / RETURNS_PER_S  # noqa: S311  # no secret

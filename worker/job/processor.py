@@ -335,7 +335,7 @@ class JobProcessor:
     async def _reply(
         self, message: _InFlight, job: Job | JobRefused, result: Result
     ) -> PublishOutcome | None:
-        """Tell the caller, and count the job as finished; None if no reply was asked for."""
+        """Reply to the caller, and count the job as finished; None if no reply was requested."""
         sent = None
         if message.delivery.properties.reply_to is not None:
             sent = await self._publisher.reply(message.delivery, message.headers, result)
@@ -409,7 +409,7 @@ class JobProcessor:
         return await self.abandon()
 
     async def abandon(self) -> int:
-        """Give up what is in flight at once; unsettled, it comes again."""
+        """Abandon the jobs in flight at once; unsettled, they are delivered again."""
         left = list(self._tasks)
         for task in left:
             task.cancel()
