@@ -98,6 +98,8 @@ class CalendarApi:
         }
         if etag is not None:
             headers["If-Match"] = etag
+        # freeBusy is asked by POST; a failure of it leaves no write open.
+        only_asks = request.methodId == "calendar.freebusy.query"
         response = await self._http.request(
             request.method,
             "/" + request.uri.removeprefix(_base_url()),
@@ -106,9 +108,12 @@ class CalendarApi:
             auth=self._auth,
             timeout_s=CALL_TIMEOUT_S,
             raise_for_status=False,
+            changes_nothing=only_asks,
         )
         if is_error(response.status_code):
             error = refusal(response)
+            if only_asks and error.sent is Sent.UNCERTAIN:
+                error.sent = Sent.NO
             if isinstance(error, RateLimited) and response.status_code == 403:
                 # The layer knows a 429; that this 403 is one, too, it cannot know.
                 self._http.pause("/", error.retry_after_s or UNNAMED_WAIT_S)
