@@ -89,7 +89,7 @@ def test_a_wrong_setting_of_a_connector_is_named(environment: pytest.MonkeyPatch
     environment.setenv("CONNECTORS_CALENDAR_API_URL", value)
     calendar = Connector("calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
 
-    with pytest.raises(SettingError, match="^CONNECTORS_CALENDAR_API_URL='"):
+    with pytest.raises(SettingError, match=r"^CONNECTORS_CALENDAR_API_URL='"):
         load_settings().of_connector(calendar)
 
 
