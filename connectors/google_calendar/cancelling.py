@@ -47,6 +47,10 @@ async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Targe
 
 async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, notify: str | None) -> None:
     """Cancel an event; one that was cancelled meanwhile is as good."""
+<<<<<<< HEAD
+    told = send_updates(notify, bool(event.get("attendees")))
+    await api.remove(calendar_id, event["id"], send_updates=told)
+=======
     request = events().delete(
         calendarId=calendar_id,
         eventId=event["id"],
@@ -66,6 +70,7 @@ async def _is_there(api: CalendarApi, calendar_id: str, event_id: str) -> bool:
     except NotFound:
         return False
     return bool(event.get("status") != "cancelled")
+>>>>>>> main
 
 
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:

@@ -4,6 +4,7 @@ Its own transport is never used: it blocks, and it resends a POST by itself if t
 (measured: two events, one answer).
 """
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -14,7 +15,7 @@ from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
 from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
 from connectors.sdk import Context
-from connectors.sdk.errors import RateLimited, Sent, Unavailable
+from connectors.sdk.errors import NotFound, RateLimited, Sent, Unavailable
 from connectors.sdk.http import is_error
 
 if TYPE_CHECKING:
@@ -119,6 +120,18 @@ class CalendarApi:
                 self._http.pause("/", error.retry_after_s or UNNAMED_WAIT_S)
             raise error
         return _read(request, response)
+
+    async def remove(
+        self, calendar_id: str, event_id: str, *, send_updates: str = "none", etag: str | None = None
+    ) -> None:
+        """Cancel an event; one that is not there, or not any more, is as good.
+
+        Raises:
+            Conflict: it is not the version of this etag.
+        """
+        request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=send_updates)
+        with suppress(NotFound):
+            await self.send(request, etag=etag)
 
 
 def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:

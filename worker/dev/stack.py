@@ -114,11 +114,10 @@ class Stack:
         """Start the sandboxes whose URL no setting gives, and put their credentials in the vault."""
         if self.vault is None:
             return
-        given = self.settings.model_fields_set
         self.sandboxes = tuple(
             sandbox
             for sandbox in make_sandboxes()
-            if given.isdisjoint(name.lower() for name in sandbox.settings)
+            if not any(self.settings.is_set(name.lower()) for name in sandbox.settings)
         )
         for sandbox in self.sandboxes:
             self._exit.push_async_callback(sandbox.stop)
