@@ -63,7 +63,7 @@ def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
 def _data_dir() -> Path:
     try:
         return user_data_path("connectors-service", appauthor=False)
-    except RuntimeError:  # a user without a home; `ledger_url` says so if the directory is needed
+    except RuntimeError:  # a user without a home; `directory` says so if it is needed
         return NO_HOME
 
 
@@ -256,6 +256,17 @@ class Settings(BaseSettings):
         return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
 
     @property
+    def directory(self) -> Path:
+        """The data directory, for what needs one.
+
+        Raises:
+            SettingError: none is set, and the user has no home.
+        """
+        if self.data_dir == NO_HOME:
+            raise SettingError(f"{PREFIX}DATA_DIR is not set, and this user has no home directory: set it")
+        return self.data_dir
+
+    @property
     def ledger_url(self) -> str:
         """The ledger's database, SQLite in the data directory by default.
 
@@ -264,12 +275,7 @@ class Settings(BaseSettings):
         """
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        if self.data_dir == NO_HOME:
-            raise SettingError(
-                f"{PREFIX}DATA_DIR is not set, and there is no home directory for the ledger; "
-                f"set it, or {PREFIX}DATABASE_URL"
-            )
-        return f"sqlite:///{self.data_dir / 'ledger.db'}"
+        return f"sqlite:///{self.directory / 'ledger.db'}"
 
     @property
     def broker_user(self) -> str:
@@ -370,6 +376,18 @@ def _shown(field: str) -> str:
         return ""
     value = os.environ.get(f"{PREFIX}{name.upper()}")
     return "" if value is None else f"={_masked_url(value)[:80]!r}"
+
+
+def data_directory() -> Path:
+    """Return the user's own data directory, whatever is set: programs that are downloaded are kept there.
+
+    Raises:
+        SettingError: the user has no home.
+    """
+    found = _data_dir()
+    if found == NO_HOME:
+        raise SettingError("this user has no home directory to keep downloaded programs in: set HOME")
+    return found
 
 
 def _others() -> dict[str, str]:

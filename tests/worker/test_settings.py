@@ -12,6 +12,7 @@ from worker.settings import (
     DEAD_LETTER_TTL_HOURS,
     SettingError,
     Settings,
+    data_directory,
     load_settings,
     masked,
     unknown_names,
@@ -88,7 +89,7 @@ def test_a_wrong_setting_of_a_connector_is_named(environment: pytest.MonkeyPatch
     environment.setenv("CONNECTORS_CALENDAR_API_URL", value)
     calendar = Connector("calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
 
-    with pytest.raises(SettingError, match="^CONNECTORS_CALENDAR_API_URL='"):
+    with pytest.raises(SettingError, match=r"^CONNECTORS_CALENDAR_API_URL='"):
         load_settings().of_connector(calendar)
 
 
@@ -133,6 +134,8 @@ def test_a_user_without_a_home_is_asked_for_a_data_directory(monkeypatch: pytest
 
     with pytest.raises(SettingError, match="CONNECTORS_DATA_DIR"):
         _ = load_settings().ledger_url
+    with pytest.raises(SettingError, match="set HOME"):
+        data_directory()
 
     monkeypatch.setenv("CONNECTORS_DATABASE_URL", "sqlite:////srv/ledger.db")
     assert "sqlite:////srv/ledger.db" == load_settings().ledger_url
