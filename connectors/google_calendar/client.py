@@ -4,7 +4,6 @@ Its own transport is never used: it blocks, and it resends a POST by itself if t
 (measured: two events, one answer).
 """
 
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -13,7 +12,7 @@ from googleapiclient.discovery import build
 
 from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
+from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, reason_of, refusal
 from connectors.sdk import Context
 from connectors.sdk.errors import NotFound, RateLimited, Sent, Unavailable
 from connectors.sdk.http import is_error
@@ -124,14 +123,33 @@ class CalendarApi:
     async def remove(
         self, calendar_id: str, event_id: str, *, send_updates: str = "none", etag: str | None = None
     ) -> None:
-        """Cancel an event; one that is not there, or not any more, is as good.
+        """Cancel an event; one that is gone already is as good.
 
         Raises:
             Conflict: it is not the version of this etag.
+            NotFound: it was not found, and is not proven to be gone.
         """
         request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=send_updates)
-        with suppress(NotFound):
+        try:
             await self.send(request, etag=etag)
+        except NotFound as gone:
+            if reason_of(gone) != "deleted" and not await self.is_gone(calendar_id, event_id):
+                raise
+
+    async def is_gone(self, calendar_id: str, event_id: str) -> bool:
+        """Return whether an event is proven to be gone.
+
+        Raises:
+            NotFound: the calendar itself is not found, so that nothing is known of the event.
+        """
+        try:
+            event = await self.send(events().get(calendarId=calendar_id, eventId=event_id))
+        except NotFound as gone:
+            if reason_of(gone) != "deleted":
+                # A calendar that is hidden or a wrong address answers 404 as well; one that lists is a proof.
+                await self.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
+            return True
+        return event.get("status") == "cancelled"
 
 
 def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:

@@ -69,6 +69,16 @@ async def test_hold_that_cannot_be_removed_is_named_in_the_error(desk: Desk) -> 
     assert "primary" == left["calendar_id"]
 
 
+async def test_a_404_is_no_proof_that_a_hold_is_gone(desk: Desk) -> None:
+    desk.google.faults.add(REFUSALS[2])
+    desk.google.faults.add(Fault("events.delete", times=None, status=404, reason="notFound"))
+
+    with pytest.raises(Unavailable) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert tentative(desk) == [(caught.value.data or {})["hold_left_behind"]["event_id"]]
+
+
 async def test_hold_left_behind_is_finished_by_the_next_attempt(desk: Desk) -> None:
     desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
