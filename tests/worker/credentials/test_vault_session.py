@@ -393,6 +393,20 @@ async def test_a_policy_without_lookup_self_costs_no_login_for_each_denial(
     assert len(stub.asked("/login")) == 2
 
 
+async def test_a_policy_of_the_least_costs_no_login_for_each_probe(
+    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.01)
+    stub.script["connectors/_/"] = DENIED
+    stub.script["lookup-self"] = BAD_TOKEN
+    source = await connect()
+
+    await until(lambda: len(stub.asked("connectors/_/")) >= 5)
+
+    assert source.available
+    assert len(stub.asked("/login")) <= 2
+
+
 async def test_a_login_is_renewed_before_its_lease_is_over(stub: VaultStub, connect: Connect) -> None:
     stub.lease_s = 0.3
     source = await connect()
