@@ -12,6 +12,7 @@ from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
 from schemas.job import Job, JobRefused, parse_job
 from worker.admin.poison import count_poison
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
+from worker.broker.publish_probe import learn_user
 from worker.broker.topology import Topology
 from worker.job import headers as header
 from worker.job.headers import NO_DEADLINE
@@ -138,11 +139,12 @@ class DeadLetterQueue:
         a second copy, which the job's idempotency key makes harmless.
         """
         channel = await PublishChannel.open(self._connected)
+        user = await learn_user(self._connected, self._settings.broker_user, self._topology.jobs)
         chosen = await self._receive(wanted)
         for dead_letter in chosen:
             came = dead_letter.delivery
             if not await channel.publish(
-                self._topology.jobs, came.routing_key, came.body, self._replayed(dead_letter, deadline)
+                self._topology.jobs, came.routing_key, came.body, self._replayed(dead_letter, deadline, user)
             ):
                 raise BrokerError(
                     f"no queue is bound for the job {dead_letter.job_id!r}, which stays here; start a worker once"
@@ -195,9 +197,9 @@ class DeadLetterQueue:
             dead_letters.append(DeadLetterMessage(delivery))
         return dead_letters
 
-    def _replayed(self, dead_letter: DeadLetterMessage, deadline: str | None) -> Properties:
+    def _replayed(self, dead_letter: DeadLetterMessage, deadline: str | None, user: str) -> Properties:
         came = dead_letter.delivery.properties
         headers = {name: came.headers[name] for name in _KEPT if name in came.headers}
         headers[header.FIRST_SEEN] = format_instant(datetime.now(UTC))
         headers[header.DEADLINE] = deadline or NO_DEADLINE
-        return replace(came, user_id=self._settings.broker_user, headers=headers)
+        return replace(came, user_id=user, headers=headers)
