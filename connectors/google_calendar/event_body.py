@@ -15,6 +15,8 @@ from connectors.sdk.errors import Conflict
 
 #: Whose event it is: a digest of the key, compared if an id is taken.
 KEY_PROPERTY: Final = OWN_PREFIX + "key"
+#: Which job has moved a series last: a shift, unlike a time, must not be repeated.
+MOVE_PROPERTY: Final = OWN_PREFIX + "move"
 
 SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
 
