@@ -304,7 +304,7 @@ class Worker:
     async def _learn_user(self, connection: Connection) -> None:
         """Learn by which name the broker knows us: headers of ours count from that user alone."""
         configured = self.settings.broker_user
-        actual = await learn_user(connection, configured)
+        actual = await learn_user(connection, configured, self.topology.jobs)
         if actual != configured:
             logger.info("broker user", configured=configured, actual=actual)
             self.confirmed_publisher.act_as(configured, actual)

@@ -49,13 +49,13 @@ class PublishProbe:
         return None
 
 
-async def learn_user(connection: Connection, believed: str) -> str:
-    """Return the user that the broker knows this connection by.
+async def learn_user(connection: Connection, believed: str, exchange: str) -> str:
+    """Return the user that the broker knows this connection by, asked at an exchange it may write to.
 
     With a token in the password's place (OAuth 2), the name in the URL counts for nothing.
     """
     try:
-        await dry_run(connection, [""], user_id=believed)
+        await dry_run(connection, [exchange], user_id=believed)
     except PublishRefused as refused:
         if (other := _OTHER_USER.search(str(refused))) is not None:
             return other[1]
