@@ -3,14 +3,22 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from connectors.google_calendar.changes import Change, hold_for
-from connectors.google_calendar.client import CalendarApi, Ctx
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
-from connectors.google_calendar.event_body import MOVE_PROPERTY, differing, event_id_of, key_mark, patch_body
+from connectors.google_calendar.event_body import (
+    ATTEMPT_PROPERTY,
+    MOVE_PROPERTY,
+    differing,
+    event_id_of,
+    key_mark,
+    patch_body,
+)
 from connectors.google_calendar.event_times import Span, calendar_zone, event_span, moved_span
 from connectors.google_calendar.holds import HoldProtocol
 from connectors.google_calendar.listing import utc_now
@@ -83,7 +91,7 @@ class _Move:
     async def _moved_before(self) -> Event | None:
         """Return the series that an earlier attempt has moved.
 
-        It bears our mark: its occurrences have other ids since, and a second shift would be one too many.
+        It has our mark: its occurrences have other ids since, and a second shift would be one too many.
         """
         series_id = self.params.event_id.rpartition("_")[0]
         if not self.ctx.is_repeat or self.params.scope == "this" or not series_id:
@@ -112,6 +120,8 @@ class _Move:
         return await change.apply(target)
 
     async def _get_time(self, change: Change, target: Target, span: Span, lines: list[str] | None) -> Event:
+        if self.ctx.is_repeat and not target.is_split:
+            await self._fence_off(target)
         protocol = self._protocol(target, span, lines)
 
         async def move(hold: Event) -> Event:
@@ -135,6 +145,20 @@ class _Move:
                 return done
             raise
         return event
+
+    async def _fence_off(self, target: Target) -> None:
+        """Give the event another version, so that a move which an earlier attempt has on its way is refused.
+
+        Otherwise it could come after this attempt has given the time up, and somebody else has got it.
+        """
+        private = {ATTEMPT_PROPERTY: uuid4().hex}
+        request = events().patch(
+            calendarId=self.params.calendar_id,
+            eventId=target.event["id"],
+            body={"extendedProperties": {"private": private}},
+            sendUpdates="none",
+        )
+        await self.api.send(request)
 
     async def _done_by_another(self) -> Event | None:
         """Return the event if another worker, which took this job over, has moved it."""
