@@ -64,8 +64,8 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.registry = registry
-        for name, connector in registry.connectors.items():
-            connector.settings.update(settings.of_connector(name))
+        for connector in registry.connectors.values():
+            connector.settings.update(settings.of_connector(connector))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._connector = BrokerConnector(

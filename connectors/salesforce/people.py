@@ -56,6 +56,8 @@ PEOPLE: Final[Mapping[str, PersonFields]] = MappingProxyType(
         ),
     }
 )
+#: Fields of an account that only an org with person accounts has.
+PERSON_ACCOUNT_FIELDS: Final = frozenset(PEOPLE["Account"].all) - {"Id", "Name", "Phone", "OwnerId"}
 
 
 async def search_phone(

@@ -59,7 +59,7 @@ async def tokens(tmp_path: Path) -> AsyncIterator[tuple[PrivateRabbitMQ, rsa.RSA
         yield broker, key
 
 
-async def test_a_worker_with_a_token_publishes_under_the_name_the_broker_knows(
+async def test_a_worker_with_a_token_publishes_under_its_brokers_user_name(
     tokens: tuple[PrivateRabbitMQ, Any], start_worker: StartWorker, tmp_path: Path
 ) -> None:
     broker, key = tokens

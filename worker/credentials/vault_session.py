@@ -92,7 +92,7 @@ class Availability:
             logger.info("vault available")
 
     def mark_answered(self) -> None:
-        """Take an answer to a read, good or bad, for the end of a row of failures."""
+        """End a row of failures: a read was answered, with a secret or without."""
         self._failures = 0
 
     async def wait(self, timeout_s: float) -> bool:
@@ -330,7 +330,7 @@ class VaultSession:
         return await self._call(lambda: self._client.is_alive(login.token))
 
     async def _new_login(self, instead_of: Login | None) -> Login:
-        """Get a login to replace one that is over, unless another read has got it already."""
+        """Return a login to replace one that is over, unless another read has got it already."""
         if self._login is instead_of:
             self._login = None
         if self._login is not None:

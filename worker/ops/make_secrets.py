@@ -45,16 +45,16 @@ def main() -> int:
     unfinished = FOLDER.with_name(f"{FOLDER.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    for name, text in documents().items():
+    for name, text in files().items():
         path = unfinished / name
         path.write_text(text)
         path.chmod(0o644)
     unfinished.rename(FOLDER)  # all or nothing, so that an interrupted run is begun again
-    sys.stdout.write(f"wrote {FOLDER.name}/: {', '.join(sorted(documents()))}\n")
+    sys.stdout.write(f"wrote {FOLDER.name}/: {', '.join(sorted(files()))}\n")
     return 0
 
 
-def documents() -> dict[str, str]:
+def files() -> dict[str, str]:
     """Return new random secrets, each file's text by its name."""
     passwords = {user: secrets.token_hex(24) for user in USERS}
     replies = "CONNECTORS_REPLY_EXCHANGE=connectors.replies\n"

@@ -335,5 +335,5 @@ def _keeps_its_code(error: ConnectorError) -> bool:
 
     A redirected write is such a fault, too: its sender has to know the new address (contract, section 9).
     """
-    is_redirect = error.code is Code.REJECTED and error.sent is Sent.UNCERTAIN
+    is_redirect = error.code is Code.REJECTED and "location" in (error.data or {})
     return is_redirect or error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

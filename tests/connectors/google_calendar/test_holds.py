@@ -69,8 +69,18 @@ async def test_hold_that_cannot_be_removed_is_named_in_the_error(desk: Desk) -> 
     assert "primary" == left["calendar_id"]
 
 
+async def test_a_404_is_no_proof_that_a_hold_is_gone(desk: Desk) -> None:
+    desk.google.faults.add(REFUSALS[2])
+    desk.google.faults.add(Fault("events.delete", times=None, status=404, reason="notFound"))
+
+    with pytest.raises(Unavailable) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert tentative(desk) == [(caught.value.data or {})["hold_left_behind"]["event_id"]]
+
+
 async def test_hold_left_behind_is_finished_by_the_next_attempt(desk: Desk) -> None:
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="k", **VISIT)
@@ -103,6 +113,8 @@ async def test_of_many_moves_to_one_time_exactly_one_wins(desk: Desk, count: int
 
     found = await desk.at_once(*(desk("reschedule_event", event_id=each, start=TEN) for each in ids))
 
+    stored = desk.google.store.calendars[OWNER].events.values()
+    assert 1 == len([event for event in stored if event["start"]["dateTime"].startswith(TEN)])
     assert 1 == len([each for each in found if isinstance(each, dict)])
     assert count - 1 == len([each for each in found if isinstance(each, Conflict)])
     assert 1 == len(at_ten(desk))
@@ -189,6 +201,17 @@ async def test_a_hold_without_a_job_counts_nowhere_and_is_swept(desk: Desk) -> N
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
+async def test_a_hold_without_a_job_is_swept_where_times_are_proposed(desk: Desk) -> None:
+    await _leave_old_hold(desk, f"{DAY}T15:00")
+    booked = await desk("book_appointment", **VISIT)
+
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert (caught.value.data or {})["alternatives"]
+    assert [booked["event_id"]] == [event["id"] for event in desk.events]
+
+
 async def test_what_stands_beside_a_hold_without_a_job_is_still_busy(desk: Desk) -> None:
     await _leave_old_hold(desk, TEN)
     await desk("create_event", summary="Real", start=f"{DAY}T10:20", duration_minutes=30)
@@ -210,7 +233,7 @@ async def test_free_busy_alone_counts_where_events_may_not_be_read(desk: Desk) -
 
 async def _leave_old_hold(desk: Desk, start: str) -> None:
     """Leave what a booking leaves whose worker died and whose job never came again."""
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="old", summary="Old", start=start, duration_minutes=30)

@@ -164,7 +164,7 @@ EVENTS = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([name for name in EVENTS if name != "confirmed"]), max_size=6))
-def test_a_job_is_published_again_after_a_fault_never_after_its_confirm(faults: list[str]) -> None:
+def test_a_job_is_published_again_after_a_fault_but_not_after_its_confirm(faults: list[str]) -> None:
     script = [EVENTS[name] for name in [*faults, "confirmed", "confirmed"]]
 
     outcome = asyncio.run(_published(script, must_route=True))
