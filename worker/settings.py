@@ -121,6 +121,7 @@ class Settings(BaseSettings):
 
     ca_file: Path | None = None
     plaintext_hosts: Hosts = frozenset()
+    proxy_url: SecretStr | None = None
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 
@@ -139,6 +140,13 @@ class Settings(BaseSettings):
 
     #: What is set for connectors, which declare the names themselves.
     _of_connectors: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _without_scheme_fault(value.get_secret_value(), ("http", "https"))
+        return value
 
     @field_validator("vault_url")
     @classmethod

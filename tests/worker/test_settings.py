@@ -8,6 +8,7 @@ import pytest
 
 from connectors.sdk import Connector, UrlSetting
 from worker.broker.topology import DEAD_TTL_MS
+from worker.provider_http import http_policy
 from worker.settings import (
     DEAD_LETTER_TTL_HOURS,
     SettingError,
@@ -176,3 +177,12 @@ def test_a_worker_ends_with_78_and_one_line(url: str, said: str, monkeypatch: py
     assert (78, 1) == (ended.returncode, len(ended.stderr.splitlines())), ended.stderr
     assert said in ended.stderr
     assert "ter2" not in ended.stderr
+
+
+def test_the_way_out_is_never_shown_with_its_password(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONNECTORS_PROXY_URL", "http://u:hunter2@proxy.example:3128")
+
+    read = load_settings()
+
+    assert "http://u:hunter2@proxy.example:3128" == http_policy(read).proxy_url
+    assert "http://u:******@proxy.example:3128" == masked(read)["CONNECTORS_PROXY_URL"]
