@@ -171,7 +171,7 @@ class ConfirmedPublisher:
                 refused += 1
                 self._note_refusal(message, exchange, reason, said=refused > 1)
                 if must_route:
-                    await self._declare_again()
+                    await self.declare_again()
                 await asyncio.sleep(reconnect_delay_s(min(refused, 5)))
         finally:
             self._refused.pop(message, None)
@@ -240,7 +240,8 @@ class ConfirmedPublisher:
         if not said:
             logger.error("broker refuses a message", link=self._name, exchange=exchange, reason=reason)
 
-    async def _declare_again(self) -> None:
+    async def declare_again(self) -> None:
+        """Declare our queues and exchanges again, because one is missing."""
         if self.declare is not None and self._connection is not None:
             with suppress(BrokerError):
                 await self.declare(self._connection)
