@@ -97,6 +97,7 @@ class Watchdog:
         logger.error(
             "event loop blocked",
             blocked_s=round(blocked_s, 1),
+            task=self._task(),
             hint="synchronous code runs on it; the innermost frame below shows which",
             stack=self._stack(),
         )
@@ -116,6 +117,11 @@ class Watchdog:
             self._worst_before_s, self._worst_s = self._worst_s, 0.0
             self._remember_until = now + _MEMORY_S
         self._worst_s = max(self._worst_s, lag_s)
+
+    def _task(self) -> str:
+        """Return the name of the task that the loop hangs in; an action's says which job of which connector."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        return "(none)" if task is None else task.get_name()
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._thread_id)

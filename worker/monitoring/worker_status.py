@@ -12,7 +12,7 @@ from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import SecretStore
-from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.waiting_room import WaitingRoom
 from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
@@ -27,10 +27,13 @@ class _Worker(Protocol):
     confirmed_publisher: ConfirmedPublisher
 
     @property
-    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
+    def rooms(self) -> Mapping[JobQueue, WaitingRoom]: ...
 
     @property
     def is_stopping(self) -> bool: ...
+
+    @property
+    def hung_fault(self) -> str | None: ...
 
 
 class WorkerStatus:
@@ -49,6 +52,7 @@ class WorkerStatus:
             "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
+            "actions": lambda: self._worker.hung_fault,
         }
 
     def snapshot(self) -> Status:
@@ -73,7 +77,7 @@ class WorkerStatus:
         )
 
     def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
-        limiter = self._worker.limiters[consumer.queue]
+        limiter = self._worker.rooms[consumer.queue].slots
         return QueueStatus(
             consumer.queue.name,
             slots_used=limiter.used,

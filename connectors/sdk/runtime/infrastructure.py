@@ -29,6 +29,8 @@ class HoldPolicy:
 
     #: Seconds. Far below the broker's consumer_timeout of 30 minutes.
     hold_s: float = 60.0
+    #: Seconds after which a question that has no answer yet no longer keeps its job's slot.
+    prompt_s: float = 0.2
 
 
 class Infrastructure:
@@ -54,22 +56,32 @@ class Infrastructure:
         wait_available: Callable[[float], Awaitable[bool]],
         attempt: Attempt,
     ) -> T:
-        """Ask until there is an answer, waiting while there is none to be had.
+        """Ask until there is an answer, waiting while there is none to be had; the slot is another job's meanwhile.
 
         Raises:
-            Snooze: it stayed unavailable for the hold, or the worker stops.
+            Snooze: it stayed unavailable for the hold, too many jobs wait already, or the worker stops.
             ConnectorError: DEADLINE_EXCEEDED while waiting.
         """
         asked_at = self._clock.monotonic()
         while True:
             try:
-                return await question()
+                return await self._ask_promptly(question, attempt)
             except InfrastructureUnavailable as unavailable:
                 hold_s = self._policy.hold_s - (self._clock.monotonic() - asked_at)
-                if self.is_stopping or hold_s <= 0:
+                if self.is_stopping or hold_s <= 0 or not attempt.slot.pause():
                     raise Snooze(unavailable.reason) from None
             attempt.report_progress("waiting", "a part of the service is not available")
             await self._wait(wait_available, hold_s, attempt)
+            # Before the question, not after it: a lease, once given, must not run out behind other jobs.
+            await attempt.slot.resume()
+            attempt.deadline.check()
+
+    async def _ask_promptly(self, question: Callable[[], Awaitable[T]], attempt: Attempt) -> T:
+        pausing = asyncio.get_running_loop().call_later(self._policy.prompt_s, attempt.slot.pause)
+        try:
+            return await question()
+        finally:
+            pausing.cancel()
 
     async def _wait(
         self, wait_available: Callable[[float], Awaitable[bool]], hold_s: float, attempt: Attempt
