@@ -22,7 +22,7 @@ class ConcurrencyLimiter:
     A free slot goes to the first of these that waits, round robin over tenants:
 
     1. a tenant that holds less than `tenant_total`
-    2. its bulk work: a quarter of the slots at most while the connector's queue has work, half otherwise
+    2. its bulk work: a quarter of the slots at most, because a caller who comes next must find room
     3. a tenant that holds more, as long as the reserve stays free; then its bulk work
 
     So one tenant may hold nearly all slots while no one else waits, and then each slot that comes free is another's.
@@ -39,7 +39,7 @@ class ConcurrencyLimiter:
         self.total = total
         #: Slots that one tenant may hold while another tenant waits.
         self.tenant_total = tenant_total or total
-        #: Slots of bulk work while the connector's queue has work.
+        #: Slots of bulk work.
         self.bulk_total = max(1, total // 4)
         self.clock = clock or SystemClock()
         self.is_closed = False
@@ -145,15 +145,11 @@ class ConcurrencyLimiter:
         return None
 
     def _may_start(self, tenant: str, *, bulk: bool, over_share: bool) -> bool:
-        if bulk and self._count[SlotState.RUNNING, True] >= self._bulk_limit():
+        if bulk and self._count[SlotState.RUNNING, True] >= self.bulk_total:
             return False
         if not bulk and not over_share:
             return True
         return self.total - self.used > self._reserve(tenant)
-
-    def _bulk_limit(self) -> int:
-        has_calls = self._count[SlotState.RUNNING, False] + self._count[SlotState.WAITING, False] > 0
-        return self.bulk_total if has_calls else max(self.bulk_total, self.total // 2)
 
     def _reserve(self, tenant: str) -> int:
         since = self.clock.monotonic() - NEIGHBOUR_S

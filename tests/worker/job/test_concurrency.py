@@ -117,21 +117,12 @@ async def test_a_job_that_waits_for_a_slot_is_told_at_its_deadline() -> None:
     assert SlotState.NONE is late.state
 
 
-async def test_bulk_work_holds_a_quarter_while_the_queue_has_work() -> None:
+async def test_bulk_work_holds_a_quarter_of_the_slots() -> None:
     slots = Slots(8)
-    await slots.ask("a")
 
     bulk = await slots.ask("bbbb", bulk=True)
 
     assert ["RUNNING", "RUNNING", "WAITING", "WAITING"] == states(bulk)
-
-
-async def test_bulk_work_alone_holds_half_of_the_slots() -> None:
-    slots = Slots(8)
-
-    bulk = await slots.ask("bbbbbb", bulk=True)
-
-    assert 4 == sum(each.state is SlotState.RUNNING for each in bulk)
 
 
 async def test_calls_go_before_bulk_work_that_came_earlier() -> None:
