@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -19,6 +19,7 @@ from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.connector import BrokerConnector
 from worker.broker.ledger_guard import LedgerGuard
+from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import NoVault, SecretStore
@@ -36,6 +37,7 @@ from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
+from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
@@ -87,7 +89,7 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            http_policy(settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
@@ -98,6 +100,11 @@ class Worker:
             name="publish",
             on_change=self.metrics.broker_connected,
             declare=partial(self._declare, list(self.topology.queues())),
+        )
+        #: What a worker publishes to, besides replies.
+        self._exchanges = list(self.topology.published())
+        self.publish_probe = PublishProbe(
+            self.confirmed_publisher, [settings.reply_exchange, *self._exchanges]
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings, lease_policy)
@@ -156,7 +163,7 @@ class Worker:
 
     @property
     def is_connected(self) -> bool:
-        """Whether jobs can come in and answers go out."""
+        """Whether jobs are received and replies are sent."""
         return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
@@ -192,6 +199,7 @@ class Worker:
             self.confirmed_publisher.start()
             consuming = [asyncio.create_task(queue.run(self._processor.receive)) for queue in self.consumers]
             consuming.append(asyncio.create_task(self.ledger_guard.run()))
+            consuming.append(asyncio.create_task(self.publish_probe.run()))
             try:
                 await self._until_stopped(consuming)
                 await self._drain()
@@ -206,7 +214,7 @@ class Worker:
         logger.info("worker stopped")
 
     async def _start_stores(self) -> None:
-        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        """Log in to the vault and open the ledger; either may be unavailable for now, neither may be wrong."""
         try:
             await self.ledger.start()
         except LedgerFault as fault:
@@ -227,7 +235,7 @@ class Worker:
                 raise error
 
     async def _drain(self) -> None:
-        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        """Receive nothing more, and finish what is in flight; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
         logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
         await asyncio.gather(*(queue.stop() for queue in self.consumers))
@@ -298,8 +306,20 @@ class Worker:
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)
+        if not self._shared_declared.is_set():  # later the probe says it, and the worker goes on
+            await check_publishing(connection, self._exchanges, self.settings.reply_exchange)
+        await self._learn_user(connection)
         await self.ledger_guard.hold(connection)
         self._shared_declared.set()
+
+    async def _learn_user(self, connection: Connection) -> None:
+        """Learn by which name the broker knows us: headers of ours count from that user alone."""
+        configured = self.settings.broker_user
+        actual = await learn_user(connection, configured)
+        if actual != configured:
+            logger.info("broker user", configured=configured, actual=actual)
+            self.confirmed_publisher.act_as(configured, actual)
+            self._processor.trust(actual)
 
     async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
         # No job is taken before it is known that no other ledger claims the same keys.

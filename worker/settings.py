@@ -341,7 +341,7 @@ def _shown(field: str) -> str:
 
 
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """List variables that bear our prefix and are no settings: most likely a typo."""
+    """Return the variables with our prefix that are not settings: most likely a typo."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 

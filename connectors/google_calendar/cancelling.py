@@ -12,7 +12,7 @@ from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.occupancy import Event
 from connectors.google_calendar.params import CancelEvent
 from connectors.google_calendar.series import Target, ending_before, target_from
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import NotFound
 
 
@@ -54,8 +54,18 @@ async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, noti
     )
     try:
         await api.send(request)
+    except NotFound as gone:
+        # It was there a moment ago. A 404 of the address or of a lost right is no proof that it is gone.
+        if reason_of(gone) != "deleted" and await _is_there(api, calendar_id, event["id"]):
+            raise
+
+
+async def _is_there(api: CalendarApi, calendar_id: str, event_id: str) -> bool:
+    try:
+        event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
     except NotFound:
-        pass  # it was there a moment ago
+        return False
+    return bool(event.get("status") != "cancelled")
 
 
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:

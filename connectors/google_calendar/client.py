@@ -13,14 +13,14 @@ from googleapiclient.discovery import build
 from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
 from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
-from connectors.sdk.context import Context
+from connectors.sdk import Context
 from connectors.sdk.errors import RateLimited, Sent, Unavailable
-from connectors.sdk.http.status import is_error
+from connectors.sdk.http import is_error
 
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.http.client import HttpClient
+    from connectors.sdk.http import HttpClient
 
 #: Seconds for one call. Google mostly answers in a fifth of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 10.0
@@ -29,7 +29,7 @@ Ctx = Context[GoogleCredential]
 
 
 class _NoTransport:
-    """Stands where the client wants its own transport."""
+    """Stand in for the client's own transport, which is never used."""
 
     def request(self, *_: object, **__: object) -> NoReturn:
         raise AssertionError("requests go through the shared HTTP layer")

@@ -3,8 +3,8 @@
 from typing import Final
 
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.sdk.connector import Connector
-from schemas.error import Code
+from connectors.sdk import Connector
+from connectors.sdk.errors import Code
 
 #: Where the API is, unless the setting CONNECTORS_GOOGLE_CALENDAR_API_URL says otherwise.
 API_URL: Final = "https://www.googleapis.com/calendar/v3"

@@ -132,10 +132,8 @@ async def _ask(api: CalendarApi, calendars: Sequence[str], period: Period) -> di
 
 def _period(told: Any) -> Period:
     try:
-        return (
-            seconds_down(datetime.fromisoformat(told["start"])),
-            seconds_up(datetime.fromisoformat(told["end"])),
-        )
+        start, end = datetime.fromisoformat(told["start"]), datetime.fromisoformat(told["end"])
+        return seconds_down(start), seconds_down(end) if end <= start else seconds_up(end)
     except (ValueError, LookupError, TypeError):
         raise Unavailable("Google Calendar returned a busy period without valid times") from None
 

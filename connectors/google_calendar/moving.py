@@ -10,7 +10,7 @@ from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
-from connectors.google_calendar.event_body import event_id_of, patch_body
+from connectors.google_calendar.event_body import differing, event_id_of, patch_body
 from connectors.google_calendar.event_times import Span, calendar_zone, event_span, moved_span
 from connectors.google_calendar.holds import HoldProtocol
 from connectors.google_calendar.listing import utc_now
@@ -20,9 +20,8 @@ from connectors.google_calendar.params import OtherTimes, RescheduleEvent, Updat
 from connectors.google_calendar.rrule import names_local_times, write_lines
 from connectors.google_calendar.series import Target, shifted, target_of
 from connectors.google_calendar.wanted import Wanted, is_past
-from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import Conflict, InvalidParams, NotFound
 
 
 @google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -72,16 +71,22 @@ class _Move:
             return done
         target = await target_of(self.api, self.params)
         span, lines = await self._times(target)
-        if span.is_like(event_span(target.event)) and not target.is_split:
-            return await self._settled(change, target)
-        if not span.is_like(event_span(target.named)):
+        is_moved = not span.is_like(event_span(target.named if target.is_split else target.event))
+        if is_moved:
             self._refuse_past(target, span)
-            if self.params.conflict_check and takes_time(target.event, utc_now()):
-                return await self._get_time(change, target, span, lines)
-        return await change.apply(target)
+        if self.params.conflict_check and self._needs_time(target, is_moved=is_moved):
+            return await self._get_time(change, target, span, lines)
+        return await (change.apply(target) if is_moved else self._settled(change, target))
+
+    def _needs_time(self, target: Target, *, is_moved: bool) -> bool:
+        """Return whether the change takes up time that the event does not take up yet."""
+        now = utc_now()
+        transparency = getattr(self.params, "transparency", None)
+        changed = target.event if transparency is None else {**target.event, "transparency": transparency}
+        return takes_time(changed, now) and (is_moved or not takes_time(target.event, now))
 
     async def _settled(self, change: Change, target: Target) -> Event:
-        """Make the rest of a change whose event is where it should be, be it by an earlier attempt."""
+        """Make the rest of a change if the event is at its time already, perhaps by an earlier attempt."""
         if self.ctx.is_repeat and _says_when(self.params):
             protocol = self._protocol(target, event_span(target.event), None)
             await protocol.remove_left_behind()
@@ -97,7 +102,10 @@ class _Move:
 
         async def go_on(hold: Event) -> Event | None:
             body = await change.new_series(target)
-            event = await change.patch(hold, {"status": "confirmed"} | body)
+            try:
+                event = await change.patch(hold, {"status": "confirmed"} | body)
+            except (Conflict, NotFound):
+                return None  # it is not that hold any more
             await change.end_series(target)
             return event
 
@@ -112,8 +120,9 @@ class _Move:
     async def _done_by_another(self) -> Event | None:
         """Return the event if another worker, which took this job over, has moved it."""
         target = await target_of(self.api, self.params)
-        span, _ = await self._times(target)
-        return target.event if span.is_like(event_span(target.event)) and not target.is_split else None
+        if target.is_split or differing(await self._whole_body(target), target.event):
+            return None
+        return target.event
 
     def _protocol(self, target: Target, span: Span, lines: list[str] | None) -> HoldProtocol:
         series = root_of(target.event)
@@ -168,10 +177,13 @@ class _Move:
         if self.params.allow_past or self.ctx.is_repeat:
             return
         now = utc_now()
-        if is_past(span, now) and not (target.is_series and not target.is_split):
-            raise invalid("start", "is in the past; set allow_past if that is meant")
+        begins_anew = span.start != event_span(target.named).start
+        if begins_anew and is_past(span, now) and not (target.is_series and not target.is_split):
+            raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
         if target.is_series and not target.is_split and is_past(event_span(target.event), now):
-            raise invalid("scope", "would move occurrences that are past; following moves those to come")
+            raise InvalidParams.field(
+                "scope", "would move occurrences that are past; following moves those to come"
+            )
 
 
 def _says_when(params: OtherTimes) -> bool:

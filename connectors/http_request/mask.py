@@ -1,4 +1,4 @@
-"""Take the credential out of an answer, should the API echo what it was sent."""
+"""Remove the credential from an answer, should the API echo what it was sent."""
 
 import json
 from collections.abc import Iterable

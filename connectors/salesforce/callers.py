@@ -27,9 +27,7 @@ async def find_caller(params: FindCaller, ctx: Ctx) -> CallerFound:
     `caller` is null and `candidates` lists them, people before companies: ask which one is meant.
     """
     api = SalesforceApi(ctx)
-    returning: dict[str, list[str]] = {
-        name: _visible(await descriptions.of(api, name), name) for name in params.objects
-    }
+    returning = {facts.name: _visible(facts) for facts in await _described(api, params)}
     if params.phone is not None:
         found = await search_phone(api, params.phone, returning)
     elif params.email is not None:
@@ -45,11 +43,18 @@ async def find_caller(params: FindCaller, ctx: Ctx) -> CallerFound:
     )
 
 
-def _visible(facts: ObjectFacts, name: str) -> list[str]:
+async def _described(api: SalesforceApi, params: FindCaller) -> list[ObjectFacts]:
+    """Return the objects to search; of the default ones, those that this user may see."""
+    if "objects" in params.model_fields_set:
+        return [await descriptions.of(api, name) for name in params.objects]
+    return await descriptions.visible(api, params.objects)
+
+
+def _visible(facts: ObjectFacts) -> list[str]:
     """Return the fields of a person that the org has and shows to this user."""
     return [
         path
-        for path in PEOPLE[name].all
+        for path in PEOPLE[facts.name].all
         if path.lower() in facts.fields or path.partition(".")[0].lower() in facts.relationships
     ]
 

@@ -16,14 +16,17 @@ from simple_salesforce.api import Salesforce, SFType
 
 from connectors.salesforce.bounded_threads import THREAD_WAIT_S, Threads
 from connectors.salesforce.credential import SalesforceCredential
-from connectors.salesforce.error_mapping import reason_of, refusal
+from connectors.salesforce.error_mapping import reason_of, refusal, refusal_of
 from connectors.salesforce.instance import EVERYWHERE, Instance, may_have_moved, origin_of
 from connectors.salesforce.session import NOWHERE, LoopSession, SessionRequest
+from connectors.salesforce.soap import Elements, envelope, fault_of, read
 from connectors.sdk import Context, CredentialInvalid, NotFound, Timeout, Unavailable
 from connectors.sdk.auth import Token
 from connectors.sdk.errors import Detail, Sent
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
+
     import httpx
     import requests
 
@@ -34,6 +37,11 @@ CALL_TIMEOUT_S: Final = 12.0
 JOB_TIME_S: Final = 28.0
 #: What simple-salesforce gets instead of the token, which stays in the shared layer.
 NO_TOKEN: Final = "none"  # noqa: S105  # a name for the lack of one
+
+#: The API redirects instead of doing anything; 300 lists several records, of which none was changed.
+_NOT_DONE: Final = frozenset({300, 301, 302, 303, 307, 308})
+#: Faults of the SOAP API that leave open whether the call was done.
+UNCERTAIN_FAULTS: Final = frozenset({"UNKNOWN_EXCEPTION", "SERVER_UNAVAILABLE", "REQUEST_RUNNING_TOO_LONG"})
 
 Ctx = Context[SalesforceCredential]
 T = TypeVar("T")
@@ -59,13 +67,13 @@ class Org:
 
 
 class SalesforceApi:
-    """The API of one org, on behalf of one job, which makes one of these.
+    """The API of one org, on behalf of one job, which creates one of these.
 
     api = SalesforceApi(ctx)
     record = await api.run(lambda org: org.object("Lead").get(lead_id))
 
     Args:
-        is_compensation: its calls take back what the job did; they pass pauses and open breakers.
+        is_compensation: its calls undo what the job did; they pass pauses and open breakers.
     """
 
     def __init__(self, ctx: Ctx, *, is_compensation: bool = False) -> None:
@@ -73,7 +81,7 @@ class SalesforceApi:
         self._http = ctx.http.compensation() if is_compensation else ctx.http
         self._ends_at = time.monotonic() + JOB_TIME_S
         self._version = ctx.credential.api_version
-        self._auth = ctx.credential.auth_for(ctx.http)
+        self._auth = ctx.credential.auth(ctx.http)
         #: Whose org it is, and which.
         self.account: Final = (ctx.tenant, ctx.credential.digest())
         self._instance = Instance(self.account, self._auth)
@@ -93,6 +101,34 @@ class SalesforceApi:
             session.cancel,
             wait_s=self._remaining_s(THREAD_WAIT_S),
         )
+
+    async def soap(
+        self, call: str, item: str, elements: Elements, *, allow_duplicates: bool = False
+    ) -> "ET.Element":
+        """Make one call of the SOAP API, whose requests carry the token in their body.
+
+        Raises:
+            ConnectorError: by the code of the fault.
+        """
+        for tries_left in (1, 0):
+            token = await self._token()
+            session = token.value.get_secret_value()
+            body = envelope(session, call, item, elements, allow_duplicates=allow_duplicates)
+            response = await self._request(origin_of(token), self._soap_request(body))
+            if response.status_code in {200, 500}:
+                answer = read(response.content)
+                if (fault := fault_of(answer)) is None:
+                    return answer
+                if not tries_left or fault["errorCode"] != "INVALID_SESSION_ID":
+                    raise refusal_of([fault], 500 if fault["errorCode"] in UNCERTAIN_FAULTS else 400)
+                self._auth.drop(token)
+            elif not (tries_left and may_have_moved(response, "") and await self._instance.moved_from(token)):
+                raise refusal(response)
+        raise AssertionError("the last try returns or raises")
+
+    def _soap_request(self, body: bytes) -> SessionRequest:
+        headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": '""'}
+        return SessionRequest("POST", f"/services/Soap/u/{self._version}", headers=headers, body=body)
 
     async def _send(self, asked: SessionRequest) -> "httpx.Response":
         """Send a request to the org, and once more to its new address if it has moved."""
@@ -133,6 +169,7 @@ class SalesforceApi:
             auth=self._auth,
             timeout_s=self._remaining_s(CALL_TIMEOUT_S),
             raise_for_status=False,
+            unprocessed_statuses=_unprocessed(asked),
         )
 
     def _checked(self, response: "httpx.Response", asked: SessionRequest) -> "httpx.Response":
@@ -173,6 +210,13 @@ class SalesforceApi:
 
     def _remaining_s(self, at_most_s: float) -> float:
         return max(min(at_most_s, self._ends_at - time.monotonic()), 0.0)
+
+
+def _unprocessed(asked: SessionRequest) -> frozenset[int]:
+    """Return the statuses that do not prove a change: it did nothing, or its body says what was done."""
+    if asked.path.endswith("/composite"):
+        return _NOT_DONE | {200}
+    return _NOT_DONE | {200, 500} if asked.path.startswith("/services/Soap/") else _NOT_DONE
 
 
 def _is_not_found(response: "httpx.Response") -> bool:

@@ -90,6 +90,22 @@ class Descriptions:
                 self._kept.popitem(last=False)
         return held
 
+    async def visible(self, api: SalesforceApi, object_names: Iterable[str]) -> list[ObjectFacts]:
+        """Return the descriptions of those objects that this user may see.
+
+        Raises:
+            UnknownObject: there is none.
+        """
+        found, hidden = [], None
+        for name in object_names:
+            try:
+                found.append(await self.of(api, name))
+            except UnknownObject as unknown:
+                hidden = unknown
+        if not found and hidden is not None:
+            raise hidden
+        return found
+
 
 descriptions: Final = Descriptions()
 

@@ -1,4 +1,4 @@
-"""Who is meant by a phone number, an e-mail address or a name: search the org, and compare each record found.
+"""Find people by phone number, e-mail address or name: search the org, and compare each record found.
 
 A search finds more than what was asked: parts of numbers, and names of the account or the assistant. What a
 record itself holds decides.
@@ -24,7 +24,7 @@ MAX_COMPARED: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PersonFields:
-    """The fields of an object that say who somebody is."""
+    """The fields of an object that identify a person."""
 
     phones: tuple[str, ...]
     emails: tuple[str, ...]

@@ -47,7 +47,7 @@ __all__ = [
 
 
 class Sent(StrEnum):
-    """How far a request had come when it failed."""
+    """How far a request came before it failed."""
 
     #: It never left, or can change nothing: safe to repeat.
     NO = "no"
@@ -113,7 +113,7 @@ class CredentialNotFound(ConnectorError):
 
 
 class CredentialInvalid(ConnectorError):
-    """The credential is malformed, or the provider refuses it (401, invalid_grant)."""
+    """The credential is malformed, or the provider rejected it (401, invalid_grant)."""
 
     code = Code.CREDENTIAL_INVALID
 
@@ -125,31 +125,31 @@ class CredentialDenied(ConnectorError):
 
 
 class PermissionDenied(ConnectorError):
-    """The provider knows the account and does not let it do this (403)."""
+    """The provider knows the account, and the account may not do this (403)."""
 
     code = Code.PERMISSION_DENIED
 
 
 class NotFound(ConnectorError):
-    """The provider does not know what the job names (404, 410)."""
+    """The provider has nothing with the id or name that the job gives (404, 410)."""
 
     code = Code.NOT_FOUND
 
 
 class Conflict(ConnectorError):
-    """It collides with what is there already (409, 412)."""
+    """It conflicts with something that exists (409, 412)."""
 
     code = Code.CONFLICT
 
 
 class Rejected(ConnectorError):
-    """The provider's own validation refuses it (other 4xx)."""
+    """The provider's own validation rejected it (other 4xx)."""
 
     code = Code.REJECTED
 
 
 class RateLimited(ConnectorError):
-    """The provider asks to slow down (429) and did nothing; retried, not before `retry_after_s`."""
+    """The provider's rate limit is reached (429) and it did nothing; retried, not before `retry_after_s`."""
 
     code = Code.RATE_LIMITED
 
@@ -164,7 +164,7 @@ class Unavailable(ConnectorError):
 
 
 class Timeout(ConnectorError):
-    """No answer in time; retried if that is safe."""
+    """No response in time; retried if that is safe."""
 
     code = Code.TIMEOUT
 

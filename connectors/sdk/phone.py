@@ -1,6 +1,6 @@
 """Phone numbers of every country, compared as numbers, however they are written.
 
-    same_number("+33612345678", "06 12 34 56 78")        # True: the first number tells the country of the second
+    same_number("+33612345678", "06 12 34 56 78")        # True: the first number names the country of the second
     same_number("0532 111 22 33", "532-111-2233")        # True: neither has a country, the digits are the same
     search_terms("+33612345678")                          # ["612345678", "0612345678", "33612345678", …]
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from connectors.sdk.runtime.deadline import format_instant
 from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
 from schemas.job import Job, JobRefused, parse_job
+from worker.admin.poison import count_poison
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
 from worker.broker.topology import Topology
 from worker.job import headers as header
@@ -156,13 +157,12 @@ class DeadLetterQueue:
             await dead_letter.delivery.ack()
         return chosen
 
-    async def count_poison(self) -> int:
-        """Return the number of undecodable messages; reading one would kill the connection."""
-        found = await self._connected.count(self._topology.poison)
-        return 0 if found is None else found[0]
+    async def count_poison(self) -> dict[str, int]:
+        """Return how many messages the broker dead-lettered by itself, by the reason why."""
+        return await count_poison(self._connected, self._topology.poison)
 
     async def purge_poison(self) -> int:
-        """Remove the undecodable messages, and return how many there were."""
+        """Remove what the broker dead-lettered by itself, and return how many there were."""
         return await self._connected.purge(self._topology.poison)
 
     @property

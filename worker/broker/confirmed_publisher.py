@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
@@ -85,6 +86,8 @@ class ConfirmedPublisher:
         self._solo = asyncio.Lock()
         self._reopening = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
+        #: Our user as it is configured, and as the broker knows it.
+        self._user: tuple[str, str] | None = None
         self._unreachable: str | None = "not connected yet"
         #: Why a message of ours is refused again and again, by the message.
         self._refused: dict[object, str] = {}
@@ -127,6 +130,10 @@ class ConfirmedPublisher:
             self._supervisor = None
         if self._connection is not None:
             await self._connection.close()
+
+    def act_as(self, configured: str, actual: str) -> None:
+        """Publish under the user that the broker knows, if it is not the configured one."""
+        self._user = (configured, actual)
 
     async def publish(
         self,
@@ -178,6 +185,8 @@ class ConfirmedPublisher:
             PublishRefused: this very message was refused, not one beside it.
         """
         self.start()
+        if self._user is not None and properties.user_id == self._user[0]:
+            properties = replace(properties, user_id=self._user[1])
         alone, broke, tries = exchange in self._suspects, 0, 0
         while True:
             try:

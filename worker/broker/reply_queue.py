@@ -119,7 +119,7 @@ class ReplyQueue:
         while True:
             await asyncio.sleep(CHECK_S)
             try:
-                if await consumer.count() == 0:
+                if (await consumer.count())[1] == 0:
                     return "the broker sees no consumer on it"
             except BrokerError as error:
                 return str(error)

@@ -293,6 +293,17 @@ class VaultSession:
                 f"{self._client.data_path(name)}"
             ) from None
 
+    async def may_write(self, name: CredentialName) -> bool:
+        """Return whether the login may store a rotated token.
+
+        Raises:
+            VaultUnavailable.
+        """
+        login = self._login
+        if login is None:
+            raise VaultUnavailable(self.availability.reason or "not logged in")
+        return await self._call(lambda: self._client.may_write(login.token, name))
+
     async def _read(self, name: CredentialName) -> SecretFields:
         login = self._login
         if login is None or _is_over(login):

@@ -45,7 +45,7 @@ class PostgresPrograms:
 class PrivatePostgres:
     """One server: start, kill, pause, restart, stop.
 
-    It listens on 127.0.0.1 alone, without unix sockets. Whoever calls `start` calls `stop`, or uses
+    It listens on 127.0.0.1 alone, without unix sockets. Its user calls `stop` after `start`, or uses
     `async with`; a launcher that dies leaves nothing behind. What is in the directory stays and is found
     again by the next server on it. Nothing is bound to an event loop.
     """

@@ -20,7 +20,7 @@ ELECTION_TIMEOUT_S = 30.0
 class PrivateCluster:
     """Nodes with one cookie, one user and one epmd; each is killed, paused and restarted by itself.
 
-    A virtual host made on one is there on all. Whoever calls `start` calls `stop`, or uses `async with`.
+    A virtual host made on one is there on all. Its user calls `stop` after `start`, or uses `async with`.
     """
 
     def __init__(

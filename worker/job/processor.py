@@ -93,12 +93,16 @@ class JobProcessor:
         self._connectors = registry.connectors
         self._metrics = metrics
         self._rooms = rooms
-        self._trusted = frozenset(trusted_users)
+        self._trusted = set(trusted_users)
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
         self._clock = clock or SystemClock()
         self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def trust(self, user: str) -> None:
+        """Let headers of ours count from one more broker user."""
+        self._trusted.add(user)
 
     def receive(self, queue: JobQueue, delivery: Delivery) -> None:
         """Process a delivery in a task of our own."""
@@ -376,7 +380,7 @@ class JobProcessor:
     async def _reply(
         self, message: _InFlight, job: Job | JobRefused, result: Result
     ) -> PublishOutcome | None:
-        """Tell the caller, and count the job as finished; None if no reply was asked for."""
+        """Reply to the caller, and count the job as finished; None if no reply was requested."""
         sent = None
         if message.delivery.properties.reply_to is not None:
             sent = await self._publisher.reply(message.delivery, message.headers, result)
@@ -452,7 +456,7 @@ class JobProcessor:
         return await self.abandon()
 
     async def abandon(self) -> int:
-        """Give up what is in flight at once; unsettled, it comes again."""
+        """Abandon the jobs in flight at once; unsettled, they are delivered again."""
         left = list(self._tasks)
         for task in left:
             task.cancel()

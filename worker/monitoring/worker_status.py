@@ -9,6 +9,7 @@ from typing import Protocol
 
 from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.publish_probe import PublishProbe
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import SecretStore
@@ -25,6 +26,7 @@ class _Worker(Protocol):
     credentials: SecretStore
     ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
+    publish_probe: PublishProbe
 
     @property
     def rooms(self) -> Mapping[JobQueue, WaitingRoom]: ...
@@ -86,13 +88,7 @@ class WorkerStatus:
         )
 
     def _broker(self) -> str | None:
-        if not self._worker.confirmed_publisher.is_open:
-            return "the publishing connection is down"
-        return (
-            None
-            if self._worker.confirmed_publisher.flowing.is_set()
-            else "the broker blocks publishing: its memory or disk alarm is on"
-        )
+        return self._worker.confirmed_publisher.fault or self._worker.publish_probe.fault
 
     def _queues(self) -> str | None:
         faults = [

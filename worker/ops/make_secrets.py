@@ -1,6 +1,6 @@
 """Create the passwords and keys of compose.yaml, once, with nothing but Python: `make secrets`.
 
-Each is drawn here and written to `secrets/`, which git ignores. The directory is its owner's alone; the
+Each is created here and written to `secrets/`, which git ignores. The directory is its owner's alone; the
 files in it can be read by all, since compose mounts them as they are and each container has a user of
 its own.
 """

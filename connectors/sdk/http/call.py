@@ -96,7 +96,7 @@ class HttpCall:
         response = await self._follow(_with_bearer(request, token), follow_redirects)
         if response.status_code != 401:
             return response
-        # Refused is answered and not done: whatever the method, it may be sent once more.
+        # A refused token proves that nothing was done: any method may be sent once more.
         auth.drop(token)
         renewed = await self._token(request, auth)
         if renewed.value == token.value:
@@ -270,7 +270,7 @@ def _report(breaker: HostBreaker, permit: BreakerPermit, response: httpx.Respons
 
 
 def _outcome_of(error: ConnectorError) -> str:
-    """Name a failure for the metrics."""
+    """Return a failure's name for the metrics."""
     if isinstance(error, Timeout):
         return "timeout"
     if error.code is Code.RESULT_TOO_LARGE:

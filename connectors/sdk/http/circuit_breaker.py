@@ -62,7 +62,7 @@ class HostBreaker:
         """Admit a call.
 
         Args:
-            is_compensation: admit it whatever the state: it takes back what an admitted call did.
+            is_compensation: admit it in any state: it takes back what an admitted call did.
 
         Raises:
             RateLimited: a wait that the host asked for still runs.
@@ -85,11 +85,11 @@ class HostBreaker:
         return BreakerPermit(now, is_probe=True)
 
     def answered(self, permit: BreakerPermit, *, is_limited: bool, wait_s: float | None) -> None:
-        """Learn from an answer below 500.
+        """Record an answer below 500.
 
         Args:
             is_limited: the host refused the call for its rate (429).
-            wait_s: seconds the host asks to wait, on a success too where a limit is used up.
+            wait_s: seconds the host asks to wait, on a success, too, if a limit is used up.
         """
         self._close(permit)
         if is_limited and permit.started_at >= self._limited_at:
@@ -104,7 +104,7 @@ class HostBreaker:
             self.pause(wait_s)
 
     def failed(self, permit: BreakerPermit, *, wait_s: float | None = None) -> None:
-        """Learn from a 5xx, a cut connection or a timeout."""
+        """Record a 5xx, a cut connection or a timeout."""
         now = self._clock()
         if wait_s:
             self.pause(wait_s, is_limit=False)
@@ -120,7 +120,7 @@ class HostBreaker:
                 self._open_until = now + self._open_s
 
     def release(self, permit: BreakerPermit) -> None:
-        """Learn nothing: the call was cancelled, or refused by our own rules."""
+        """Hand a permit back without an outcome: the call was cancelled, or refused by our own rules."""
         if permit.is_probe:
             self._is_probing = False
 
@@ -165,7 +165,7 @@ class HostBreakers:
         return len(self._breakers)
 
     def of(self, key: BreakerKey) -> HostBreaker:
-        """Find or make the breaker of (tenant, connector, credential, host)."""
+        """Return the breaker of (tenant, connector, credential, host)."""
         breaker = self._breakers.get(key)
         if breaker is None:
             breaker = self._breakers[key] = HostBreaker(key[3], self._clock)

@@ -30,7 +30,7 @@ class JobEffects:
 
     @property
     def may_have_effect(self) -> bool:
-        """Whether some request may have been processed that no record tells of."""
+        """Return whether some request may have been processed that no record tells of."""
         return bool(self._unproven)
 
     def clear(self) -> None:
@@ -50,7 +50,7 @@ class JobEffects:
 
 
 class RequestEffect:
-    """Whether one request counts, its redirects included."""
+    """One request that can have an effect, its redirects included."""
 
     __slots__ = ("_effects",)
 

@@ -37,7 +37,7 @@ STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
 #: Longest wait taken over from a provider. Beyond it a header is a mistake, or an attack.
 MAX_WAIT_S: Final = 3600.0
 
-#: How much of a redirect's path is told.
+#: How much of a redirect's path is reported.
 MAX_LOCATION_CHARS: Final = 1024
 
 _MEANINGS: Final[Mapping[type[ConnectorError], str]] = MappingProxyType(

@@ -97,6 +97,8 @@ class IdempotentRunner:
                 outcome = running.task.result()
             elif running.given_up.done():
                 outcome = running.given_up.result()
+                if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
+                    raise Snooze("the call of an earlier attempt still runs here")
             else:
                 outcome = left_running(call, running.claim, running.task)
                 running.is_closed = running.is_closed or not outcome.is_uncertain
@@ -334,7 +336,7 @@ def _is_definite(error: ConnectorError) -> bool:
 def _keeps_its_code(error: ConnectorError) -> bool:
     """Return whether the error tells of a fault that must not be hidden behind OUTCOME_UNKNOWN.
 
-    A redirected write is such a fault, too: whoever sent it has to know the new address (contract, section 9).
+    A redirected write is such a fault, too: its sender has to know the new address (contract, section 9).
     """
     is_redirect = error.code is Code.REJECTED and error.sent is Sent.UNCERTAIN
     return is_redirect or error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

@@ -42,6 +42,9 @@ class FakeClock:
 
     async def wait(self, futures: Collection["asyncio.Future[Any]"], timeout_s: float | None) -> None:
         """Wait until one of the futures is done or the time is over; cancel none of them."""
+        await asyncio.sleep(
+            0
+        )  # like asyncio's own wait, which lets others run even if nothing is to wait for
         ends_at = None if timeout_s is None else self.monotonic() + timeout_s
         while not any(each.done() for each in futures):
             remaining_s = None if ends_at is None else ends_at - self.monotonic()

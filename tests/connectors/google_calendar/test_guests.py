@@ -36,7 +36,7 @@ async def test_added_guests_are_told_and_those_there_keep_their_answer(desk: Des
     assert [("updated", ["ada@example.com", "bob@example.com"])] == told(desk)
 
 
-async def test_removed_guests_are_gone_and_strangers_are_no_error(desk: Desk) -> None:
+async def test_removed_guests_are_gone_and_unknown_ones_are_no_error(desk: Desk) -> None:
     event_id = await visit(desk, "ada@example.com", "bob@example.com")
 
     changed = await desk(

@@ -2,6 +2,8 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from connectors.google_calendar import google_calendar
 from connectors.google_calendar.occupancy import HOLD_LIFETIME
 from connectors.sandbox.google import Fault, GoogleSandbox
-from connectors.sdk.errors import Conflict, PermissionDenied, RateLimited, Unavailable
+from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied, RateLimited, Unavailable
 from connectors.sdk.testing import Kit
 from tests.support.desk import OWNER, Desk
 
@@ -241,3 +243,54 @@ async def test_rival_hold_in_a_calendar_that_may_not_be_changed_wins(desk: Desk)
         await desk("book_appointment", **VISIT, calendars=["room@example.com"])
 
     assert [] == desk.events
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_bookings_and_moves_never_overlap_whatever_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Calls are cut, refused, delayed and abandoned at random; each job is tried until it is answered."""
+    ids = await appointments(desk, 8)
+    chance = Random(seed)
+    desk.google.store.listing_lag = timedelta(milliseconds=20 * (seed % 3))
+
+    def spoil(operation: str) -> Fault | None:
+        luck = chance.random() if operation.startswith("events.") else 1.0
+        if luck < 0.08:
+            return Fault(cut="before" if luck < 0.04 else "after")
+        if luck < 0.12:
+            return Fault(status=503, does_work=luck < 0.1)
+        return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
+
+    monkeypatch.setattr(desk.google.faults, "take", spoil)
+    monkeypatch.setattr("connectors.sdk.http.circuit_breaker.FAILURES_TO_OPEN", 10**6)
+
+    async def run(number: int) -> Any:
+        start, failures = f"{DAY}T10:{number % 4 * 10:02}", []
+        what: dict[str, Any] = (
+            {"action": "reschedule_event", "event_id": ids[number], "start": start}
+            if number < len(ids)
+            else {"action": "book_appointment", **VISIT, "start": start}
+        )
+        for attempt in range(1, 500):
+            trying = asyncio.create_task(desk(key=str(number), attempt=attempt, **what))
+            if chance.random() < 0.2:  # its worker dies
+                await asyncio.sleep(chance.random() * 0.05)
+                trying.cancel()
+            try:
+                return await trying
+            except Conflict:
+                return None
+            except (ConnectorError, asyncio.CancelledError) as failure:
+                failures.append(repr(failure))
+        raise AssertionError(f"never answered: {failures[-5:]}")
+
+    answers = await asyncio.gather(*(run(number) for number in range(20)))
+
+    morning = [e for e in desk.events if e["status"] == "confirmed" and e["start"]["dateTime"] < f"{DAY}T12"]
+    times = sorted((event["start"]["dateTime"], event["end"]["dateTime"]) for event in morning)
+    assert sorted(answer["event_id"] for answer in answers if answer is not None) == sorted(
+        event["id"] for event in morning
+    )
+    assert times
+    assert all(one[1] <= other[0] for one, other in pairwise(times))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from connectors.sdk.errors import InvalidParams
+from connectors.sdk.errors import InvalidParams, PermissionDenied
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration
@@ -111,6 +111,27 @@ async def test_fields_that_are_hidden_do_not_hinder(bench: Bench, hidden: str) -
     answer = await bench.run("find_caller", {"phone": PHONE})
 
     assert made == answer["caller"]["Id"]
+
+
+@pytest.mark.parametrize("action", ["find_caller", "search_records"])
+async def test_default_objects_that_are_hidden_are_left_out(bench: Bench, action: str) -> None:
+    _add(bench, "Contact", LastName="Hopper")
+    del bench.org.store.objects["lead"]
+    params = {"name": "Hopper"} if action == "find_caller" else {"text": "Hopper"}
+
+    answer = await bench.run(action, params)
+
+    assert answer.get("found", answer.get("total")) == 1
+    with pytest.raises((PermissionDenied, InvalidParams)):
+        await bench.run(action, {**params, "objects": ["Lead"]})
+
+
+async def test_a_caller_is_not_looked_for_if_every_object_is_hidden(bench: Bench) -> None:
+    for name in ("lead", "contact", "account"):
+        del bench.org.store.objects[name]
+
+    with pytest.raises(PermissionDenied):
+        await bench.run("find_caller", {"phone": PHONE})
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ async def test_a_record_is_upserted_by_its_external_id(invoices: Bench, number: 
     assert (number, 2) == (invoice["Number__c"], invoice["Total__c"])
 
 
-async def test_an_upsert_that_lost_a_race_still_writes_its_values(invoices: Bench) -> None:
+async def test_an_upsert_that_loses_a_race_still_writes_its_values(invoices: Bench) -> None:
     params = {"object": OBJECT, "external_id_field": "Number__c", "external_id": "17"}
     await invoices.run("upsert_record", {**params, "fields": {"Total__c": 1}})
     invoices.org.faults.add(Fault("upsert", status=400, code="DUPLICATE_VALUE"))
@@ -116,7 +116,7 @@ async def test_a_reference_may_be_given_by_an_external_id(invoices: Bench) -> No
     assert account["Id"] == record["Account__c"]
 
 
-async def test_a_custom_object_is_created_once_where_the_credential_names_its_field(invoices: Bench) -> None:
+async def test_a_custom_object_is_created_once_if_its_field_is_named(invoices: Bench) -> None:
     document = invoices.org.authority.document("jwt", external_id_fields={OBJECT: "Number__c"})
     params = {"object": OBJECT, "fields": {"Total__c": 1}}
 
@@ -134,7 +134,7 @@ async def test_a_custom_object_is_created_once_where_the_credential_names_its_fi
     )
 
 
-async def test_a_record_is_found_again_and_taken_back(invoices: Bench) -> None:
+async def test_a_record_is_found_again_and_undone(invoices: Bench) -> None:
     document = invoices.org.authority.document("jwt", key_fields={OBJECT: "Number__c"})
     params = {"object": OBJECT, "fields": {"Total__c": 1}}
     assert await invoices.reconcile("create_record", params, document=document) is None
@@ -198,14 +198,14 @@ async def test_hostile_input_is_refused_before_any_request(
 
 
 @pytest.mark.parametrize("name", ["query", "session", "bulk", "describe", "headers"])
-async def test_an_object_named_like_the_librarys_own_parts_is_an_object(bench: Bench, name: str) -> None:
+async def test_an_object_may_be_named_like_an_attribute_of_the_library(bench: Bench, name: str) -> None:
     with pytest.raises(InvalidParams):
         await bench.run("get_record", {"object": name, "record_id": "00Q000000000001AAA"})
 
     assert f"GET /services/data/v62.0/sobjects/{name}/00Q000000000001AAA" in bench.org.requests
 
 
-async def test_a_query_is_bound_and_answered_plainly(bench: Bench) -> None:
+async def test_a_query_is_bound_and_returns_plain_records(bench: Bench) -> None:
     answer = await bench.run(
         "query",
         {
@@ -251,9 +251,7 @@ async def test_records_are_counted(bench: Bench) -> None:
         ("SELECT Id FROM Contact WHERE Name = {n} OR Name = {n} AND Name = {n}", "MALFORMED_QUERY"),
     ],
 )
-async def test_a_query_that_the_org_refuses_is_rejected_by_its_code(
-    bench: Bench, soql: str, reason: str
-) -> None:
+async def test_a_refused_query_is_rejected_by_its_code(bench: Bench, soql: str, reason: str) -> None:
     bindings = {"n": "x"} if "{n}" in soql else {}
     with pytest.raises(Rejected) as caught:
         await bench.run("query", {"soql": soql, "bindings": bindings})
@@ -385,6 +383,27 @@ async def test_a_query_too_long_for_a_url_is_refused_before_any_request(bench: B
     assert [] == (await bench.run("query", {"soql": soql, "bindings": {"ids": ids[:600]}}))["records"]
 
 
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("get_contact_details", {"email": "a@b.example"}),
+        ("get_contact_details", {"name": "Ada Lovelace"}),
+        ("get_record", {"object": "Contact", "record_id": "003000000000001AAA"}),
+    ],
+)
+async def test_more_fields_than_a_url_holds_are_refused(
+    bench: Bench, action: str, params: dict[str, Any]
+) -> None:
+    fields = [f"{'Long' * 18}{number}__c" for number in range(200)]
+    for field in fields:
+        bench.org.store.add_field("Contact", Field(field))
+
+    with pytest.raises(InvalidParams) as caught:
+        await bench.run(action, {**params, "fields": fields})
+
+    assert ["fields"] == [detail.field for detail in caught.value.details]
+
+
 async def test_a_time_as_salesforce_writes_it_is_taken_back(bench: Bench) -> None:
     soql = "SELECT CreatedDate FROM Account"
     written = (await bench.run("query", {"soql": soql}))["records"][0]["CreatedDate"]
@@ -407,7 +426,7 @@ async def test_words_are_searched_in_several_objects(bench: Bench) -> None:
     assert answer["truncated"] is False
 
 
-async def test_a_search_answers_the_fields_that_each_object_has(bench: Bench) -> None:
+async def test_a_search_returns_the_fields_that_each_object_has(bench: Bench) -> None:
     answer = await bench.run(
         "search_records",
         {
@@ -426,7 +445,7 @@ async def test_a_search_answers_the_fields_that_each_object_has(bench: Bench) ->
     assert ["objects"] == [detail.field for detail in caught.value.details]
 
 
-async def test_a_search_says_that_there_are_more(bench: Bench) -> None:
+async def test_a_search_reports_that_there_are_more(bench: Bench) -> None:
     for number in range(3):
         bench.org.store.insert("Account", {"Name": f"Engine {number}"})
 
@@ -448,7 +467,7 @@ async def test_a_description_is_kept_for_the_tenant(bench: Bench) -> None:
     assert 2 == bench.org.journal.calls["describe"]
 
 
-async def test_many_who_need_a_description_ask_once(bench: Bench) -> None:
+async def test_concurrent_jobs_fetch_a_description_once(bench: Bench) -> None:
     await asyncio.gather(*(bench.run("describe_object", {"object": "Lead"}) for _ in range(20)))
 
     assert 1 == bench.org.journal.calls["describe"]
@@ -491,7 +510,7 @@ async def test_a_field_that_is_no_external_id_is_the_jobs_fault(bench: Bench, fi
     assert ["external_id_field"] == [detail.field for detail in caught.value.details]
 
 
-async def test_the_quota_that_each_answer_names_is_told_to_the_metrics(bench: Bench) -> None:
+async def test_the_quota_of_each_answer_reaches_the_metrics(bench: Bench) -> None:
     told: list[tuple[tuple[str, str, str], int, int]] = []
     pool = HttpPool(HttpPolicy(), on_quota=lambda *quota: told.append(quota))
     try:

@@ -1,4 +1,4 @@
-"""Publishing until the broker has it: what counts as a refusal, and what is mended on the way."""
+"""Publishing until the broker has it: what counts as a refusal, and what is repaired on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -144,7 +144,7 @@ async def test_a_direct_reply_that_breaks_its_connection_each_time_is_given_up(
     assert PublishOutcome.REFUSED == sent
 
 
-async def test_a_channel_that_somebody_elses_refusal_closed_is_no_refusal_of_ours(
+async def test_a_channel_closed_by_another_refusal_is_no_refusal_of_ours(
     publisher: ConfirmedPublisher,
 ) -> None:
     died = PublishRefused("no such exchange", Refusal.MISSING)

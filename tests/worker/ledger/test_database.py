@@ -1,6 +1,9 @@
 """Faults of the ledger's database, each on a real server: who hears of it, and how soon it is over."""
 
 import asyncio
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -97,7 +100,7 @@ async def test_a_wrong_statement_is_no_outage_for_others(url: str) -> None:
         with pytest.raises(LedgerUnavailable, match="division by zero"):
             await database.ask(wrong)
 
-        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "whoever asks must not spin"
+        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "a caller must not spin"
         assert database.unavailable_reason is None
         await database.ask(write)
 
@@ -238,6 +241,58 @@ async def test_probes_leave_nothing_behind(url: str, monkeypatch: pytest.MonkeyP
         await until(lambda: database._proved_at > proved_at)
 
         assert 0 == await written(database)
+
+
+ENDS_WHILE_LOCKED = """
+import asyncio, sqlite3, sys
+import sqlalchemy as sa
+import worker.ledger.database
+from worker.ledger.database import Database
+from worker.ledger.schema import entries
+
+worker.ledger.database.STATEMENT_TIMEOUT_S = 0.5
+
+async def main(path):
+    database = Database(f"sqlite:///{path}")
+    await database.start()
+    backup = sqlite3.connect(path, isolation_level=None)
+    backup.execute("begin immediate")
+    write = sa.insert(entries).values({each.name: each.type.python_type() for each in entries.c})
+    asked = [asyncio.create_task(database.ask(lambda connection: connection.execute(write))) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await database.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_worker_ends_while_something_else_locks_sqlite(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_LOCKED, str(tmp_path / "ledger.db")], check=False, timeout=20
+    )
+
+    assert 0 == ended.returncode
+
+
+async def test_a_lock_on_sqlite_is_said_and_is_over_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 0.5)
+    async with opened(f"sqlite:///{tmp_path}/ledger.db") as database:
+        backup = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        backup.execute("begin immediate")
+        with pytest.raises(LedgerUnavailable, match="database is locked"):
+            await database.ask(write)
+        reason = database.unavailable_reason
+        backup.execute("rollback")
+
+        assert "database is locked" == reason
+        assert await database.wait_available(5.0)
+        await database.ask(write)
+        backup.close()
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])

@@ -164,7 +164,7 @@ async def test_a_database_that_is_away_is_unavailable_and_comes_back_by_itself(t
         await ledger.close()
 
 
-async def test_a_wrong_password_is_a_fault_that_names_the_setting_and_no_password(
+async def test_a_wrong_password_is_a_fault_that_names_only_the_setting(
     postgres: PrivatePostgres,
 ) -> None:
     url = postgres.url.replace("connectors:", "connectors:wrong")

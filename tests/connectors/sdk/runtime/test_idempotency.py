@@ -160,7 +160,7 @@ def _told(outcome: Outcome) -> tuple[Code, Any]:
     return outcome.error.code, (outcome.error.data or {}).get("outcome")
 
 
-async def test_a_write_that_waited_for_the_vault_until_its_deadline_was_not_started(bench: Bench) -> None:
+async def test_a_write_that_waited_for_the_vault_too_long_was_not_started(bench: Bench) -> None:
     bench.vault.away = True
 
     outcome = await bench.run("order", deadline_s=0.2)
@@ -185,7 +185,7 @@ async def test_a_write_under_way_at_its_deadline_is_unknown_and_counted(bench: B
 
 
 @pytest.mark.parametrize(("attempts", "said"), [(0, "not_started"), (1, "unknown")])
-async def test_with_the_ledger_away_at_the_deadline_only_a_job_never_delivered_before_was_surely_not_started(
+async def test_with_the_ledger_down_only_a_first_delivery_was_not_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, attempts: int, said: str
 ) -> None:
     async def away(*_: Any) -> Any:
