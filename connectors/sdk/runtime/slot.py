@@ -32,5 +32,5 @@ class _Unlimited:
         """Give nothing back."""
 
 
-#: For tests and for whoever limits nothing.
+#: For a core that limits nothing, such as the test kit's.
 UNLIMITED: Final = _Unlimited()
