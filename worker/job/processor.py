@@ -330,8 +330,10 @@ class JobProcessor:
 
     def _snooze(self, message: _InFlight, job: Job, snooze: Snooze) -> Disposition:
         """Run the job later without counting an attempt; it is back by its deadline."""
-        if self._executor.is_stopping:
+        was_started = message.place is not None and message.place.slot.was_started
+        if self._executor.is_stopping and was_started:
             return Requeue()
+        # A job that only waited for a slot is not given back: the queue would count that as an attempt.
         headers, now = message.headers, self._clock.now()
         delay_s = self._snooze_s(message, snooze)
         not_before = now + timedelta(seconds=delay_s)

@@ -414,13 +414,14 @@ async def test_a_snoozed_job_whose_deadline_is_near_waits_here(bench: Bench) -> 
     assert not bench.delays
 
 
-async def test_a_stopping_worker_gives_back_what_waits_for_a_slot(bench: Bench) -> None:
+async def test_a_stopping_worker_delays_what_waits_for_a_slot(bench: Bench) -> None:
     for number, tenant in enumerate("aab"):
         bench.send("look", str(number), tenant)
     await bench.started("0", "1")
 
     draining = asyncio.create_task(bench.processor.drain(20))
     await bench.until(lambda: "2" in bench.acked)
+    assert [("2", 0)] == [(id, headers.attempts) for id, headers in bench.delays.items()]
     bench.shop.gate.set()
 
     assert 0 == await draining
