@@ -23,7 +23,7 @@ from schemas.job import Job, JobRefused, parse_job, refuse
 from schemas.result import Result
 from worker.broker import Delivery
 from worker.broker.confirmed_publisher import PublishOutcome
-from worker.broker.topology import DELIVERY_LIMIT, JobQueue
+from worker.broker.topology import DELIVERY_LIMIT, RETRY_DELAYS_S, JobQueue
 from worker.job.disposition import DeadLetter, Delay, Disposition, Reply, Requeue, Reroute
 from worker.job.headers import JobHeaders
 from worker.job.publisher import JobPublisher
@@ -38,8 +38,10 @@ _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf
 SNOOZE_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 #: Seconds added to the end of a lease that is waited for.
 LEASE_SLACK_S: Final = 0.1
+#: Seconds that a job spends in the shortest retry queue.
+SHORTEST_RETRY_S: Final = min(RETRY_DELAYS_S.values())
 #: Waits shorter than this are spent in memory: the shortest retry queue takes as long.
-WAIT_IN_MEMORY_S: Final = 1.0
+WAIT_IN_MEMORY_S: Final = SHORTEST_RETRY_S
 #: A snoozed job whose deadline is nearer than this waits in memory: from a retry queue it would come back too late.
 NEAR_DEADLINE_S: Final = 1.5
 #: Seconds between looks of a job that waits in memory, at least.
@@ -299,6 +301,7 @@ class JobProcessor:
             deadline=headers.deadline_of(job.deadline),
             retry_after_s=error.retry_after_s,
             random_fraction=random.random(),  # noqa: S311  # jitter, not a secret
+            shortest_s=SHORTEST_RETRY_S,
         )
         if isinstance(decision, Retry):
             delay_s = round((decision.not_before - now).total_seconds(), 1)

@@ -1,6 +1,7 @@
 """The jobs of one queue that are in memory: more than slots, bounded, and never those of one tenant alone."""
 
 import asyncio
+import random
 from collections import Counter
 from typing import Final
 
@@ -25,6 +26,8 @@ RETURNS_PER_S: Final = 200.0
 FIRST_STARTS_PER_S: Final = 5.0
 #: Seconds after which a delayed job may come back, each a retry queue of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
+#: Wanted delays below this take the shortest step.
+BRIEF_S: Final = 2.0
 #: Seconds before its deadline in which a job is not delayed: it would come back too late to be answered in time.
 DEADLINE_SLACK_S: Final = 0.5
 
@@ -96,7 +99,7 @@ class WaitingRoom:
         if rate is None:
             rate = FIRST_STARTS_PER_S * self.slots.total
         wanted_s = (self._delayed[tenant] + 1) / max(RETURNS_PER_S, 2 * rate)
-        delay_s = _nearest(wanted_s)
+        delay_s = _step_for(wanted_s, random.random())  # noqa: S311  # no secret
         remaining_s = deadline.remaining_s()
         if remaining_s is not None:
             fitting = [each for each in RETURN_S if each <= min(delay_s, remaining_s - DEADLINE_SLACK_S)]
@@ -158,6 +161,13 @@ class _StartRate:
             self._per_s, self._count, self._since = self._count / elapsed_s, 0, now
 
 
-def _nearest(wanted_s: float) -> float:
-    """Return the step that is nearest by ratio."""
-    return min(RETURN_S, key=lambda step_s: max(step_s / wanted_s, wanted_s / step_s))
+def _step_for(wanted_s: float, random_fraction: float) -> float:
+    """Return one of the two steps around a delay, each so often that jobs come back at the rate that it stands for."""
+    if wanted_s < BRIEF_S:
+        return RETURN_S[0]  # a longer step would leave the last jobs of a short flood to run alone
+    longer = next((step_s for step_s in RETURN_S if step_s >= wanted_s), RETURN_S[-1])
+    shorter = max((step_s for step_s in RETURN_S if step_s < longer), default=longer)
+    if wanted_s >= longer:
+        return longer
+    share = (1 / wanted_s - 1 / longer) / (1 / shorter - 1 / longer)
+    return shorter if random_fraction < share else longer

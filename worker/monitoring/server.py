@@ -161,7 +161,7 @@ class MonitoringServer:
         blocked_s = self._watchdog.blocked_s()
         if blocked_s is None:
             return plain(HTTPStatus.OK, "ok")
-        return plain(HTTPStatus.SERVICE_UNAVAILABLE, _blocked(blocked_s))
+        return plain(HTTPStatus.SERVICE_UNAVAILABLE, _blocked(blocked_s, self._watchdog.blocked_in()))
 
     async def _readiness(self) -> Response:
         results = await self._check_all()
@@ -192,7 +192,7 @@ class MonitoringServer:
     async def _check_all(self) -> list[CheckResult]:
         blocked_s = self._watchdog.blocked_s()
         if blocked_s is not None:
-            return [CheckResult(_LOOP_CHECK, _blocked(blocked_s))]
+            return [CheckResult(_LOOP_CHECK, _blocked(blocked_s, self._watchdog.blocked_in()))]
         try:
             results = await self._on_worker_loop(partial(_run_checks, self._checks))
         except TimeoutError:
@@ -239,5 +239,5 @@ def _shown(reason: str) -> str:
     return mask_shapes(reason)[:MAX_REASON]
 
 
-def _blocked(blocked_s: float) -> str:
-    return f"the event loop has not turned for {blocked_s:.1f} s"
+def _blocked(blocked_s: float, task: str) -> str:
+    return f"the event loop has not turned for {blocked_s:.1f} s; it hangs in {task}"

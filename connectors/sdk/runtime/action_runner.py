@@ -138,7 +138,7 @@ class ActionRunner:
         job, source = call.job, self._credentials
         fetch = partial(source.fetch, job.tenant, job.connector, job.credential)
         return await self._infrastructure.ask(
-            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt
+            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt, may_abandon=True
         )
 
     async def run(

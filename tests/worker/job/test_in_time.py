@@ -348,6 +348,20 @@ async def test_a_vault_that_hangs_holds_no_slot_and_no_caller() -> None:
     await bench.close()
 
 
+async def test_more_jobs_than_may_wait_for_a_hanging_vault_come_back_later() -> None:
+    bench = Bench(prompt_s=0)
+    bench.vault.hanging = {"a"}
+
+    for number in range(SLOTS + 1):
+        bench.send("quick", f"cold-{number}")
+
+    await bench.until(lambda: bench.delays)
+    assert ["cold-2"] == list(bench.delays)
+    bench.send("quick", "runs", "b")
+    assert ["succeeded"] == await bench.replied("runs")
+    await bench.close()
+
+
 async def test_a_read_that_cleans_up_slowly_is_answered_at_its_deadline(bench: Bench) -> None:
     for number in range(SLOTS):
         bench.send("tidy", f"slow-{number}", tenant=f"t{number}", seconds=1)
