@@ -177,8 +177,8 @@ class JobProcessor:
                     await self._dead_letter(message, disposition.if_undelivered)
             case DeadLetter():
                 await self._dead_letter(message, disposition)
-            case Delay(headers):
-                await self._publisher.delay(message.delivery, headers, self._clock.now())
+            case Delay(headers, decided_at):
+                await self._publisher.delay(message.delivery, headers, decided_at)
             case Reroute(job):
                 await self._publisher.reroute(message.delivery, message.headers, job)
             case Requeue():
@@ -232,7 +232,7 @@ class JobProcessor:
         ):
             return Reroute(job)
         if self._due_in_s(message) > WAIT_IN_MEMORY_S:
-            return Delay(headers.after_snooze())
+            return Delay(headers.after_snooze(), self._clock.now())
         return None
 
     async def _run_by_deadline(self, message: _InFlight, job: Job, place: Place) -> Outcome:
@@ -308,7 +308,7 @@ class JobProcessor:
             self._progress_of(message, job)("retrying", None)
             self._metrics.retried(job.connector, error.code)
             _log(job).info("job retried", code=error.code, attempt=outcome.attempts, delay_s=delay_s)
-            return Delay(headers.after_failure(outcome, not_before=decision.not_before))
+            return Delay(headers.after_failure(outcome, not_before=decision.not_before), now)
         used_up = error.code.facts.retryable and not decision.at_deadline
         outcome = final_outcome(outcome, at_deadline=decision.at_deadline)
         return self._answer(message, job, outcome, started_at, dead_letter=used_up)
@@ -344,7 +344,7 @@ class JobProcessor:
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
         _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
-        return Delay(headers.after_snooze(not_before))
+        return Delay(headers.after_snooze(not_before), now)
 
     def _snooze_s(self, message: _InFlight, snooze: Snooze) -> float:
         """Return the seconds until a snoozed job is run again."""

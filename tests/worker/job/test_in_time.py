@@ -23,7 +23,7 @@ from connectors.sdk.testing import FakeClock
 from schemas.result import Result
 from worker.broker import Delivery, Properties
 from worker.broker.confirmed_publisher import PublishOutcome
-from worker.broker.topology import JobQueue
+from worker.broker.topology import JobQueue, retry_delay_for
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.headers import JobHeaders
 from worker.job.processor import JobProcessor
@@ -146,6 +146,8 @@ class Bench:
         self.ledger = Ledger(self.clock, LeasePolicy(lease_s=1e9))
         self.replies: dict[str, Result] = {}
         self.delays: dict[str, JobHeaders] = {}
+        #: The retry queue that each delayed job was sent to.
+        self.retry_queues: dict[str, str] = {}
         self.acked: list[str] = []
         self.http = HttpPool(HttpPolicy())
         registry, metrics = Registry.of(self.shop.connector), Metrics(version="0")
@@ -177,7 +179,15 @@ class Bench:
             clock=self.clock,
         )
 
-    def send(self, action: str, id: str, tenant: str = "a", seconds: float | None = None, **more: Any) -> str:
+    def send(
+        self,
+        action: str,
+        id: str,
+        tenant: str = "a",
+        seconds: float | None = None,
+        headers: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> str:
         """Deliver a job."""
         body = {"id": id, "connector": "shop", "action": action, "tenant": tenant, **more}
         if seconds is not None:
@@ -193,7 +203,7 @@ class Bench:
             basic_nack=ack,
             basic_reject=ack,
         )
-        properties = Properties(reply_to="callers", correlation_id=id)
+        properties = Properties(reply_to="callers", correlation_id=id, user_id="us", headers=headers or {})
         delivery = Delivery(json.dumps(body).encode(), f"shop.{action}", properties, False, 0, 1, channel)
         self.processor.receive(QUEUE, delivery)
         return id
@@ -224,7 +234,10 @@ class Bench:
     def refusal_of(self, _reply_to: str | None) -> None: ...
 
     async def delay(self, delivery: Delivery, headers: JobHeaders, now: datetime) -> None:
-        self.delays[json.loads(delivery.body)["id"]] = headers
+        assert headers.not_before is not None
+        id = json.loads(delivery.body)["id"]
+        self.delays[id] = headers
+        self.retry_queues[id] = retry_delay_for((headers.not_before - now).total_seconds())
 
     async def reply(self, _delivery: Delivery, _headers: JobHeaders, result: Result) -> PublishOutcome:
         assert result.id is not None
@@ -412,6 +425,16 @@ async def test_a_flood_goes_round_but_for_jobs_whose_deadline_is_near(bench: Ben
 
     assert ["DEADLINE_EXCEEDED not_started"] == await bench.replied("near")
     assert "near" not in bench.delays
+
+
+async def test_a_delay_of_five_seconds_goes_through_the_queue_of_five_seconds(bench: Bench) -> None:
+    """Not five times through that of one second, because a moment of it had passed."""
+    bench.vault.sealed = {"a"}
+    for number in range(SLOTS + 1):
+        bench.send("quick", str(number), headers=JobHeaders(bench.clock.now(), snoozes=6).write())
+
+    await bench.until(lambda: bench.delays)
+    assert {"2": "5s"} == bench.retry_queues
 
 
 async def test_a_snoozed_job_whose_deadline_is_near_waits_here(bench: Bench) -> None:
