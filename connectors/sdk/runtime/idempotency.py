@@ -87,6 +87,8 @@ class IdempotentRunner:
                 running = self._start(call, identity, fingerprint)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
+            else:
+                call.attempt.slot.pause()  # it only waits; if it runs after all, its slot is resumed then
             remaining_s = call.attempt.deadline.remaining_s()
             # A job that comes too late only asks the ledger, and that answer is worth its moment.
             limit_s = None if remaining_s == 0 and not is_copy else remaining_s
@@ -145,7 +147,7 @@ class IdempotentRunner:
     def _prepared(self, call: Call, claim: HeldClaim) -> Call:
         """Return the call with what the ledger knows of its key."""
         call.steps.results = dict(claim.claimed.steps)
-        call.steps.record = partial(self._keeper.record_steps, claim)
+        call.steps.record = partial(self._keeper.record_steps, claim, call.attempt.slot)
         return replace(call.after(claim.attempts), is_repeat=claim.is_repeat)
 
     async def _execute(self, call: Call, claim: HeldClaim, running: _Running) -> Outcome:
@@ -226,6 +228,7 @@ class IdempotentRunner:
         self, call: Call, claim: HeldClaim, effect: Effect, secret: Mapping[str, Any], outcome: Outcome
     ) -> Outcome:
         """Record how the call ended; find out if it did not say."""
+        call.attempt.slot.release()
         error = outcome.error
         call = call.after(outcome.attempts)
         if error is None:
