@@ -1,7 +1,7 @@
 """What must hold in every schedule, each with a name; a schedule that breaks one ends there."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,15 +36,25 @@ class Told:
     message: "Message"
     worker: "Worker"
     at: float
+    #: Its worker stood still already when it came.
+    came_in_stall: bool
     stalled_s: float
     skew_s: float
     asked: int
+    #: It joined the run of a copy.
+    is_joined: bool
     #: Nothing but this delivery can have had a part in the key's fate.
     is_alone: bool
     outcome: Outcome | None = None
     told_at: float | None = None
     attempts_before: int = 0
-    notes: list[str] = field(default_factory=list)
+    has_returned: bool = False
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether its worker stood still meanwhile, or its clock jumped."""
+        host = self.worker.host
+        return self.came_in_stall or host.stalled_s != self.stalled_s or host.skew_s != self.skew_s
 
     @property
     def mode(self) -> str:
@@ -78,19 +88,25 @@ class Checks:
             message,
             worker,
             self._now(),
+            host.stalled_until > self._now(),
             host.stalled_s,
             host.skew_s,
             sum(state.asked for state in self._states(message)),
+            is_joined=any(each.worker is worker and not each.has_returned for each in others),
             is_alone=self._world.plan.runs_of(message.published.key) == 1
             and not message.was_lost
             and len({each.mode for each in others} | {message.job.mode}) == 1,
             attempts_before=message.attempts + message.returns,
         )
         self._deliveries.append(told)
+        due = "" if message.deadline is None else f", due at {_seconds(message.deadline):.3f}"
+        self._world.loop.note(host.name, f"receives {message.job.id}{due}, attempts {told.attempts_before}")
         return told
 
     def returned(self, told: Told, outcome: Outcome | Snooze) -> None:
         """Check what the executor returned, at the moment when it did."""
+        self._world.loop.note(told.worker.host.name, f"returns {_brief(outcome)} for {told.message.job.id}")
+        told.has_returned = True
         self._check_in_time(told)
         if isinstance(outcome, Snooze):
             return
@@ -103,6 +119,7 @@ class Checks:
     def told(self, told: Told, outcome: Outcome) -> None:
         """Check what the caller is told."""
         told.outcome, told.told_at = outcome, self._now()
+        self._world.loop.note(told.worker.host.name, f"told: {_brief(outcome)}")
         if outcome.error is None:
             return
         said = _word_of(outcome)
@@ -132,10 +149,11 @@ class Checks:
     def _check_in_time(self, told: Told) -> None:
         """An answer at the deadline at the latest."""
         host, deadline = told.worker.host, told.message.deadline
-        if deadline is None or host.stalled_s != told.stalled_s or host.skew_s != told.skew_s:
+        if deadline is None or told.was_disturbed:
             return
         deadline_at = _seconds(deadline) - host.skew_s
-        latest = max(deadline_at + SLACK_S, told.at + LATE_S if told.at >= deadline_at else 0.0)
+        came_late = told.at > deadline_at - SLACK_S
+        latest = max(deadline_at + SLACK_S, told.at + LATE_S if came_late else 0.0)
         if self._now() > latest:
             raise Broken("answer by the deadline", f"{self._now() - deadline_at:.3f} s late, came {told.at:.3f}")
 
@@ -143,7 +161,7 @@ class Checks:
         """No attempt counted for failing infrastructure."""
         error = outcome.error
         asked = sum(state.asked for state in self._states(told.message))
-        if error is not None and error.code.facts.retryable and asked == told.asked:
+        if error is not None and error.code.facts.retryable and asked == told.asked and not told.is_joined:
             raise Broken("no attempt for infrastructure", f"{error.code} without a call: {error.message}")
         trace, identity = self._world.database.trace, self._identity(told.message)
         begun = trace.count("begin", identity)
@@ -172,7 +190,8 @@ class Checks:
         """Never `unknown` if no request can have left."""
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
-        if not self._world.database.asked[("begin", self._identity(told.message))]:
+        identity, database = self._identity(told.message), self._world.database
+        if not database.asked[("begin", identity)] and not database.lost[identity]:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:
@@ -219,6 +238,15 @@ def _word_of(outcome: Outcome) -> str | None:
     data: Any = None if outcome.error is None else outcome.error.data
     word: str | None = (data or {}).get("outcome")
     return word
+
+
+def _brief(outcome: Outcome | Snooze) -> str:
+    if isinstance(outcome, Snooze):
+        return f"Snooze({outcome}, {outcome.retry_in_s}, {outcome.at_most_s})"
+    if outcome.error is None:
+        return f"success, replayed {outcome.replayed}"
+    doubt = " uncertain" if outcome.is_uncertain else ""
+    return f"{outcome.error.code} {outcome.error.data} ({outcome.error.message}){doubt}"
 
 
 def _seconds(instant: datetime) -> float:

@@ -80,9 +80,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         #: What no one looked at: a bug of whoever runs here.
         self.unseen: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        #: What happened: when, to whom, what. A replay prints it.
+        self.journal: list[tuple[float, str, object]] = []
         self.set_task_factory(self._new_task)
         self.set_exception_handler(lambda _loop, context: self.unseen.append(str(context.get("message"))))
         self.outside = Host(self, "outside")
+
+    def note(self, who: str, what: object) -> None:
+        """Write what happened into the journal."""
+        self.journal.append((self._now, who, what))
 
     def time(self) -> float:
         """Return the simulated time."""

@@ -72,6 +72,7 @@ class Provider:
         """Take a request that has left, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
         self.keys[key].open += 1
+        self.host.loop.note("provider", f"a request for {key} has left, to land within {within_s:.3f} s")
         self.host.spawn(self._process(answer, key, token, keyed=keyed, within_s=within_s))
         return answer
 
@@ -100,6 +101,7 @@ class Provider:
             state.landed += 1
             state.is_there = True
             state.times.append(self.host.loop.time())
+        self.host.loop.note("provider", f"{key} landed, {state.landed} in all")
 
     async def _answer(self, answer: "asyncio.Future[int]", status: int) -> None:
         await asyncio.sleep(self.choices.pick(ANSWERS_S, self.rare))
@@ -131,6 +133,7 @@ class Provider:
             return
         state = self.keys[key]  # the key is free again
         state.removed, state.is_there = state.landed, False
+        self.host.loop.note("provider", f"{key} removed")
         await self._answer(answer, self.choices.pick((204, 503), self.rare))
 
 

@@ -150,10 +150,12 @@ class World:
         if fate and (not self._crashes or self.choices.pick((True, False))):
             self._stalls -= 1
             self.counts["stalls"] += 1
+            self.loop.note(host.name, f"stands still for {fate:g} s")
             host.stall(fate)
         elif self._crashes:
             self._crashes -= 1
             self.counts["crashes"] += 1
+            self.loop.note(host.name, "is killed")
             host.kill()
             self.workers.append(Worker(self, f"worker-{len(self.workers)}"))
 
@@ -161,7 +163,9 @@ class World:
         """Let one part of the world fail for a while."""
         await asyncio.sleep(self.choices.pick((0.0, 0.01, 0.1, 1.0, 5.0, 20.0)))
         until = self.loop.time() + self.choices.pick(OUTAGES_S)
-        match self.choices.pick(("vault", "ledger", "provider", "secret", "clock")):
+        kind = self.choices.pick(("vault", "ledger", "provider", "secret", "clock"))
+        self.loop.note("weather", f"{kind} until {until:.2f}")
+        match kind:
             case "vault":
                 self.vault.away_until = until
             case "ledger":
