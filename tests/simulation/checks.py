@@ -48,7 +48,6 @@ class Told:
     outcome: Outcome | None = None
     told_at: float | None = None
     attempts_before: int = 0
-    has_returned: bool = False
 
     @property
     def was_disturbed(self) -> bool:
@@ -92,7 +91,7 @@ class Checks:
             host.stalled_s,
             host.skew_s,
             sum(state.asked for state in self._states(message)),
-            is_joined=any(each.worker is worker and not each.has_returned for each in others),
+            is_joined=worker.is_at_it(self._identity(message)),
             is_alone=self._world.plan.runs_of(message.published.key) == 1
             and not message.was_lost
             and len({each.mode for each in others} | {message.job.mode}) == 1,
@@ -106,7 +105,6 @@ class Checks:
     def returned(self, told: Told, outcome: Outcome | Snooze) -> None:
         """Check what the executor returned, at the moment when it did."""
         self._world.loop.note(told.worker.host.name, f"returns {_brief(outcome)} for {told.message.job.id}")
-        told.has_returned = True
         self._check_in_time(told)
         if isinstance(outcome, Snooze):
             return
@@ -191,7 +189,8 @@ class Checks:
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
         identity, database = self._identity(told.message), self._world.database
-        if not database.asked[("begin", identity)] and not database.lost[identity]:
+        claimed = database.trace.count("claim", identity, answer="Claimed")
+        if claimed and not database.asked[("begin", identity)] and not database.unheard[identity]:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:

@@ -42,8 +42,8 @@ class Database:
         self.trace = LedgerTrace(host.loop.time)
         #: How often what was asked, whether it arrived or not.
         self.asked: Counter[tuple[str, Identity]] = Counter()
-        #: How many of its answers about a key reached no one.
-        self.lost: Counter[Identity] = Counter()
+        #: Questions about a key whose answer reached no one, or has not yet.
+        self.unheard: Counter[Identity] = Counter()
         self.away_until = 0.0
         self._choices = choices
         self._rare = 0.03 if is_faulty else 0.0
@@ -57,6 +57,7 @@ class Database:
         """Take a question, and return the future of its answer."""
         answer: asyncio.Future[Any] = self.host.loop.create_future()
         self.asked[(name, identity)] += 1
+        self.unheard[identity] += 1
         self.host.loop.note("ledger", f"is asked to {name} {identity.key} {args}")
         self.host.spawn(self._serve(answer, name, identity, args, options))
         return answer
@@ -71,23 +72,22 @@ class Database:
     ) -> None:
         await asyncio.sleep(self._choices.pick(LATENCIES_S[:-1], self._rare * 2))
         if self.is_away or self._choices.pick((False, True), self._rare):
-            self._fail(answer, identity, "the connection broke before the commit")
+            _fail(answer, "the connection broke before the commit")
             return
         said = await getattr(self.store, name)(identity, *args, **options)
         self.host.loop.note("ledger", f"{name} {identity.key} {args} {dict(options)}: {said}")
         self.trace.record(name, identity, args, options, said)
         await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
         if self.is_away or self._choices.pick((False, True), self._rare):
-            self._fail(answer, identity, "the connection broke after the commit")
-        elif answer.done():
-            self.lost[identity] += 1
-        else:
+            _fail(answer, "the connection broke after the commit")
+        elif not answer.done():
+            self.unheard[identity] -= 1
             answer.set_result(said)
 
-    def _fail(self, answer: "asyncio.Future[Any]", identity: Identity, reason: str) -> None:
-        self.lost[identity] += 1
-        if not answer.done():
-            answer.set_exception(LedgerUnavailable(reason))
+
+def _fail(answer: "asyncio.Future[Any]", reason: str) -> None:
+    if not answer.done():
+        answer.set_exception(LedgerUnavailable(reason))
 
 
 class SimulatedLedger:

@@ -60,6 +60,11 @@ class Worker:
             log=_SILENT,
         )
 
+    def is_at_it(self, identity: Identity) -> bool:
+        """Return whether it runs a job of this key already."""
+        parts: Any = self.executor
+        return identity in parts._idempotent._running
+
     @property
     def leftovers(self) -> int:
         """What it still keeps of jobs that are over."""
