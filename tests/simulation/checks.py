@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Identity
 from connectors.sdk.runtime.outcome import Outcome, Snooze
 from schemas.error import Code
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SLACK_S: Final = 0.001
 #: Seconds that a job may take which came too late: one question to the ledger.
 LATE_S: Final = 5.1
+#: Seconds by which what is told may be older than the telling: what a look at the ledger may take.
+AS_OF_S: Final = LeasePolicy().stall_s
 
 
 class Broken(AssertionError):
@@ -174,8 +177,17 @@ class Checks:
 
     def _check_not_started(self, told: Told, said: str | None) -> None:
         """Never `not_started` if a request may have left."""
-        if said == "not_started" and any(state.open for state in self._states(told.message)):
+        if said == "not_started" and self._may_have_left(told):
             raise Broken("never not_started after a request", told.message.published.action)
+
+    def _may_have_left(self, told: Told) -> bool:
+        """Return whether a request of the key is open that this answer could know of."""
+        before, here = self._now() - AS_OF_S, told.worker.host.name
+        return any(
+            told.is_alone or at < before or sender == here
+            for each in self._states(told.message)
+            for at, sender in each.open
+        )
 
     def _check_stays_not_started(self, told: Told, outcome: Outcome) -> None:
         if _word_of(outcome) != "not_started" or told.mode != "run" or self._world.counts["jumps"]:
@@ -197,12 +209,11 @@ class Checks:
         """A failure whose request may have been processed says so."""
         error = outcome.error
         assert error is not None
-        states = self._states(told.message)
         if said in {"unknown", "undone"} or error.code is Code.OUTCOME_UNKNOWN:
             if error.code is Code.OUTCOME_UNKNOWN and told.message.published.action == "looked":
                 raise Broken("what can be looked up is never unknown", error.message)
             return
-        if any(state.open for state in states):
+        if self._may_have_left(told):
             raise Broken("no failure hides an effect", f"{error.code} {error.data} though a request is open")
 
     def _check_undone(self, told: Told, outcome: Outcome) -> None:

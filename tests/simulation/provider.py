@@ -40,8 +40,8 @@ class KeyState:
     removed: int = 0
     #: An object under this key is there: what a repeated KEYED request finds.
     is_there: bool = False
-    #: Requests that left and of which no answer proved that they did nothing.
-    open: int = 0
+    #: When and from which process requests left of which no answer proved that they did nothing.
+    open: list[tuple[float, str]] = field(default_factory=list)
     #: Requests that are on their way.
     pending: int = 0
     #: How often a worker turned to the provider because of this key.
@@ -68,11 +68,13 @@ class Provider:
         """Whether it refuses connections."""
         return self.host.loop.time() < self.away_until
 
-    def receive(self, key: str, token: str, *, keyed: bool, within_s: float) -> "asyncio.Future[int]":
+    def receive(
+        self, key: str, token: str, sender: tuple[float, str], *, keyed: bool, within_s: float
+    ) -> "asyncio.Future[int]":
         """Take a request that has left, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
-        self.keys[key].open += 1
-        self.host.loop.note("provider", f"a request for {key} has left, to land within {within_s:.3f} s")
+        self.keys[key].open.append(sender)
+        self.host.loop.note(sender[1], f"a request for {key} has left, to land within {within_s:.3f} s")
         self.host.spawn(self._process(answer, key, token, keyed=keyed, within_s=within_s))
         return answer
 
@@ -108,19 +110,22 @@ class Provider:
         if not answer.done() and not self.choices.pick((False, True), self.rare):
             answer.set_result(status)
 
-    def prove_unprocessed(self, key: str, status: int) -> None:
+    def prove_unprocessed(self, key: str, sender: tuple[float, str], status: int) -> None:
         """Take note that a sender has learnt that its request did nothing; a rejected key never did anything."""
         state = self.keys[key]
-        state.open = 0 if status == 422 else state.open - 1
+        if status == 422:
+            state.open.clear()
+        elif sender in state.open:
+            state.open.remove(sender)
 
     def look_up(self, key: str) -> bool:
         """Return whether an effect is there; if not, and none is on its way, that is a proof."""
         state = self.keys[key]
         if not state.landed and not state.pending:
-            state.open = 0
+            state.open.clear()
         return state.is_there
 
-    def receive_removal(self, key: str, *, within_s: float) -> "asyncio.Future[int]":
+    def receive_removal(self, key: str, _sender: tuple[float, str], *, within_s: float) -> "asyncio.Future[int]":
         """Take a request to take an effect back, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
         self.host.spawn(self._remove(answer, key, within_s))
@@ -140,19 +145,21 @@ class Provider:
 class SimulatedHttp:
     """One worker's connections: the pool that its executor is given."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, host: Host) -> None:
         self._provider = provider
+        self._host = host
 
     def client(self, *, effects: JobEffects | None = None, **_account: Any) -> "SimulatedClient":
         """Create the client of one run."""
-        return SimulatedClient(self._provider, effects or JobEffects())
+        return SimulatedClient(self._provider, self._host, effects or JobEffects())
 
 
 class SimulatedClient:
     """`ctx.http`, as far as the simulation's actions use it; its doubts are counted as the real one counts them."""
 
-    def __init__(self, provider: Provider, effects: JobEffects) -> None:
+    def __init__(self, provider: Provider, host: Host, effects: JobEffects) -> None:
         self._provider = provider
+        self._host = host
         self._effects = effects
 
     async def write(self, key: str, token: str, *, keyed: bool, ends_at: float) -> None:
@@ -161,12 +168,11 @@ class SimulatedClient:
         Args:
             ends_at: by then it has landed, or never will.
         """
-        receive = partial(self._provider.receive, key, token, keyed=keyed)
-        await self._send(key, receive, ends_at, proves=True)
+        await self._send(key, partial(self._provider.receive, key, token, keyed=keyed), ends_at)
 
     async def remove(self, key: str, *, ends_at: float) -> None:
         """Take the effect of a key back."""
-        await self._send(key, partial(self._provider.receive_removal, key), ends_at, proves=False)
+        await self._send(key, partial(self._provider.receive_removal, key), ends_at)
 
     async def is_there(self, key: str) -> bool:
         """Look up whether the effect of a key is there."""
@@ -176,14 +182,13 @@ class SimulatedClient:
             raise Timeout("the provider did not answer", sent=Sent.NO)
         return provider.look_up(key)
 
-    async def _send(
-        self, key: str, receive: Callable[..., "asyncio.Future[int]"], ends_at: float, *, proves: bool
-    ) -> None:
+    async def _send(self, key: str, receive: Callable[..., "asyncio.Future[int]"], ends_at: float) -> None:
         try:
             effect = self._effects.track()
             await self._connect(key)
             effect.record_sent()
-            answer = receive(within_s=max(0.0, ends_at - self._provider.host.loop.time()))
+            sender = (self._provider.host.loop.time(), self._host.name)
+            answer = receive(sender, within_s=max(0.0, ends_at - sender[0]))
             await asyncio.wait({answer}, timeout=CLIENT_TIMEOUT_S)
             if not answer.done():
                 raise Timeout("the provider did not answer", sent=Sent.UNCERTAIN)
@@ -192,8 +197,7 @@ class SimulatedClient:
                 raise Unavailable("the provider failed", sent=Sent.UNCERTAIN)
             if status >= 400:
                 effect.prove_unprocessed()
-                if proves:
-                    self._provider.prove_unprocessed(key, status)
+                self._provider.prove_unprocessed(key, sender, status)
                 raise _REFUSALS[status]("refused", sent=Sent.ANSWERED)
         except ConnectorError as error:
             self._effects.cover(error, is_safe=False)

@@ -54,7 +54,7 @@ class Worker:
         self.executor = Executor(
             Registry.of(SHOP),
             SimulatedCredentials(world.vault, self.host),
-            cast(HttpPool, SimulatedHttp(world.provider)),
+            cast(HttpPool, SimulatedHttp(world.provider, self.host)),
             SimulatedLedger(world.database),
             clock=self.clock,
             log=_SILENT,
