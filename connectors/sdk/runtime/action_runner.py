@@ -237,6 +237,7 @@ class ActionRunner:
         call.attempt.deadline.check()
         if before_send is not None:
             await before_send()
+            effects.may_leave = self._within(self.limit_s(call))
         call.attempt.report_progress("started", None)
         execution = _Execution(call, context, effects)
         execution.task = self._start(call, self._execute(execution, call.params))
@@ -245,6 +246,11 @@ class ActionRunner:
         finally:
             if not execution.task.done():  # the worker abandons the job
                 execution.task.cancel()
+
+    def _within(self, seconds: float) -> Callable[[], bool]:
+        """Return what tells whether so many seconds have not passed yet."""
+        ends_at = self._clock.monotonic() + seconds
+        return lambda: self._clock.monotonic() < ends_at
 
     def _start(self, call: Call, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         # The name is what a blocked event loop is reported with.

@@ -43,9 +43,17 @@ class ClaimKeeper:
         try:
             return await self._infrastructure.ask(question, self._ledger.wait_available, call.attempt)
         except ConnectorError:
-            # What an earlier delivery of this job led to, only the ledger could tell.
-            uncertain = call.attempt.is_uncertain or call.attempt.attempts > 0
-            raise late(call, is_uncertain=uncertain) from None
+            # What a copy or an earlier delivery of this job led to, only the ledger could tell.
+            raise late(call, is_uncertain=True) from None
+
+    async def ask_when(self, question: Callable[[], Awaitable[T]], call: Call) -> tuple[T, float]:
+        """Ask like `ask`; return the answer, and when its question was put: it is no newer than that."""
+
+        async def ask() -> tuple[T, float]:
+            asked_at = self._clock.monotonic()
+            return await question(), asked_at
+
+        return await self.ask(ask, call)
 
     @asynccontextmanager
     async def hold(self, claim: HeldClaim) -> AsyncIterator[None]:
