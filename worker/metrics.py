@@ -144,6 +144,12 @@ class Metrics:
             "Log lines lost because the log's stream was slow or closed.",
             registry=registry,
         )
+        self._hung = Gauge(
+            "connectors_hung_calls",
+            "Calls of a connector that go on though they were given up: their threads or tasks hang.",
+            ("connector",),
+            registry=registry,
+        )
         self._connectors = Gauge(
             "connectors_connector_info",
             "1 for each connector that runs, with its distribution and version.",
@@ -160,6 +166,7 @@ class Metrics:
     ) -> None:
         """Start a connector's series at zero, and record its distribution and version."""
         self._connectors.labels(connector, distribution, version).set(1)
+        self._hung.labels(connector).set(0)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
                 self._jobs[connector, action, outcome].inc(0)
@@ -220,6 +227,10 @@ class Metrics:
     def broker_connected(self, connected: bool) -> None:
         """Record whether the worker is connected to the broker."""
         self._broker.set(1 if connected else 0)
+
+    def calls_hung(self, connector: str, calls: int) -> None:
+        """Record how many calls of a connector hang."""
+        self._hung.labels(connector).set(calls)
 
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
         """Read the loop's lag from this function whenever the metrics are read."""

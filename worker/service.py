@@ -29,6 +29,7 @@ from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
+from worker.job.waiting_room import WaitingRoom
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
@@ -42,6 +43,8 @@ from worker.tls import broker_tls
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
+#: Synchronous actions of one connector that run at once, however many slots there are.
+MOST_THREADS: Final = 500
 #: Seconds that closing connections may take after the drain.
 CLOSE_TIMEOUT_S: Final = 5.0
 
@@ -73,7 +76,7 @@ class Worker:
         )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        #: The shared topology is there, and no other ledger was found on this broker.
+        #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
         self.credentials: SecretStore = (
@@ -105,7 +108,11 @@ class Worker:
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings, lease_policy)
-        self.ledger_guard = LedgerGuard(self.topology.ledger, lambda: self.ledger.id)
+        self.ledger_guard = LedgerGuard(
+            self.topology.ledger,
+            ledger_id=lambda: self.ledger.id,
+            connection=lambda: self.confirmed_publisher.connection,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -114,6 +121,8 @@ class Worker:
             publishers=settings.publishers,
             lease_policy=lease_policy,
             hold_policy=hold_policy,
+            threads=min(settings.concurrency, MOST_THREADS),
+            on_hung=self.metrics.calls_hung,
         )
         publisher = JobPublisher(
             self.confirmed_publisher,
@@ -123,13 +132,13 @@ class Worker:
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
-        self.limiters = dict(self._make_limiters())
+        self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
             self.metrics,
-            limiters=self.limiters,
+            rooms=self.rooms,
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
@@ -143,12 +152,18 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            hung_calls=lambda: self._executor.hung.by_action,
         )
 
     @property
     def is_stopping(self) -> bool:
         """Whether a signal came."""
         return self._stop.is_set()
+
+    @property
+    def hung_fault(self) -> str | None:
+        """Why a connector can no longer be counted on, its calls hang; None if all can."""
+        return self._executor.hung.fault
 
     @property
     def is_connected(self) -> bool:
@@ -179,6 +194,7 @@ class Worker:
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
+            broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
@@ -256,8 +272,8 @@ class Worker:
     async def _connect(self, purpose: str) -> Connection:
         return await self._connector.open(f"connectors {purpose}")
 
-    def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
-        """Create the slots of each queue; a connector's two queues share theirs."""
+    def _make_rooms(self) -> Iterable[tuple[JobQueue, WaitingRoom]]:
+        """Create the waiting room of each queue; a connector's two queues share their slots."""
         for name in self.registry.connectors:
             queue, bulk = (self._job_queue(name, bulk=bulk) for bulk in (False, True))
             limiter = ConcurrencyLimiter(
@@ -274,18 +290,18 @@ class Worker:
             )
             self.metrics.add_queue(queue.name, limiter.total)
             self.metrics.add_queue(bulk.name, limiter.bulk_total)
-            yield queue, limiter
-            yield bulk, limiter
-        yield JobQueue(self.topology.unrouted, None), ConcurrencyLimiter(UNROUTED_SLOTS)
+            yield queue, WaitingRoom(limiter)
+            yield bulk, WaitingRoom(limiter, bulk=True)
+        yield JobQueue(self.topology.unrouted, None), WaitingRoom(ConcurrencyLimiter(UNROUTED_SLOTS))
 
     def _job_queue(self, connector: str, *, bulk: bool) -> JobQueue:
         return JobQueue(self.topology.job_queue_name(connector, bulk=bulk), connector, bulk)
 
     def _make_consumers(self) -> Iterable[QueueConsumer]:
-        for queue, limiter in self.limiters.items():
+        for queue, room in self.rooms.items():
             yield QueueConsumer(
                 queue,
-                prefetch=limiter.bulk_total if queue.bulk else limiter.total,
+                prefetch=room.capacity,
                 connect=partial(self._connect, queue.name),
                 declare=self._declare_shared
                 if queue.connector is None
@@ -298,7 +314,6 @@ class Worker:
         if not self._shared_declared.is_set():  # later the probe says it, and the worker goes on
             await check_publishing(connection, self._exchanges, self.settings.reply_exchange)
         await self._learn_user(connection)
-        await self.ledger_guard.hold(connection)
         self._shared_declared.set()
 
     async def _learn_user(self, connection: Connection) -> None:
@@ -311,7 +326,7 @@ class Worker:
             self._processor.trust(actual)
 
     async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
-        # No job is taken before it is known that no other ledger claims the same keys.
+        # No job is received before it is known that its reply and its retries can be published.
         await self._shared_declared.wait()
         await self._declare([queue], connection)
 

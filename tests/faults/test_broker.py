@@ -388,6 +388,20 @@ async def test_f12_deleted_retry_and_dead_letter_queues_are_declared_again(
         assert 1 == client.depth("connectors.dead")
 
 
+async def test_f12_a_deleted_exchange_is_declared_again_by_an_idle_worker(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.channel.exchange_delete("connectors.dead")
+        async with asyncio.timeout(10):
+            while (await worker.get("readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+        await worker.ready(10)
+        client.channel.exchange_declare("connectors.dead", passive=True)
+
+
 async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url)
 

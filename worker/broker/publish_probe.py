@@ -43,6 +43,8 @@ class PublishProbe:
         try:
             await dry_run(connection, self._exchanges)
         except PublishRefused as refused:
+            if refused.refusal is Refusal.MISSING:
+                await self._publisher.declare_again()
             return f"messages cannot be published: {refused}"
         except BrokerError as error:
             return f"the broker does not answer: {error}" if connection.is_open else None

@@ -13,7 +13,7 @@ from worker.broker.publish_probe import PublishProbe
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import SecretStore
-from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.waiting_room import WaitingRoom
 from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
@@ -29,10 +29,13 @@ class _Worker(Protocol):
     publish_probe: PublishProbe
 
     @property
-    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
+    def rooms(self) -> Mapping[JobQueue, WaitingRoom]: ...
 
     @property
     def is_stopping(self) -> bool: ...
+
+    @property
+    def hung_fault(self) -> str | None: ...
 
 
 class WorkerStatus:
@@ -51,6 +54,7 @@ class WorkerStatus:
             "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
+            "actions": lambda: self._worker.hung_fault,
         }
 
     def snapshot(self) -> Status:
@@ -75,7 +79,7 @@ class WorkerStatus:
         )
 
     def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
-        limiter = self._worker.limiters[consumer.queue]
+        limiter = self._worker.rooms[consumer.queue].slots
         return QueueStatus(
             consumer.queue.name,
             slots_used=limiter.used,

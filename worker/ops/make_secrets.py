@@ -17,14 +17,15 @@ from typing import Any, Final
 
 FOLDER: Final = Path(__file__).parents[2] / "secrets"
 
-#: Broker users: configure, write, read, and tags. A worker declares nothing, reads job queues and writes
-#: to our exchanges, not to the default one: the broker blocks what a forged reply_to could reach.
+#: Broker users: configure, write, read, and tags. A worker reads job queues and writes to our exchanges, not
+#: to the default one: the broker blocks what a forged reply_to could reach. It declares nothing but the mark
+#: of its ledger, with a queue of its own that holds it: workers with another ledger are found out by it.
 #: A publisher sends jobs, and reads replies from a queue of its own.
 USERS: Final = {
     "worker": (
-        "^$",
-        r"^connectors\.(jobs|dead|replies|retry\.[0-9]+[smh])$",
-        r"^connectors\.(jobs\..+|unrouted)$",
+        r"^(connectors\.ledger|amq\.gen-.*)$",
+        r"^(connectors\.(jobs|dead|replies|retry\.[0-9]+[smh]|ledger(\..+)?)|amq\.gen-.*)$",
+        r"^connectors\.(jobs\..+|unrouted|ledger)$",
         [],
     ),
     "agent": (

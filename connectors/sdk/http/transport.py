@@ -46,7 +46,7 @@ class SendProgress:
     """How far one request has come.
 
     Args:
-        on_sent: called when its first byte is about to leave; must not block.
+        on_sent: called when its first byte is about to leave; must not block. What it raises keeps the byte back.
     """
 
     __slots__ = ("_on_sent", "sent")
@@ -56,9 +56,9 @@ class SendProgress:
         self._on_sent = on_sent
 
     def record_sent(self) -> None:
-        """Record that the first byte is about to leave."""
-        self.sent = Sent.UNCERTAIN
+        """Record that the first byte is about to leave, unless `on_sent` raises."""
         self._on_sent()
+        self.sent = Sent.UNCERTAIN
 
 
 class Transport:

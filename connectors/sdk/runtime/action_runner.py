@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -19,9 +19,11 @@ from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.deadline import deadline_exceeded
+from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.infrastructure import Infrastructure
 from connectors.sdk.runtime.outcome import Outcome
-from connectors.sdk.runtime.threads import ThreadCall, Threads
+from connectors.sdk.runtime.slot import Slot
+from connectors.sdk.runtime.threads import THREADS, ThreadCall, Threads
 from schemas.error import Code
 from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES
@@ -29,10 +31,13 @@ from schemas.result import MAX_RESULT_BYTES
 #: Seconds that a cancelled action gets to clean up.
 CLEAN_UP_S: Final = 2.0
 
+#: Calls that may hang for each thread of a connector; the pool has twice the room for what runs.
+HUNG_PER_THREAD: Final = 2
+
 #: Awaited right before a call leaves; raises if it must not.
 BeforeSend = Callable[[], Awaitable[None]]
 #: Returns what excludes other jobs of the tenant and connector under a name.
-LeaseOf = Callable[[Job, str], AbstractAsyncContextManager[None]]
+LeaseOf = Callable[[Job, Slot, str], AbstractAsyncContextManager[None]]
 
 
 class CredentialSource(Protocol):
@@ -80,6 +85,7 @@ class ActionRunner:
 
     Args:
         action_timeout_s: in place of each action's own; for tests.
+        threads: synchronous actions of one connector that run at once.
     """
 
     def __init__(
@@ -92,6 +98,8 @@ class ActionRunner:
         *,
         log: logging.Logger,
         action_timeout_s: float | None = None,
+        threads: int = THREADS,
+        on_hung: HungCallback = ignore_hung,
     ) -> None:
         self._credentials = credentials
         self._http = http
@@ -100,7 +108,9 @@ class ActionRunner:
         self._lease = lease
         self._log = log
         self._action_timeout_s = action_timeout_s
-        self._threads = Threads()
+        self._threads = Threads(threads)
+        #: Calls that go on though they were given up.
+        self.hung = HungCalls(most=HUNG_PER_THREAD * threads, on_change=on_hung)
         self._running: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
@@ -128,7 +138,7 @@ class ActionRunner:
         job, source = call.job, self._credentials
         fetch = partial(source.fetch, job.tenant, job.connector, job.credential)
         return await self._infrastructure.ask(
-            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt
+            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt, may_abandon=True
         )
 
     async def run(
@@ -166,7 +176,8 @@ class ActionRunner:
         Raises:
             ConnectorError: what it raised, or TIMEOUT.
         """
-        task = self._start(self._contain(context, hook))
+        await call.attempt.slot.resume()
+        task = self._start(call, self._contain(context, hook))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -210,7 +221,7 @@ class ActionRunner:
             locale=job.locale,
             log=JobLog(self._log, fields, partial(call.action.signature.personal, job.params)),
             _report=lambda message: attempt.report_progress("note", message),
-            _lease=partial(self._lease, job),
+            _lease=partial(self._lease, job, attempt.slot),
             _steps=call.steps,
             _now=self._clock.now,
         )
@@ -222,20 +233,28 @@ class ActionRunner:
         effects = JobEffects()
         call.steps.on_recorded = effects.clear
         context = self.context(call, call.connector.read_credential(secret), effects)
+        await call.attempt.slot.resume()
         call.attempt.deadline.check()
         if before_send is not None:
             await before_send()
+            effects.may_leave = self._within(self.limit_s(call))
         call.attempt.report_progress("started", None)
         execution = _Execution(call, context, effects)
-        execution.task = self._start(self._execute(execution, call.params))
+        execution.task = self._start(call, self._execute(execution, call.params))
         try:
             return await self._outcome_of(execution, heeds_deadline=heeds_deadline)
         finally:
             if not execution.task.done():  # the worker abandons the job
                 execution.task.cancel()
 
-    def _start(self, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        task = asyncio.create_task(function)
+    def _within(self, seconds: float) -> Callable[[], bool]:
+        """Return what tells whether so many seconds have not passed yet."""
+        ends_at = self._clock.monotonic() + seconds
+        return lambda: self._clock.monotonic() < ends_at
+
+    def _start(self, call: Call, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        # The name is what a blocked event loop is reported with.
+        task = asyncio.create_task(function, name=f"{call.name} of job {call.job.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -271,7 +290,12 @@ class ActionRunner:
             limit_s, at_deadline = remaining_s, True
         await self._clock.wait({task}, limit_s)
         if not task.done():
-            await self._cancel(task, call)
+            call.attempt.slot.release()  # what is left is to clean up
+            cleaning = asyncio.create_task(self._cancel(task, call))
+            if heeds_deadline:  # nothing depends on how a READ ends: its caller does not wait for that
+                outcome = self._given_up(execution, attempts, at_deadline=at_deadline)
+                return replace(outcome, ack_after=cleaning)
+            await cleaning
             if not task.done() or task.cancelled():
                 return self._given_up(execution, attempts, at_deadline=at_deadline)
         if task.cancelled():
@@ -281,7 +305,7 @@ class ActionRunner:
         if error is None:
             return Outcome(data=task.result(), attempts=attempts)
         assert isinstance(error, ConnectorError)
-        uncertain = error.sent is Sent.UNCERTAIN or execution.effects.may_have_effect
+        uncertain = _is_uncertain(error, execution.effects)
         return Outcome(error=error, attempts=attempts, is_uncertain=uncertain)
 
     def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
@@ -299,6 +323,8 @@ class ActionRunner:
             still_running = None if task is None or task.done() else task
             return Outcome(error=error, attempts=attempts, is_uncertain=True, still_running=still_running)
         ended = thread.give_up()
+        if ended is not None:
+            self.hung.add(call.job.connector, call.job.action, ended)
         still_running = None if ended is None else asyncio.create_task(self._finish(execution, ended))
         if thread.never_started:
             error = Timeout(f"no thread was free for {call.name} in {self.limit_s(call):g} s", sent=Sent.NO)
@@ -322,6 +348,7 @@ class ActionRunner:
             JobLog(self._log, {"job_id": call.job.id}).warning(
                 "action ignores its cancellation", connector=call.job.connector, action=call.job.action
             )
+            self.hung.add(call.job.connector, call.job.action, task)
             task.add_done_callback(_retrieve_exception)
 
     async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
@@ -332,10 +359,11 @@ class ActionRunner:
         """
         task = asyncio.ensure_future(asking)
         try:
-            await self._clock.wait({task}, call.attempt.deadline.remaining_s())
-            if not task.done():
-                call.attempt.deadline.check()
-            return await task
+            while not task.done():
+                await self._clock.wait({task}, call.attempt.deadline.remaining_s())
+                if not task.done():
+                    call.attempt.deadline.check()
+            return task.result()
         finally:
             task.cancel()
 
@@ -369,6 +397,15 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
             f"the worker's log has the traceback under the job {context.job_id}",
             sent=Sent.UNCERTAIN,  # whether anything was sent cannot be known
         ) from None
+
+
+def _is_uncertain(error: ConnectorError, effects: JobEffects) -> bool:
+    """Whether an effect may be there though the action failed."""
+    if effects.may_have_effect:
+        return True
+    if effects.has_sent and not error.is_sent_given:
+        return False  # each request was refused: that is a proof, whatever the author made of it
+    return error.sent is Sent.UNCERTAIN
 
 
 def _is_refused_secret(outcome: Outcome, call: Call) -> bool:

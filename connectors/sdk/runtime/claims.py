@@ -15,6 +15,7 @@ from connectors.sdk.runtime.infrastructure import Infrastructure
 from connectors.sdk.runtime.lease import HeldClaim, LeasePolicy, LeaseRenewer
 from connectors.sdk.runtime.ledger import Ledger, LedgerUnavailable
 from connectors.sdk.runtime.outcome import Snooze
+from connectors.sdk.runtime.slot import UNLIMITED, Slot
 
 T = TypeVar("T")
 
@@ -42,9 +43,17 @@ class ClaimKeeper:
         try:
             return await self._infrastructure.ask(question, self._ledger.wait_available, call.attempt)
         except ConnectorError:
-            # What an earlier delivery of this job led to, only the ledger could tell.
-            uncertain = call.attempt.is_uncertain or call.attempt.attempts > 0
-            raise late(call, is_uncertain=uncertain) from None
+            # What a copy or an earlier delivery of this job led to, only the ledger could tell.
+            raise late(call, is_uncertain=True) from None
+
+    async def ask_when(self, question: Callable[[], Awaitable[T]], call: Call) -> tuple[T, float]:
+        """Ask like `ask`; return the answer, and when its question was put: it is no newer than that."""
+
+        async def ask() -> tuple[T, float]:
+            asked_at = self._clock.monotonic()
+            return await question(), asked_at
+
+        return await self.ask(ask, call)
 
     @asynccontextmanager
     async def hold(self, claim: HeldClaim) -> AsyncIterator[None]:
@@ -77,13 +86,14 @@ class ClaimKeeper:
         with suppress(LedgerUnavailable):  # then the undo's lease runs out, and the mark stays
             await self._ledger.abort_undo(claim.identity, claim.fence)
 
-    async def record_steps(self, claim: HeldClaim, steps: Mapping[str, Any]) -> None:
+    async def record_steps(self, claim: HeldClaim, slot: Slot, steps: Mapping[str, Any]) -> None:
         """Store what the finished parts of an action returned.
 
         Raises:
             Snooze: another worker has taken the job over.
         """
-        held = await self._store(lambda: self._ledger.record_step(claim.identity, claim.fence, steps))
+        held = await self._store(lambda: self._ledger.record_step(claim.identity, claim.fence, steps), slot)
+        await slot.resume()
         if not held:
             raise Snooze("another worker has taken the job over")
         claim.has_steps = True
@@ -91,11 +101,11 @@ class ClaimKeeper:
     async def store_later(self, store: Callable[[], Awaitable[bool]]) -> None:
         """Go on storing a result whose caller was answered already."""
         with suppress(LedgerUnavailable):
-            await self._store(store)
+            await self._store(store, UNLIMITED)
             return
         _LOG.warning("result not stored", reason="the ledger stayed unavailable")
 
-    async def _store(self, store: Callable[[], Awaitable[bool]]) -> bool:
+    async def _store(self, store: Callable[[], Awaitable[bool]], slot: Slot) -> bool:
         until = self._clock.monotonic() + self.policy.store_s
         while True:
             try:
@@ -103,4 +113,5 @@ class ClaimKeeper:
             except LedgerUnavailable:
                 if self._clock.monotonic() >= until or self._infrastructure.is_stopping:
                     raise
+            slot.pause()
             await self._ledger.wait_available(self.policy.renew_s)

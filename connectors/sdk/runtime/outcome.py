@@ -7,6 +7,7 @@ from typing import Any
 
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.slot import UNLIMITED, Slot
 from schemas.result import Stage
 
 ProgressCallback = Callable[[Stage, str | None], None]
@@ -28,6 +29,8 @@ class Attempt:
     #: An earlier attempt may have had its effect, as the job's headers carry it.
     is_uncertain: bool = False
     report_progress: ProgressCallback = ignore_progress
+    #: The right to run, held while the action does.
+    slot: Slot = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def decide(
     deadline: datetime | None,
     retry_after_s: float | None,
     random_fraction: float,
+    shortest_s: float = 0.0,
 ) -> Retry | GiveUp:
     """Decide whether a failed job is run again, and when.
 
@@ -49,12 +50,13 @@ def decide(
         failures: observed ones, this one counted; crashes are not.
         retry_after_s: what the provider asked for; no attempt comes before.
         random_fraction: from 0 to 1, for the jitter.
+        shortest_s: seconds until a job that is sent to a retry queue is back at the earliest.
     """
     if not code.facts.retryable or failures >= max_attempts or (retry_after_s or 0.0) > MAX_WAIT_S:
         return GiveUp()
     delay_s = max(backoff_s(failures, random_fraction), retry_after_s or 0.0)
     not_before = now + timedelta(seconds=delay_s)
-    if deadline is not None and not_before >= deadline:
+    if deadline is not None and max(not_before, now + timedelta(seconds=shortest_s)) >= deadline:
         return GiveUp(at_deadline=True)
     return Retry(not_before)
 

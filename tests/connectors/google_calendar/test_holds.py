@@ -178,6 +178,28 @@ async def test_hold_of_a_killed_move_is_finished_by_the_next_attempt(desk: Desk)
     assert [event_id] == [event["id"] for event in desk.events]
 
 
+async def test_a_move_that_lands_late_finds_its_event_changed(desk: Desk) -> None:
+    """The worker dies with the move on its way; the next attempt gives the time up, and another gets it."""
+    (event_id,) = await appointments(desk, 1)
+    gate = asyncio.Event()
+    on_its_way = Fault("events.patch", until=gate)
+    desk.google.faults.add(on_its_way)
+    working = asyncio.create_task(desk("reschedule_event", event_id=event_id, key="k", start=TEN))
+    await on_its_way.met.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    desk.google.faults.add(Fault("events.patch", skip=1, status=429, reason="rateLimitExceeded"))
+    with pytest.raises(RateLimited):
+        await desk("reschedule_event", event_id=event_id, key="k", attempt=2, start=TEN)
+    other = Desk(desk.google, desk.pool, desk.document, tenant="beta")
+    booked = await other("book_appointment", **VISIT)
+
+    gate.set()
+    await other("list_events")
+
+    assert [booked["event_id"]] == at_ten(desk)
+
+
 async def test_booking_takes_the_lease_of_its_calendar(desk: Desk) -> None:
     await desk("book_appointment", **VISIT)
     (event_id,) = [event["id"] for event in desk.events]

@@ -105,6 +105,13 @@ async def test_a_name_of_the_account_or_assistant_is_no_match(bench: Bench, acti
     assert (await bench.run(action, params))["found"] is False
 
 
+@pytest.mark.parametrize("action", ["find_caller", "get_contact_details"])
+async def test_an_assistants_phone_is_not_the_contacts(bench: Bench, action: str) -> None:
+    _add(bench, "Contact", LastName="Hopper", AssistantPhone=PHONE)
+
+    assert (await bench.run(action, {"phone": PHONE}))["found"] is False
+
+
 @pytest.mark.parametrize("hidden", ["mobilephone", "title", "accountid"])
 async def test_fields_that_are_hidden_do_not_hinder(bench: Bench, hidden: str) -> None:
     made = _add(bench, "Contact", LastName="Hopper", Phone=PHONE)

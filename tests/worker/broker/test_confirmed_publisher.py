@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import worker.broker.confirmed_publisher
+import worker.broker.publisher_link
 from worker.broker import BrokerError, Closed, Properties, PublishRefused, PublishUncertain, Refusal
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 
@@ -61,8 +61,8 @@ class FakeChannel:
 
 @pytest.fixture
 async def publisher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConfirmedPublisher]:
-    monkeypatch.setattr(worker.broker.confirmed_publisher, "PublishChannel", FakeChannel)
-    monkeypatch.setattr(worker.broker.confirmed_publisher, "RECONNECT_S", (0.001, 0.002))
+    monkeypatch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
+    monkeypatch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.001, 0.002))
     FakeChannel.openings, FakeChannel.opened = iter(()), 0
 
     async def connect() -> Any:
@@ -194,8 +194,8 @@ async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int
         return FakeConnection()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.broker.confirmed_publisher, "PublishChannel", FakeChannel)
-        patch.setattr(worker.broker.confirmed_publisher, "RECONNECT_S", (0.0001, 0.0002))
+        patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
+        patch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.0001, 0.0002))
         FakeChannel.openings = iter(())
         publisher = ConfirmedPublisher(connect, name="test")
         outcome = await _publish(publisher, script, **how)

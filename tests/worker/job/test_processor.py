@@ -21,6 +21,7 @@ from worker.broker.topology import JobQueue
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.headers import JobHeaders
 from worker.job.processor import JobProcessor
+from worker.job.waiting_room import WaitingRoom
 from worker.metrics import Metrics
 
 OUTAGE = timedelta(minutes=10)
@@ -110,7 +111,7 @@ def _processor(executor: Any, publisher: Any, clock: FakeClock) -> JobProcessor:
         publisher,
         registry,
         metrics,
-        limiters={QUEUE: ConcurrencyLimiter(1)},
+        rooms={QUEUE: WaitingRoom(ConcurrencyLimiter(1, clock=clock))},
         trusted_users=["us"],
         max_attempts=2,
         max_body_bytes=1000,

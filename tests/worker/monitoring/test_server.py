@@ -345,7 +345,7 @@ async def test_a_blocked_loop_is_unhealthy_and_its_stack_is_logged_once() -> Non
             measured = (await ask(one, "/metrics")).body.decode()
 
     assert (before.status, status, after.status) == (200, 503, 200)
-    assert re.fullmatch(rb"the event loop has not turned for \d+\.\d s\n", body)
+    assert re.fullmatch(rb"the event loop has not turned for \d+\.\d s; it hangs in .+\n", body)
     events = [record["event"] for record in records]
     assert events.count("event loop blocked") == 1
     assert events.count("event loop turns again") == 1
@@ -368,6 +368,27 @@ async def test_a_blocked_loop_is_not_ready_and_the_page_still_comes() -> None:
     assert [check["name"] for check in told["checks"] if not check["ok"]] == ["event_loop"]
     assert page_status == 200
     assert b"the event loop has not" in page
+
+
+async def test_an_action_that_blocks_the_loop_is_named() -> None:
+    async with monitoring_server({"broker": lambda: None}, blocked_after_s=0.3) as one:
+
+        async def action() -> bytes:
+            while_blocked(one.port, lambda status, _: status == 503, "/healthz")
+            return while_blocked(one.port, lambda status, _: status == 503, "/readyz")[1]
+
+        body = await asyncio.create_task(action(), name="shop.look of job 7")
+
+    (check,) = [check for check in json.loads(body)["checks"] if not check["ok"]]
+    assert "it hangs in shop.look of job 7" in check["detail"]
+
+
+async def test_hung_calls_are_named_and_do_not_count() -> None:
+    async with monitoring_server(hung_calls=lambda: {"shop.block": 3}) as one:
+        answer = await ask(one, "/readyz")
+
+    assert answer.status == 200
+    assert {"shop.block": 3} == json.loads(answer.body)["hung_calls"]
 
 
 async def test_the_pages_policy_allows_its_own_style_and_script_alone() -> None:

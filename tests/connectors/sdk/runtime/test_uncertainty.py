@@ -376,3 +376,18 @@ async def test_a_step_that_is_done_is_skipped_by_the_next_run(status: int) -> No
     else:
         assert Code.OUTCOME_UNKNOWN is ran.code
         assert ["POST /first", "POST /second"] == provider.paths
+
+
+@pytest.mark.integration
+async def test_a_later_step_refused_at_the_deadline_does_not_hide_the_first() -> None:
+    """Told `not_started`, its caller would order once more under a new key."""
+    async with FakeProvider() as provider, Kit(two_orders) as kit:
+        provider.on("POST", "/first", Answer({"id": 17}))
+        provider.on("POST", "/second", Answer({}, status=429, headers={"Retry-After": "3600"}))
+        deadline = kit.clock.now() + timedelta(seconds=60)
+
+        ran = await kit.run("order_in_steps", {"url": provider.url}, key=KEY, deadline=deadline)
+
+    assert Code.DEADLINE_EXCEEDED is ran.code
+    assert ran.result.error is not None
+    assert "unknown" == (ran.result.error.data or {})["outcome"]
