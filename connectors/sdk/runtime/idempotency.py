@@ -143,6 +143,7 @@ class IdempotentRunner:
         if not isinstance(claimed, Claimed):
             return outcome_of(claimed, call)
         holds_until = asked_at + self._keeper.policy.lease_s
+        claimed = self._keeper.bound(claimed, call)
         claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
