@@ -67,8 +67,8 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.registry = registry
-        for name, connector in registry.connectors.items():
-            connector.settings.update(settings.of_connector(name))
+        for connector in registry.connectors.values():
+            connector.settings.update(settings.of_connector(connector))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._connector = BrokerConnector(
@@ -76,7 +76,7 @@ class Worker:
         )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        #: The shared topology is there, and no other ledger was found on this broker.
+        #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
         self.credentials: SecretStore = (
@@ -108,7 +108,11 @@ class Worker:
         )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings, lease_policy)
-        self.ledger_guard = LedgerGuard(self.topology.ledger, lambda: self.ledger.id)
+        self.ledger_guard = LedgerGuard(
+            self.topology.ledger,
+            ledger_id=lambda: self.ledger.id,
+            connection=lambda: self.confirmed_publisher.connection,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -190,6 +194,7 @@ class Worker:
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
+            broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
@@ -309,20 +314,19 @@ class Worker:
         if not self._shared_declared.is_set():  # later the probe says it, and the worker goes on
             await check_publishing(connection, self._exchanges, self.settings.reply_exchange)
         await self._learn_user(connection)
-        await self.ledger_guard.hold(connection)
         self._shared_declared.set()
 
     async def _learn_user(self, connection: Connection) -> None:
         """Learn by which name the broker knows us: headers of ours count from that user alone."""
         configured = self.settings.broker_user
-        actual = await learn_user(connection, configured)
+        actual = await learn_user(connection, configured, self.topology.jobs)
         if actual != configured:
             logger.info("broker user", configured=configured, actual=actual)
             self.confirmed_publisher.act_as(configured, actual)
             self._processor.trust(actual)
 
     async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
-        # No job is taken before it is known that no other ledger claims the same keys.
+        # No job is received before it is known that its reply and its retries can be published.
         await self._shared_declared.wait()
         await self._declare([queue], connection)
 

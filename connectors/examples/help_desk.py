@@ -24,7 +24,7 @@ class HelpDesk(FakeProvider):
         self.on("GET", "/tickets/by-reference/{reference}", self._guarded(self._by_reference))
         self.on("PUT", "/tickets/{id}/state", self._guarded(self._close))
 
-    def document(self, url: str = "") -> dict[str, str]:
+    def secret(self, url: str = "") -> dict[str, str]:
         """The secret that authenticates a connector."""
         return {
             "base_url": url or self.url,

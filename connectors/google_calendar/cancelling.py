@@ -35,7 +35,8 @@ async def cancel_event(params: CancelEvent, ctx: Ctx) -> EventDetails:
 
 async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Target) -> Event:
     if not target.is_split:
-        await delete_event(api, params.calendar_id, target.event, notify=params.notify)
+        told = send_updates(params.notify, bool(target.event.get("attendees")))
+        await api.remove(params.calendar_id, target.event["id"], send_updates=told)
         return target.event
 
     async def end(current: Target) -> dict[str, Any]:
@@ -45,44 +46,14 @@ async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Targe
     return target.named
 
 
-async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, notify: str | None) -> None:
-    """Cancel an event; one that was cancelled meanwhile is as good."""
-    request = events().delete(
-        calendarId=calendar_id,
-        eventId=event["id"],
-        sendUpdates=send_updates(notify, bool(event.get("attendees"))),
-    )
-    try:
-        await api.send(request)
-    except NotFound as gone:
-        # It was there a moment ago. A 404 of the address or of a lost right is no proof that it is gone.
-        if reason_of(gone) != "deleted" and await _is_there(api, calendar_id, event["id"]):
-            raise
-
-
-async def _is_there(api: CalendarApi, calendar_id: str, event_id: str) -> bool:
-    try:
-        event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
-    except NotFound:
-        return False
-    return bool(event.get("status") != "cancelled")
-
-
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:
     """Cancel what a job made; that it is gone already has to be proven.
 
     Raises:
         NotFound: the calendar itself is not found, so that nothing is known of the event.
     """
-    try:
-        event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
-    except NotFound as gone:
-        if reason_of(gone) != "deleted":
-            # A calendar that is hidden or a wrong address answers 404 as well; one that lists is a proof.
-            await api.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
-        return
-    if event.get("status") != "cancelled":
-        await delete_event(api, calendar_id, event, notify=notify)
+    if not await api.is_gone(calendar_id, event_id):
+        await api.remove(calendar_id, event_id, send_updates=send_updates(notify, True))
 
 
 def calendar_of(params: Any, result: Mapping[str, Any] | None) -> str:

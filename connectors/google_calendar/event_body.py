@@ -15,6 +15,10 @@ from connectors.sdk.errors import Conflict
 
 #: Whose event it is: a digest of the key, compared if an id is taken.
 KEY_PROPERTY: Final = OWN_PREFIX + "key"
+#: Which job has moved a series last: a shift, unlike a time, must not be repeated.
+MOVE_PROPERTY: Final = OWN_PREFIX + "move"
+#: The attempt that has the event now: setting it voids what an earlier one may still have on its way.
+ATTEMPT_PROPERTY: Final = OWN_PREFIX + "attempt"
 
 SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
 

@@ -3,22 +3,30 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from connectors.google_calendar.changes import Change, hold_for
-from connectors.google_calendar.client import CalendarApi, Ctx
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
-from connectors.google_calendar.event_body import differing, event_id_of, patch_body
+from connectors.google_calendar.event_body import (
+    ATTEMPT_PROPERTY,
+    MOVE_PROPERTY,
+    differing,
+    event_id_of,
+    key_mark,
+    patch_body,
+)
 from connectors.google_calendar.event_times import Span, calendar_zone, event_span, moved_span
 from connectors.google_calendar.holds import HoldProtocol
 from connectors.google_calendar.listing import utc_now
 from connectors.google_calendar.models import EventDetails, full_answer
-from connectors.google_calendar.occupancy import Event, root_of, takes_time
+from connectors.google_calendar.occupancy import Event, private_of, root_of, takes_time
 from connectors.google_calendar.params import OtherTimes, RescheduleEvent, UpdateEvent
 from connectors.google_calendar.rrule import names_local_times, write_lines
-from connectors.google_calendar.series import Target, shifted, target_of
+from connectors.google_calendar.series import Target, read_event, shifted, target_of
 from connectors.google_calendar.wanted import Wanted, is_past
 from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, InvalidParams, NotFound
@@ -69,6 +77,8 @@ class _Move:
         change = Change(self.ctx, self.api, self.params, self._whole_body, self.with_conference)
         if (done := await change.earlier_result()) is not None:
             return done
+        if (done := await self._moved_before()) is not None:
+            return done
         target = await target_of(self.api, self.params)
         span, lines = await self._times(target)
         is_moved = not span.is_like(event_span(target.named if target.is_split else target.event))
@@ -77,6 +87,23 @@ class _Move:
         if self.params.conflict_check and self._needs_time(target, is_moved=is_moved):
             return await self._get_time(change, target, span, lines)
         return await (change.apply(target) if is_moved else self._settled(change, target))
+
+    async def _moved_before(self) -> Event | None:
+        """Return the series that an earlier attempt has moved.
+
+        It has our mark: its occurrences have other ids since, and a second shift would be one too many.
+        """
+        series_id = self.params.event_id.rpartition("_")[0]
+        if not self.ctx.is_repeat or self.params.scope == "this" or not series_id:
+            return None
+        try:
+            series = await read_event(self.api, self.params.calendar_id, series_id)
+        except NotFound:
+            return None
+        if private_of(series).get(MOVE_PROPERTY) != key_mark(self.ctx):
+            return None
+        await self._protocol(Target(series, series), event_span(series), None).remove_left_behind()
+        return series
 
     def _needs_time(self, target: Target, *, is_moved: bool) -> bool:
         """Return whether the change takes up time that the event does not take up yet."""
@@ -93,6 +120,8 @@ class _Move:
         return await change.apply(target)
 
     async def _get_time(self, change: Change, target: Target, span: Span, lines: list[str] | None) -> Event:
+        if self.ctx.is_repeat and not target.is_split:
+            await self._fence_off(target)
         protocol = self._protocol(target, span, lines)
 
         async def move(hold: Event) -> Event:
@@ -116,6 +145,20 @@ class _Move:
                 return done
             raise
         return event
+
+    async def _fence_off(self, target: Target) -> None:
+        """Give the event another version, so that a move which an earlier attempt has on its way is refused.
+
+        Otherwise it could come after this attempt has given the time up, and somebody else has got it.
+        """
+        private = {ATTEMPT_PROPERTY: uuid4().hex}
+        request = events().patch(
+            calendarId=self.params.calendar_id,
+            eventId=target.event["id"],
+            body={"extendedProperties": {"private": private}},
+            sendUpdates="none",
+        )
+        await self.api.send(request)
 
     async def _done_by_another(self) -> Event | None:
         """Return the event if another worker, which took this job over, has moved it."""
@@ -148,6 +191,9 @@ class _Move:
         span, lines = await self._times(target)
         if not span.is_like(event_span(target.event)):
             body |= span.body(replacing=not target.is_split)
+            if target.is_series and not target.is_split:
+                private = (body.get("extendedProperties") or {}).get("private") or {}
+                body["extendedProperties"] = {"private": {**private, MOVE_PROPERTY: key_mark(self.ctx)}}
         if lines is not None and lines != target.event.get("recurrence"):
             body["recurrence"] = lines
         return body

@@ -172,7 +172,7 @@ class Wanted:
         now, span = utc_now(), self.span
         within = reach_of(self.rules, span.period(zone), now)
         calendars = list(dict.fromkeys([self.calendar_id, *self.rules.calendars]))
-        busy = await busy_times(self.api, calendars, self.rules.widened(within), now)
+        busy = await busy_times(self.api, calendars, self.rules.widened(within), now, sweeps=True)
         if span.is_all_day:
             return nearest_days(self.rules, span, zone, busy, within)
         found = await to_thread(nearest_free, self.rules, span, zone, busy, within)

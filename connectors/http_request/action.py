@@ -193,7 +193,7 @@ def _refusal(
     if isinstance(data.get("location"), str):
         data["location"] = mask.text(data["location"])
     else:
-        data["body"] = quote_body(mask.bytes(response.content), response)
+        data["body"] = quote_body(response, mask)
     error.data = data
     return error
 
@@ -204,8 +204,7 @@ def _result(response: "httpx.Response", mask: Mask, params: RequestParams, *, is
     }
     result = HttpResult(status=response.status_code, headers=headers, body=None)
     if not is_cut(response):
-        content = mask.bytes(response.content)
-        body = read_body(content, response, parse_json=params.parse_json)
+        body = read_body(response, mask, parse_json=params.parse_json)
         # A reply holds so much; what a write has done is not to be lost for its answer.
         if is_read or len(to_json(body)) <= MAX_ANSWER_BYTES:
             return result.model_copy(update={"body": body})

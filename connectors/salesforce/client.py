@@ -17,7 +17,7 @@ from simple_salesforce.api import Salesforce, SFType
 from connectors.salesforce.bounded_threads import THREAD_WAIT_S, Threads
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.error_mapping import reason_of, refusal, refusal_of
-from connectors.salesforce.instance import EVERYWHERE, Instance, may_have_moved, origin_of
+from connectors.salesforce.instance import EVERYWHERE, Instance, codes_of, may_have_moved, origin_of
 from connectors.salesforce.session import NOWHERE, LoopSession, SessionRequest
 from connectors.salesforce.soap import Elements, envelope, fault_of, read
 from connectors.sdk import Context, CredentialInvalid, NotFound, Timeout, Unavailable
@@ -133,31 +133,24 @@ class SalesforceApi:
     async def _send(self, asked: SessionRequest) -> "httpx.Response":
         """Send a request to the org, and once more to its new address if it has moved."""
         token = await self._token()
-        response, failure, moved = None, None, None
         try:
             response = await self._request(origin_of(token), asked)
         except Unavailable as error:
-            if error.sent is not Sent.NO:
+            if error.sent is not Sent.NO or (moved := await self._instance.moved_from(token)) is None:
                 raise
-            failure = error
-        if response is None or may_have_moved(response, self._resource(asked)):
-            moved = await self._instance.moved_from(token)
-        elif response.status_code == 401:
-            moved = await self._instance.renewed_from(token)
-        elif (
-            response.status_code == 404
-            and _is_not_found(response)
-            and not await self._has_api(origin_of(token))
-        ):
-            moved = await self._instance.moved_from(token)
+        else:
+            moved = await self._moved(token, response, self._resource(asked))
             if moved is None:
-                raise self._no_api(response)
-        if moved is not None:
-            response = await self._request(moved, asked)
-        if response is None:
-            assert failure is not None
-            raise failure
-        return self._checked(response, asked)
+                return self._checked(response, asked)
+        return self._checked(await self._request(moved, asked), asked)
+
+    async def _moved(self, token: Token, response: "httpx.Response", resource: str) -> str | None:
+        """Return the org's new address if the answer comes from an old one."""
+        if response.status_code == 401:
+            return await self._instance.renewed_from(token)
+        if may_have_moved(response, resource):
+            return await self._instance.moved_from(token)
+        return await self._find_api(token) if _is_not_found(response) else None
 
     async def _request(self, origin: str, asked: SessionRequest) -> "httpx.Response":
         return await self._http.at(origin).request(
@@ -184,10 +177,19 @@ class SalesforceApi:
             error.sent = Sent.ANSWERED  # a read changes nothing, even if it failed
         raise error
 
-    async def _has_api(self, origin: str) -> bool:
-        """Return whether the API answers at this address in this version: then only the record is unknown."""
-        response = await self._request(origin, SessionRequest("GET", self.root))
-        return response.status_code not in {404, 410} and not may_have_moved(response, "")
+    async def _find_api(self, token: Token) -> str | None:
+        """Return the org's new address if the API no longer answers at the old one; None if it does.
+
+        Raises:
+            CredentialInvalid: the API does not answer in this version.
+        """
+        response = await self._request(origin_of(token), SessionRequest("GET", self.root))
+        if response.status_code != 410 and not may_have_moved(response, ""):
+            return None
+        moved = await self._instance.moved_from(token)
+        if moved is None and codes_of(response) is not None:
+            raise self._no_api(response)
+        return moved
 
     def _no_api(self, response: "httpx.Response") -> CredentialInvalid:
         host, version = response.url.host, self._version
@@ -221,5 +223,7 @@ def _unprocessed(asked: SessionRequest) -> frozenset[int]:
 
 def _is_not_found(response: "httpx.Response") -> bool:
     """Return whether an answer says that the record is unknown, or the object, or the API itself."""
+    if response.status_code != 404:
+        return False
     error = refusal(response)
     return isinstance(error, NotFound) and reason_of(error) == "NOT_FOUND" and not error.details

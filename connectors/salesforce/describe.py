@@ -199,9 +199,9 @@ async def _fault(api: SalesforceApi, object_name: str, steps: list[str], within_
 async def _fetch(api: SalesforceApi, object_name: str) -> Mapping[str, Any]:
     try:
         answer: Mapping[str, Any] = await api.run(lambda org: org.object(object_name).describe())
-    except NotFound:
+    except NotFound as unknown:
         message = f"there is no object {object_name}, or this user may not see it"
-        raise UnknownObject(message, data={"object": object_name}) from None
+        raise UnknownObject(message, data={"object": object_name, "reason": reason_of(unknown)}) from None
     return answer
 
 

@@ -84,7 +84,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
     }
 )
 #: Codes of a status that comes without a code.
-_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType({300: "MULTIPLE_CHOICES", 404: "NOT_FOUND"})
+_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType({300: "MULTIPLE_CHOICES"})
 #: Characters of a rule's text that the agent gets; an administrator wrote it for people.
 MAX_RULE_CHARS: Final = 255
 #: Codes whose text an administrator of the org wrote.

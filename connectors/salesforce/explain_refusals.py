@@ -46,12 +46,21 @@ async def explained(
         if external_id_field is not None:
             # An upsert creates a record that it does not find, so it is the field, or the object.
             raise await _unknown_field(api, object_name, external_id_field, refused) from None
-        await descriptions.of(api, object_name)
+        await _check_known(api, object_name)
         raise
     except Rejected as refused:
         if reason_of(refused) != _WRONG_VALUE:
             raise
         raise await _with_allowed_values(api, object_name, refused) from None
+
+
+async def _check_known(api: SalesforceApi, object_name: str) -> None:
+    try:
+        await descriptions.of(api, object_name)
+    except UnknownObject as unknown:
+        # Without a code of Salesforce's own the answer says nothing about the object.
+        if reason_of(unknown) is not None:
+            raise
 
 
 @contextmanager

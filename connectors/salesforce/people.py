@@ -24,7 +24,7 @@ MAX_COMPARED: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PersonFields:
-    """The fields of an object that identify a person."""
+    """The fields of an object that identify a person; an assistant's name and phone are somebody else's."""
 
     phones: tuple[str, ...]
     emails: tuple[str, ...]
@@ -40,7 +40,7 @@ class PersonFields:
 PEOPLE: Final[Mapping[str, PersonFields]] = MappingProxyType(
     {
         "Contact": PersonFields(
-            ("Phone", "MobilePhone", "HomePhone", "OtherPhone", "AssistantPhone"),
+            ("Phone", "MobilePhone", "HomePhone", "OtherPhone"),
             ("Email",),
             ("FirstName", "LastName", "Title", "AccountId", "Account.Name", "OwnerId"),
         ),
@@ -50,12 +50,14 @@ PEOPLE: Final[Mapping[str, PersonFields]] = MappingProxyType(
             ("FirstName", "LastName", "Title", "Company", "Status", "IsConverted", "OwnerId"),
         ),
         "Account": PersonFields(
-            ("Phone", "PersonMobilePhone", "PersonHomePhone", "PersonOtherPhone", "PersonAssistantPhone"),
+            ("Phone", "PersonMobilePhone", "PersonHomePhone", "PersonOtherPhone"),
             ("PersonEmail",),
             ("IsPersonAccount", "FirstName", "LastName", "OwnerId"),
         ),
     }
 )
+#: Fields of an account that only an org with person accounts has.
+PERSON_ACCOUNT_FIELDS: Final = frozenset(PEOPLE["Account"].all) - {"Id", "Name", "Phone", "OwnerId"}
 
 
 async def search_phone(

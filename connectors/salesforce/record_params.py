@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from connectors.salesforce.fields import (
     MAX_FIELDS,
+    Bounded,
     FieldPath,
     FieldPaths,
     FieldValues,
@@ -87,8 +88,9 @@ class Query(Params):
         description="SELECT … with placeholders {name} for values; no text in quotation marks.",
         examples=["SELECT Id, Name FROM Contact WHERE LastName = {name}"],
     )
-    bindings: Personal[
-        dict[str, Scalar | list[Scalar] | BoundDate | BoundTime | BoundContains | BoundStart]
+    bindings: Annotated[
+        Personal[dict[str, Scalar | list[Scalar] | BoundDate | BoundTime | BoundContains | BoundStart]],
+        Bounded,
     ] = Field(default={}, max_length=100, examples=[{"name": "Lovelace"}])
     limit: int = Field(default=200, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(
@@ -96,16 +98,18 @@ class Query(Params):
     )
 
 
+#: A variable of a flow: a value, a list of them, a record, or a list of records.
+FlowValue = Scalar | list[Scalar] | dict[Name, Scalar] | list[dict[Name, Scalar]]
+
+
 class RunFlow(Params):
     """Which flow, and its inputs."""
 
     name: Name = Field(description="The flow's API name.", examples=["Send_Reminder"])
-    inputs: Personal[dict[Name, Scalar | list[Scalar] | dict[Name, Scalar] | list[dict[Name, Scalar]]]] = (
-        Field(
-            default={},
-            max_length=MAX_FIELDS,
-            description="By the API names of the flow's input variables; a record is an object.",
-        )
+    inputs: Annotated[Personal[dict[Name, FlowValue]], Bounded] = Field(
+        default={},
+        max_length=MAX_FIELDS,
+        description="By the API names of the flow's input variables; a record is an object.",
     )
 
 

@@ -183,11 +183,10 @@ async def delete(api: SalesforceApi, object_name: str, record_id: str) -> bool:
     """Delete a record; return False if the org does not know it.
 
     Raises:
-        PermissionDenied: the org refuses to delete a record that it still shows.
+        PermissionDenied: the org refuses to delete a record that it still shows, or hides its object.
     """
     try:
-        async with explained(api, object_name):
-            await api.run(lambda org: org.object(object_name).delete(record_id))
+        await api.run(lambda org: org.object(object_name).delete(record_id))
     except NotFound as refused:
         if reason_of(refused) == "ENTITY_IS_DELETED":
             return True

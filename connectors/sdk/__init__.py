@@ -13,7 +13,7 @@ Compatibility: what the `__all__` of these modules names keeps its meaning until
 and warns for one minor version before it goes. Everything else may change at any time.
 """
 
-from connectors.sdk.connector import Connector
+from connectors.sdk.connector import Connector, UrlSetting
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
@@ -47,4 +47,5 @@ __all__ = [
     "Rejected",
     "Timeout",
     "Unavailable",
+    "UrlSetting",
 ]

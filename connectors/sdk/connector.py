@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, ParamSpec, TypeAlias, get_type_hints, overload
 
@@ -175,6 +176,21 @@ class Action(Generic[P, R]):
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class UrlSetting:
+    """An address that an operator may set for a connector: `CONNECTORS_<CONNECTOR>_<NAME>`.
+
+    Args:
+        name: in lower case, such as `api_url`.
+        default: what holds unless the operator sets another.
+        description: for the catalogue and `connectors config`.
+    """
+
+    name: str
+    default: str
+    description: str = ""
+
+
 class Connector(Generic[CredentialT]):
     """A named set of actions on one kind of system.
 
@@ -182,24 +198,40 @@ class Connector(Generic[CredentialT]):
         name: its name in jobs, `[a-z][a-z0-9_]{0,62}`.
         title: its name for people.
         credential: the pydantic model of the secret's fields; None if no secret is needed.
+        settings: what an operator may set; `connector.settings` holds the values in force.
     """
 
     @overload
-    def __init__(self: "Connector[None]", name: str, *, title: str = ...) -> None: ...
+    def __init__(
+        self: "Connector[None]", name: str, *, title: str = ..., settings: Sequence[UrlSetting] = ...
+    ) -> None: ...
 
     @overload
     def __init__(
-        self: "Connector[ModelT]", name: str, *, title: str = ..., credential: type[ModelT]
+        self: "Connector[ModelT]",
+        name: str,
+        *,
+        title: str = ...,
+        credential: type[ModelT],
+        settings: Sequence[UrlSetting] = ...,
     ) -> None: ...
 
-    def __init__(self, name: str, *, title: str = "", credential: type[BaseModel] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        title: str = "",
+        credential: type[BaseModel] | None = None,
+        settings: Sequence[UrlSetting] = (),
+    ) -> None:
         if not re.fullmatch(NAME_PATTERN[1:-1], name):
             raise ValueError(f"connector {name!r}: a name is {NAME_PATTERN[1:-1]}")
         self.name = name
         self.title = title or name.replace("_", " ").title()
         self.credential = credential
-        #: What the operator has set for this connector; the worker fills it in before it starts.
-        self.settings: dict[str, str] = {}
+        self.declared_settings = tuple(settings)
+        #: The values in force; the worker puts in what the operator has set before it starts.
+        self.settings: dict[str, str] = {each.name: each.default for each in settings}
         self._actions: dict[str, Action[..., Any]] = {}
         self._check: Callable[[Context[Any]], Awaitable[None]] | None = None
 

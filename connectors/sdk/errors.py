@@ -9,15 +9,16 @@
     ├── NotFound              ├ the provider refuses the request               reported to the caller
     ├── Conflict              │
     ├── Rejected              ┘
-    ├── RateLimited             the provider did nothing, for now              retried
-    ├── Unavailable           ┐ the provider cannot answer now;                retried if the action is READ or
-    ├── Timeout               ┘ `sent` is UNCERTAIN unless it is given         KEYED, or if nothing was sent
+    ├── RateLimited           ┐ the provider cannot do it now;                 retried if the action is READ or
+    ├── Unavailable           ├ `sent` is UNCERTAIN unless it is given         KEYED, or if nothing happened
+    ├── Timeout               ┘
     └── OutcomeUnknown          a write may or may not have happened           dead-lettered, never retried
 
 Anything else that leaves an action is a bug of the connector: CONNECTOR_ERROR.
 
-What `sent` says is about one request. Whether a run may have had an effect is decided by all requests that
-it sent through `ctx.http`: an error that is raised after a successful write does not make it undone.
+Whether a run may have had an effect is decided by all requests that it sent through `ctx.http`: an error that is
+raised after a successful write does not make it undone. Of requests that go another way the runtime knows nothing:
+there `sent` speaks for the whole run, and what may pass by itself is uncertain unless it says otherwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,8 @@ class ConnectorError(Exception):
     """
 
     code: ClassVar[Code] = Code.CONNECTOR_ERROR
+    #: What holds unless `sent` is given. An author's word alone proves nothing of what an earlier request did.
+    default_sent: ClassVar[Sent] = Sent.ANSWERED
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class ConnectorError(Exception):
         retry_after_s: float | None = None,
         details: Sequence[Detail] = (),
         data: Mapping[str, Any] | None = None,
-        sent: Sent = Sent.ANSWERED,
+        sent: Sent | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -89,7 +92,9 @@ class ConnectorError(Exception):
         self.retry_after_s = retry_after_s
         self.details = tuple(details)
         self.data = None if data is None else dict(data)
-        self.sent = sent
+        self.sent = self.default_sent if sent is None else sent
+        #: Whether it was said how far the request had come.
+        self.is_sent_given = sent is not None
 
 
 class InvalidParams(ConnectorError):
@@ -149,33 +154,28 @@ class Rejected(ConnectorError):
 
 
 class RateLimited(ConnectorError):
-    """The provider's rate limit is reached (429) and it did nothing; retried, not before `retry_after_s`."""
+    """The provider's rate limit is reached (429); retried if that is safe, not before `retry_after_s`."""
 
     code = Code.RATE_LIMITED
+    default_sent = Sent.UNCERTAIN
 
 
 class Unavailable(ConnectorError):
     """The provider cannot be reached or is failing (408, 5xx); retried if that is safe."""
 
     code = Code.UNAVAILABLE
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN
 
 
 class Timeout(ConnectorError):
     """No response in time; retried if that is safe."""
 
     code = Code.TIMEOUT
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN
 
 
 class OutcomeUnknown(ConnectorError):
     """A write may or may not have happened; dead-lettered, never retried."""
 
     code = Code.OUTCOME_UNKNOWN
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -387,6 +388,20 @@ async def test_f12_deleted_retry_and_dead_letter_queues_are_declared_again(
         assert 1 == client.depth("connectors.dead")
 
 
+async def test_f12_a_deleted_exchange_is_declared_again_by_an_idle_worker(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.channel.exchange_delete("connectors.dead")
+        async with asyncio.timeout(10):
+            while (await worker.get("readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+        await worker.ready(10)
+        client.channel.exchange_declare("connectors.dead", passive=True)
+
+
 async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
     worker = await start_worker(broker_url)
 
@@ -432,6 +447,27 @@ async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
 
     sent = await publish(victim_url, 1)
     assert set(sent) == set(await answers(victim_url, sent))
+
+
+async def test_a_rotated_password_is_tried_slowly_until_it_fits_again(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    async with PrivateRabbitMQ(tmp_path / "rotating") as broker:
+        worker = await start_worker(broker.url)
+        password = broker.url.split(":")[2].split("@")[0]
+        await broker.ctl("change_password", "connectors", "another")
+        await broker.ctl("close_all_connections", "--global", "test")
+        await worker.until_logged("queue consumer cannot connect", count=3)
+        await asyncio.sleep(8)  # of tries, 80 a minute before
+        refused = broker.log.read_text().count("invalid credentials")
+        ready = (await worker.get("readyz")).status_code
+
+        await broker.ctl("change_password", "connectors", password)
+        await worker.ready(40)
+
+    assert 503 == ready
+    assert refused <= 10
+    assert "tried again" in worker.logged("queue consumer cannot connect")[0]["reason"]
 
 
 async def test_a_connection_limit_is_named_and_waited_out(

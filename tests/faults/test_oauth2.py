@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from pydantic import SecretStr
 
 from tests.conftest import StartWorker
 from tests.support.rpc import ExternalClient, job
+from worker.admin.dead_letters import DeadLetterQueue
 from worker.dev.rabbitmq import PrivateRabbitMQ
+from worker.settings import Settings
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -56,8 +59,8 @@ async def tokens(tmp_path: Path) -> AsyncIterator[tuple[PrivateRabbitMQ, rsa.RSA
         yield broker, key
 
 
-async def test_a_worker_with_a_token_retries_and_dead_letters_under_the_name_the_broker_knows(
-    tokens: tuple[PrivateRabbitMQ, Any], start_worker: StartWorker
+async def test_a_worker_with_a_token_publishes_under_its_brokers_user_name(
+    tokens: tuple[PrivateRabbitMQ, Any], start_worker: StartWorker, tmp_path: Path
 ) -> None:
     broker, key = tokens
     url = f"amqp://ignored:{token(key, 'worker-7')}@127.0.0.1:{broker.amqp_port}/"
@@ -67,9 +70,14 @@ async def test_a_worker_with_a_token_retries_and_dead_letters_under_the_name_the
         reply = external.call(job("dummy", "fail", {"code": "UNAVAILABLE"}))
         external.until(lambda: external.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
         method, properties, _ = external.channel.basic_get("connectors.dead")
+        external.channel.basic_nack(method.delivery_tag)
+        settings = Settings(rabbitmq_url=SecretStr(url), data_dir=tmp_path)
+        async with DeadLetterQueue(settings) as letters:
+            replayed = await letters.replay(lambda _: True)
+        await worker.until_logged("job finished", count=2)
 
     assert ("UNAVAILABLE", 2) == (reply["error"]["code"], reply["attempts"])
     assert "worker-7" == properties.user_id
-    assert method is not None
+    assert 1 == len(replayed)
     await worker.ready()
     assert not worker.logged("broker refuses a message")

@@ -43,19 +43,21 @@ class PublishProbe:
         try:
             await dry_run(connection, self._exchanges)
         except PublishRefused as refused:
+            if refused.refusal is Refusal.MISSING:
+                await self._publisher.declare_again()
             return f"messages cannot be published: {refused}"
         except BrokerError as error:
             return f"the broker does not answer: {error}" if connection.is_open else None
         return None
 
 
-async def learn_user(connection: Connection, believed: str) -> str:
-    """Return the user that the broker knows this connection by.
+async def learn_user(connection: Connection, believed: str, exchange: str) -> str:
+    """Return the user that the broker knows this connection by, asked at an exchange it may write to.
 
     With a token in the password's place (OAuth 2), the name in the URL counts for nothing.
     """
     try:
-        await dry_run(connection, [""], user_id=believed)
+        await dry_run(connection, [exchange], user_id=believed)
     except PublishRefused as refused:
         if (other := _OTHER_USER.search(str(refused))) is not None:
             return other[1]

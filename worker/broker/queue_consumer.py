@@ -17,7 +17,7 @@ from worker.broker import (
     Delivery,
     TopologyMismatch,
 )
-from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect, reconnect_delay_s
 from worker.broker.topology import JobQueue
 
 #: Seconds between checks for a change: an alarm, the end of a quarantine.

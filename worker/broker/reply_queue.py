@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.broker import BrokerError, BrokerRefused, Connection, Consumer, Delivery
-from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect, reconnect_delay_s
 
 #: Seconds between questions whether the broker still sees our consumer.
 CHECK_S: Final = 10.0

@@ -55,7 +55,7 @@ class BoundedThreads:
         return await future
 
     def close(self) -> None:
-        """Let the threads end after the call they are in; calls that wait are dropped."""
+        """End the threads after the call they are in; calls that wait are dropped."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -39,7 +39,7 @@ class ProviderCheck:
         self._settings = settings
         self._connector = connector
         self._source = VaultCredentials(vault_config(settings))
-        connector.settings.update(settings.of_connector(connector.name))
+        connector.settings.update(settings.of_connector(connector))
 
     async def run(self, tenant: str, credential: str) -> None:
         """Ask; return if the provider takes it.

@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from platformdirs import user_data_path
-
 from worker.dev.errors import CommandFailed, StartFailed
 from worker.dev.ports import LOOPBACK, free_ports, is_free
 from worker.dev.process import ChildProcess, run
 from worker.dev.rabbitmq_programs import RabbitMQPrograms, find_programs
+from worker.settings import data_directory
 
 #: Seconds for a node to boot; about 5 on an idle machine, several times that on a busy one.
 BOOT_TIMEOUT_S = 90.0
@@ -103,7 +102,7 @@ class PrivateRabbitMQ:
                  epmd: a running one to share with other nodes; default one of its own.
         """
         self.directory = directory.absolute()
-        self._cache = cache if cache is not None else user_data_path("connectors-service")
+        self._cache = cache if cache is not None else data_directory()
         self._config = tuple(config)
         self._plugins = tuple(plugins)
         self._programs = programs

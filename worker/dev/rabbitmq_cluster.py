@@ -7,11 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from platformdirs import user_data_path
-
 from worker.dev.errors import CommandFailed
 from worker.dev.rabbitmq import Epmd, Identity, PrivateRabbitMQ
 from worker.dev.rabbitmq_programs import RabbitMQPrograms, find_programs
+from worker.settings import data_directory
 
 #: Seconds that a quorum queue may be without a leader; an election takes a few at most.
 ELECTION_TIMEOUT_S = 30.0
@@ -36,7 +35,7 @@ class PrivateCluster:
         self.nodes: list[PrivateRabbitMQ] = []
         self._directory = directory.absolute()
         self._size = size
-        self._cache = cache if cache is not None else user_data_path("connectors-service")
+        self._cache = cache if cache is not None else data_directory()
         self._config = tuple(config)
         self._programs = programs
         self._epmd: Epmd | None = None

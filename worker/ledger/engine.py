@@ -105,7 +105,7 @@ async def _ping(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
 class SqliteConnection(aiosqlite.Connection):
     """A connection that is stopped once.
 
-    aiosqlite carries out no second order to stop, and whoever awaits it waits for ever: a cancelled
+    aiosqlite carries out no second order to stop, and a task that awaits it waits for ever: a cancelled
     transaction gives two, and a worker that ends would hang in its event loop's last step.
     """
 

@@ -15,7 +15,7 @@ from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
-from connectors.sdk.http.status import wait_asked_s
+from connectors.sdk.http.status import location_of, wait_asked_s
 from connectors.sdk.http.tokens import Token
 from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
@@ -114,7 +114,11 @@ class HttpCall:
             response = await self._send(request, effect)
         if _leads_on(request, response, follow_redirects):
             sent = Sent.ANSWERED if effect is None else Sent.UNCERTAIN
-            raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times", sent=sent)
+            raise Rejected(
+                f"{request.target.host} redirects more than {MAX_REDIRECTS} times",
+                data={"status": response.status_code, "location": location_of(response.headers)},
+                sent=sent,
+            )
         if effect is not None and is_unprocessed(response.status_code, request.unprocessed_statuses):
             effect.prove_unprocessed()
         return response
@@ -152,7 +156,7 @@ class HttpCall:
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
             outcome = "cancelled"
-            response = await self._send_in_time(replace(request, goes_out=reach is Reach.PUBLIC), effect)
+            response = await self._send_in_time(request, effect, reach)
             outcome = f"{response.status_code // 100}xx"
             _report(breaker, permit, response, state.wall_clock())
             permit = None
@@ -169,9 +173,12 @@ class HttpCall:
             state.on_call(reach.value, outcome, state.clock() - started)
         return response
 
-    async def _send_in_time(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
+    async def _send_in_time(
+        self, request: HttpRequest, effect: RequestEffect | None, reach: Reach
+    ) -> httpx.Response:
         """Send within the call's time; once a write has left, the deadline ends it no more."""
-        host, limit = request.target.host, asyncio.timeout(None)
+        host, remaining_s = request.target.host, self._remaining_s(request)
+        limit = asyncio.timeout(remaining_s)
 
         def record_sent() -> None:
             if effect is not None:
@@ -180,12 +187,13 @@ class HttpCall:
                     limit.reschedule(_at(self._remaining_s(request)))
 
         progress = SendProgress(record_sent)
-        remaining_s = self._remaining_s(request)
+        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
         if remaining_s > 0:
             try:
                 async with limit:
-                    limit.reschedule(_at(remaining_s))
-                    return await self._transmit(request, progress)
+                    return await self._state.transport.send(
+                        request, progress, slots, goes_out=reach is Reach.PUBLIC
+                    )
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
@@ -193,10 +201,6 @@ class HttpCall:
         if effect is not None and progress.sent is Sent.UNCERTAIN:
             remaining_s = request.limit.timeout_s
         raise _late(request, f"{host} did not answer", progress.sent, remaining_s)
-
-    async def _transmit(self, request: HttpRequest, progress: SendProgress) -> httpx.Response:
-        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
-        return await self._state.transport.send(request, progress, slots)
 
     async def _token(self, request: HttpRequest, auth: Auth) -> Token:
         remaining_s = self._remaining_s(request)

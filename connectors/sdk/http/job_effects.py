@@ -6,10 +6,10 @@ declares as unprocessed. A 5xx, a cut, a timeout, a redirect that is not followe
 prove nothing of the kind, and neither does anything that happens later.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
-from connectors.sdk.errors import ConnectorError, Sent
+from connectors.sdk.errors import ConnectorError, Sent, Timeout
 
 #: Methods that change nothing at the provider (RFC 9110 9.2.1: safe).
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -21,9 +21,12 @@ class JobEffects:
     Belongs to one event loop; the requests of a run may overlap.
     """
 
-    __slots__ = ("_unproven", "has_sent")
+    __slots__ = ("_unproven", "has_sent", "may_leave")
 
     def __init__(self) -> None:
+        #: Whether a request that can have an effect may still leave: not once another worker may have looked
+        #: whether it happened. Asked right before the first byte.
+        self.may_leave: Callable[[], bool] = lambda: True
         #: Whether a request that can have an effect may have left.
         self.has_sent = False
         self._unproven: set[RequestEffect] = set()
@@ -58,7 +61,13 @@ class RequestEffect:
         self._effects = effects
 
     def record_sent(self) -> None:
-        """Count the request: its first byte is about to leave."""
+        """Count the request: its first byte is about to leave.
+
+        Raises:
+            Timeout: it comes too late to leave; it was not counted.
+        """
+        if not self._effects.may_leave():
+            raise Timeout("its time was over before it could leave", sent=Sent.NO)
         self._effects.has_sent = True
         self._effects._unproven.add(self)
 

@@ -77,8 +77,6 @@ class HttpRequest:
     tls: TlsIdentity | None = None
     #: Give an answer over `max_bytes` cut, rather than failing.
     cuts_answer: bool = False
-    #: Whether it leaves for the public network, through a proxy if there is one.
-    goes_out: bool = True
 
     def url_with_secrets(self) -> str:
         """Return the URL as it is written on the wire; never to be shown."""
@@ -171,8 +169,3 @@ def header_fault(name: str, value: str) -> str | None:
     if not value.isascii() or not value.replace("\t", " ").isprintable():
         return f"the value of {name} has a line break or another character that HTTP does not allow"
     return None
-
-
-def invalid(field: str, issue: str) -> InvalidParams:
-    """Return the error of a call that was refused before anything left."""
-    return InvalidParams.field(field, issue)

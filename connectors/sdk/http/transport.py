@@ -46,7 +46,7 @@ class SendProgress:
     """How far one request has come.
 
     Args:
-        on_sent: called when its first byte is about to leave; must not block.
+        on_sent: called when its first byte is about to leave; must not block. What it raises keeps the byte back.
     """
 
     __slots__ = ("_on_sent", "sent")
@@ -56,9 +56,9 @@ class SendProgress:
         self._on_sent = on_sent
 
     def record_sent(self) -> None:
-        """Record that the first byte is about to leave."""
-        self.sent = Sent.UNCERTAIN
+        """Record that the first byte is about to leave, unless `on_sent` raises."""
         self._on_sent()
+        self.sent = Sent.UNCERTAIN
 
 
 class Transport:
@@ -98,7 +98,12 @@ class Transport:
         self._is_closed = False
 
     async def send(
-        self, request: HttpRequest, progress: SendProgress, slots: asyncio.Semaphore | None = None
+        self,
+        request: HttpRequest,
+        progress: SendProgress,
+        slots: asyncio.Semaphore | None = None,
+        *,
+        goes_out: bool = True,
     ) -> httpx.Response:
         """Send one request and read its answer whole, decoded.
 
@@ -106,6 +111,7 @@ class Transport:
 
         Args:
             slots: bound this request in the place of the host's own slots.
+            goes_out: whether it leaves for the public network, through the proxy if there is one.
 
         Raises:
             RefusedAddress: the host's name leads to an address that is refused.
@@ -123,7 +129,7 @@ class Transport:
                     data=_payload(request.body),
                     allow_redirects=False,
                     ssl=tls,
-                    proxy=self._proxy_url if request.goes_out else None,
+                    proxy=self._proxy_url if goes_out else None,
                     trace_request_ctx=progress,
                 ) as answer,
             ):

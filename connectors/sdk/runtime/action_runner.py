@@ -237,6 +237,7 @@ class ActionRunner:
         call.attempt.deadline.check()
         if before_send is not None:
             await before_send()
+            effects.may_leave = self._within(self.limit_s(call))
         call.attempt.report_progress("started", None)
         execution = _Execution(call, context, effects)
         execution.task = self._start(call, self._execute(execution, call.params))
@@ -245,6 +246,11 @@ class ActionRunner:
         finally:
             if not execution.task.done():  # the worker abandons the job
                 execution.task.cancel()
+
+    def _within(self, seconds: float) -> Callable[[], bool]:
+        """Return what tells whether so many seconds have not passed yet."""
+        ends_at = self._clock.monotonic() + seconds
+        return lambda: self._clock.monotonic() < ends_at
 
     def _start(self, call: Call, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         # The name is what a blocked event loop is reported with.
@@ -299,7 +305,7 @@ class ActionRunner:
         if error is None:
             return Outcome(data=task.result(), attempts=attempts)
         assert isinstance(error, ConnectorError)
-        uncertain = error.sent is Sent.UNCERTAIN or execution.effects.may_have_effect
+        uncertain = _is_uncertain(error, execution.effects)
         return Outcome(error=error, attempts=attempts, is_uncertain=uncertain)
 
     def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
@@ -391,6 +397,15 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
             f"the worker's log has the traceback under the job {context.job_id}",
             sent=Sent.UNCERTAIN,  # whether anything was sent cannot be known
         ) from None
+
+
+def _is_uncertain(error: ConnectorError, effects: JobEffects) -> bool:
+    """Whether an effect may be there though the action failed."""
+    if effects.may_have_effect:
+        return True
+    if effects.has_sent and not error.is_sent_given:
+        return False  # each request was refused: that is a proof, whatever the author made of it
+    return error.sent is Sent.UNCERTAIN
 
 
 def _is_refused_secret(outcome: Outcome, call: Call) -> bool:

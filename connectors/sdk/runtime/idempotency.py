@@ -100,7 +100,7 @@ class IdempotentRunner:
                 if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
                     raise Snooze("the call of an earlier attempt still runs here")
             else:
-                outcome = left_running(call, running.claim, running.task)
+                outcome = left_running(call, running.claim, running.task, self._clock.monotonic())
                 running.is_closed = running.is_closed or not outcome.is_uncertain
                 return outcome
             if not is_copy:
@@ -130,14 +130,21 @@ class IdempotentRunner:
         fingerprint = running.fingerprint
         # The ledger is asked before the deadline: a job that comes late is told what has happened.
         if call.attempt.deadline.has_passed:
-            known = await self._keeper.ask(lambda: self._ledger.look_up(identity, fingerprint), call)
+            known, asked_at = await self._keeper.ask_when(
+                lambda: self._ledger.look_up(identity, fingerprint), call
+            )
             if isinstance(known, Absent):
-                raise late(call, is_uncertain=call.attempt.is_uncertain)
+                is_old = self._clock.monotonic() - asked_at > self._keeper.policy.stall_s
+                raise late(call, is_uncertain=call.attempt.is_uncertain or is_old)
             return outcome_past_deadline(known, call)
-        claimed = await self._keeper.ask(lambda: self._ledger.claim(identity, fingerprint), call)
+        claimed, asked_at = await self._keeper.ask_when(
+            lambda: self._ledger.claim(identity, fingerprint), call
+        )
         if not isinstance(claimed, Claimed):
             return outcome_of(claimed, call)
-        claim = running.claim = HeldClaim(identity, claimed, claimed.attempts)
+        holds_until = asked_at + self._keeper.policy.lease_s
+        claimed = self._keeper.bound(claimed, call)
+        claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
                 return await self._execute(self._prepared(call, claim), claim, running)
@@ -190,7 +197,7 @@ class IdempotentRunner:
             ConnectorError: the caller was told at the deadline that nothing was sent.
         """
         if running.is_closed:
-            raise late(call, is_uncertain=claim.in_flight)
+            raise late(call, is_uncertain=claim.may_have_effect(self._clock.monotonic()))
         stall_s = self._keeper.policy.stall_s
         lands_within_s = call.action.lands_within_s(effect)
         before, claim.in_flight = claim.in_flight, True  # a deadline that comes meanwhile finds it in flight
@@ -206,6 +213,8 @@ class IdempotentRunner:
     async def _begin_in_time(self, claim: HeldClaim, lands_within_s: float) -> bool:
         asked_at = self._clock.monotonic()
         held = await self._ledger.begin(claim.identity, claim.fence, lands_within_s=lands_within_s)
+        if held:
+            claim.holds_until = asked_at + self._keeper.policy.lease_s
         if (stalled_s := self._clock.monotonic() - asked_at) > self._keeper.policy.stall_s:
             raise Snooze(f"the worker stood still for {stalled_s:.0f} s right before the call")
         return held
@@ -238,7 +247,7 @@ class IdempotentRunner:
         if not outcome.is_uncertain:
             claim.in_flight = claim.is_repeat and not _is_definite(error)
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
-        return replace(outcome, is_uncertain=claim.in_flight)
+        return replace(outcome, is_uncertain=claim.may_have_effect(self._clock.monotonic()))
 
     async def _settle_write(
         self,
@@ -290,9 +299,10 @@ class IdempotentRunner:
     async def _end_unsent(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
         """End an attempt in which nothing left."""
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
-        if claim.in_flight and error.code is Code.DEADLINE_EXCEEDED:
-            error = late(call, is_uncertain=True)  # an earlier call may have happened
-        return Outcome(error=error, attempts=claim.attempts, is_uncertain=claim.in_flight)
+        is_uncertain = claim.may_have_effect(self._clock.monotonic())
+        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, whoever raised it
+            error = late(call, is_uncertain=is_uncertain)
+        return Outcome(error=error, attempts=claim.attempts, is_uncertain=is_uncertain)
 
 
 def identity_of(call: Call) -> Identity:
@@ -300,13 +310,11 @@ def identity_of(call: Call) -> Identity:
     return Identity(call.job.tenant, call.job.connector, call.job.action, call.job.key)
 
 
-def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcome]") -> Outcome:
+def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcome]", now: float) -> Outcome:
     """Answer at the deadline; a write on its way is left to finish, and its end is recorded."""
     attempts = call.attempt.attempts if claim is None else claim.attempts
-    if claim is None:
-        uncertain = call.attempt.is_uncertain or attempts > 0
-    else:
-        uncertain = claim.in_flight or claim.is_undoing or claim.has_steps
+    # Before the ledger has answered, no one here knows what a copy of the job has done.
+    uncertain = claim is None or claim.is_undoing or claim.may_have_effect(now)
     return Outcome(
         error=late(call, is_uncertain=uncertain),
         attempts=attempts,
@@ -338,5 +346,5 @@ def _keeps_its_code(error: ConnectorError) -> bool:
 
     A redirected write is such a fault, too: its sender has to know the new address (contract, section 9).
     """
-    is_redirect = error.code is Code.REJECTED and error.sent is Sent.UNCERTAIN
+    is_redirect = error.code is Code.REJECTED and "location" in (error.data or {})
     return is_redirect or error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

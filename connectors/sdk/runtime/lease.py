@@ -44,6 +44,8 @@ class HeldClaim:
     claimed: Claimed
     #: How often the action was started, by any worker; for an undo, how often that was.
     attempts: int
+    #: Until then no other worker can have taken over, by this process's monotonic clock.
+    holds_until: float
     #: An effect may be there that no stored result tells of.
     in_flight: bool = field(init=False)
     #: What `in_flight` was before this attempt's call: an earlier attempt may have had its effect.
@@ -60,6 +62,10 @@ class HeldClaim:
     def forget_call(self) -> None:
         """Take note that this attempt's call certainly did nothing; what an earlier one did stays open."""
         self.in_flight = self.is_repeat
+
+    def may_have_effect(self, now: float) -> bool:
+        """Return whether the effect, or a part of it, may be there; no one here knows once the lease is over."""
+        return self.in_flight or self.has_steps or now >= self.holds_until
 
     @property
     def fence(self) -> int:
@@ -87,6 +93,7 @@ class LeaseRenewer:
     async def _renew(self) -> None:
         while True:
             await self._clock.sleep(self._policy.renew_s)
+            asked_at = self._clock.monotonic()
             try:
                 held = await self._ledger.renew(self._claim.identity, self._claim.fence)
             except LedgerUnavailable:
@@ -94,3 +101,4 @@ class LeaseRenewer:
             if not held:
                 _LOG.warning("lease lost", key=self._claim.identity.key)
                 return
+            self._claim.holds_until = asked_at + self._policy.lease_s

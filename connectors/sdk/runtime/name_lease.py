@@ -72,6 +72,7 @@ class NameLeases:
     async def _claim(self, identity: Identity) -> HeldClaim:
         ends_at = self._clock.monotonic() + WAIT_S
         while True:
+            asked_at = self._clock.monotonic()
             try:
                 claimed = await self._ledger.claim(identity, "")
             except LedgerUnavailable as unavailable:
@@ -79,7 +80,7 @@ class NameLeases:
                     f"the ledger is not available: {unavailable.reason}", sent=Sent.NO
                 ) from None
             if isinstance(claimed, Claimed):
-                return HeldClaim(identity, claimed, 0)
+                return HeldClaim(identity, claimed, 0, asked_at + self._policy.lease_s)
             if self._clock.monotonic() >= ends_at:
                 raise _taken()
             await self._clock.sleep(POLL_S)

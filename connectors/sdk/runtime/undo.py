@@ -59,7 +59,9 @@ class UndoRunner:
         remaining_s = call.attempt.deadline.remaining_s()
         # An undo that comes too late only asks the ledger, and that answer is worth its moment.
         await self._clock.wait({task}, None if remaining_s == 0 else remaining_s)
-        return task.result() if task.done() else left_running(call, running.claim, task)
+        if task.done():
+            return task.result()
+        return left_running(call, running.claim, task, self._clock.monotonic())
 
     async def close(self) -> None:
         """Cut short what still runs: the worker ends."""
@@ -75,13 +77,14 @@ class UndoRunner:
             if not await self._keeper.ask(lambda: self._ledger.is_undone(identity), call):
                 call.attempt.deadline.check()
             return Outcome(data=UNDONE, attempts=attempts, replayed=True)
-        claimed = await self._keeper.ask(lambda: self._ledger.claim_undo(identity), call)
+        claimed, asked_at = await self._keeper.ask_when(lambda: self._ledger.claim_undo(identity), call)
         match claimed:
             case Undone():
                 return Outcome(data=UNDONE, attempts=attempts, replayed=True)
             case InProgress(lease_s):
                 raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
-        claim = running.claim = HeldClaim(identity, claimed, attempts)
+        holds_until = asked_at + self._keeper.policy.lease_s
+        claim = running.claim = HeldClaim(identity, self._keeper.bound(claimed, call), attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
                 await self._undo(call, claim)
@@ -116,6 +119,7 @@ class UndoRunner:
         claim.is_undoing = True
         claim.attempts += 1
         effects = JobEffects()
+        effects.may_leave = lambda: self._clock.monotonic() < claim.holds_until
         context = self._runner.context(
             call, call.connector.read_credential(secret), effects, heeds_deadline=False
         )

@@ -69,8 +69,18 @@ async def test_hold_that_cannot_be_removed_is_named_in_the_error(desk: Desk) -> 
     assert "primary" == left["calendar_id"]
 
 
+async def test_a_404_is_no_proof_that_a_hold_is_gone(desk: Desk) -> None:
+    desk.google.faults.add(REFUSALS[2])
+    desk.google.faults.add(Fault("events.delete", times=None, status=404, reason="notFound"))
+
+    with pytest.raises(Unavailable) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert tentative(desk) == [(caught.value.data or {})["hold_left_behind"]["event_id"]]
+
+
 async def test_hold_left_behind_is_finished_by_the_next_attempt(desk: Desk) -> None:
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="k", **VISIT)
@@ -103,6 +113,8 @@ async def test_of_many_moves_to_one_time_exactly_one_wins(desk: Desk, count: int
 
     found = await desk.at_once(*(desk("reschedule_event", event_id=each, start=TEN) for each in ids))
 
+    stored = desk.google.store.calendars[OWNER].events.values()
+    assert 1 == len([event for event in stored if event["start"]["dateTime"].startswith(TEN)])
     assert 1 == len([each for each in found if isinstance(each, dict)])
     assert count - 1 == len([each for each in found if isinstance(each, Conflict)])
     assert 1 == len(at_ten(desk))
@@ -166,6 +178,28 @@ async def test_hold_of_a_killed_move_is_finished_by_the_next_attempt(desk: Desk)
     assert [event_id] == [event["id"] for event in desk.events]
 
 
+async def test_a_move_that_lands_late_finds_its_event_changed(desk: Desk) -> None:
+    """The worker dies with the move on its way; the next attempt gives the time up, and another gets it."""
+    (event_id,) = await appointments(desk, 1)
+    gate = asyncio.Event()
+    on_its_way = Fault("events.patch", until=gate)
+    desk.google.faults.add(on_its_way)
+    working = asyncio.create_task(desk("reschedule_event", event_id=event_id, key="k", start=TEN))
+    await on_its_way.met.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    desk.google.faults.add(Fault("events.patch", skip=1, status=429, reason="rateLimitExceeded"))
+    with pytest.raises(RateLimited):
+        await desk("reschedule_event", event_id=event_id, key="k", attempt=2, start=TEN)
+    other = Desk(desk.google, desk.pool, desk.document, tenant="beta")
+    booked = await other("book_appointment", **VISIT)
+
+    gate.set()
+    await other("list_events")
+
+    assert [booked["event_id"]] == at_ten(desk)
+
+
 async def test_booking_takes_the_lease_of_its_calendar(desk: Desk) -> None:
     await desk("book_appointment", **VISIT)
     (event_id,) = [event["id"] for event in desk.events]
@@ -186,6 +220,17 @@ async def test_a_hold_without_a_job_counts_nowhere_and_is_swept(desk: Desk) -> N
     assert [f"{TEN}:00+03:00"] == [slot["start"] for slot in found["slots"]]
     assert {"available": True, "busy": []} == checked
     assert [] == listed["events"]
+    assert [booked["event_id"]] == [event["id"] for event in desk.events]
+
+
+async def test_a_hold_without_a_job_is_swept_where_times_are_proposed(desk: Desk) -> None:
+    await _leave_old_hold(desk, f"{DAY}T15:00")
+    booked = await desk("book_appointment", **VISIT)
+
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert (caught.value.data or {})["alternatives"]
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
@@ -210,7 +255,7 @@ async def test_free_busy_alone_counts_where_events_may_not_be_read(desk: Desk) -
 
 async def _leave_old_hold(desk: Desk, start: str) -> None:
     """Leave what a booking leaves whose worker died and whose job never came again."""
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="old", summary="Old", start=start, duration_minutes=30)

@@ -215,6 +215,26 @@ async def test_a_cut_split_is_repeated_with_one_series(
     assert change.get("summary", "Class") == again["summary"]
 
 
+@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize(("number", "scope"), [(1, "all"), (0, "following")])
+@pytest.mark.parametrize("shift", [timedelta(hours=4), timedelta(weeks=1)], ids=str)
+async def test_a_cut_move_of_a_series_is_repeated_with_one_move(
+    desk: Desk, cut: Any, number: int, scope: str, shift: timedelta
+) -> None:
+    _, ids = await series(desk)
+    change: dict[str, Any] = {"event_id": ids[number], "scope": scope}
+    old = [datetime.fromisoformat(f"{day}T10:00") for day in weeks(4)]
+    change["start"] = (old[number] + shift).isoformat()
+    desk.google.faults.add(Fault("events.patch", cut=cut))
+    with pytest.raises(Unavailable):
+        await desk("reschedule_event", key="k", **change)
+
+    await desk("reschedule_event", key="k", attempt=2, **change)
+
+    assert [(each + shift).isoformat()[:16] for each in old] == await times(desk)
+    assert 1 == len(desk.events)
+
+
 async def test_a_change_of_all_and_of_one_touch_what_they_name(desk: Desk) -> None:
     _, ids = await series(desk)
 

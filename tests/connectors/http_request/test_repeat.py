@@ -156,6 +156,14 @@ async def test_another_redirect_of_a_write_is_rejected_with_its_path(
     assert 1 == len(api.journal)
 
 
+async def test_a_write_in_a_redirect_loop_is_rejected() -> None:
+    async with Api(Answer(status=307, headers={"Location": "/thing"})) as api:
+        ran = await run(api, "POST")
+
+    assert (Code.REJECTED, 307) == error_of(ran)
+    assert 6 == len(api.journal)
+
+
 REFUSALS = [Answer({}, status=status) for status in (400, 403, 404, 409, 410, 412, 422, 429)]
 OPEN = [CUT, *(Answer({}, status=status) for status in (408, 500, 502, 503, 504))]
 DONE = [Answer({}, status=status) for status in (200, 201, 204)]

@@ -259,3 +259,24 @@ def test_ids_that_differ_in_case_alone_differ_as_18(record_id: str) -> None:
 
     assert 18 == len(full_id(record_id))
     assert (record_id == other) == (full_id(record_id).lower() == full_id(other).lower())
+
+
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {"a": [0] * 300_000}}),
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {"a": [{}] * 300_000}}),
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {f"k{number}": {} for number in range(90_000)}}),
+        ("run_flow", {"name": "A", "inputs": {"a": [{"b": []}] * 100_000}}),
+        ("run_flow", {"name": "A", "inputs": {"a": {f"k{number}": [] for number in range(90_000)}}}),
+        ("create_record", {"object": "A", "fields": {f"k{number}": [] for number in range(90_000)}}),
+        ("create_lead", {"last_name": "A", "fields": {f"k{number}": 1 for number in range(90_000)}}),
+    ],
+)
+def test_a_parameter_of_a_million_values_is_refused_quickly(action: str, params: dict[str, Any]) -> None:
+    began = time.process_time()
+
+    with pytest.raises(InvalidParams):
+        salesforce.actions[action].signature.read(params)
+
+    assert 2 > time.process_time() - began

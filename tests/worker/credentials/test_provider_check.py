@@ -52,7 +52,7 @@ async def stored(vault: PrivateOpenBao) -> dict[str, Any]:
 
 
 async def test_a_token_that_the_provider_exchanges_is_stored(openbao: PrivateOpenBao, desk: HelpDesk) -> None:
-    await openbao.put_secret(PATH, desk.document())
+    await openbao.put_secret(PATH, desk.secret())
 
     for _ in range(3):
         await (await checking(openbao, WRITING_POLICY)).run("acme", "default")
@@ -63,7 +63,7 @@ async def test_a_token_that_the_provider_exchanges_is_stored(openbao: PrivateOpe
 async def test_a_token_that_could_not_be_stored_is_not_used_up(
     openbao: PrivateOpenBao, desk: HelpDesk
 ) -> None:
-    await openbao.put_secret(PATH, desk.document())
+    await openbao.put_secret(PATH, desk.secret())
 
     with pytest.raises(CredentialDenied, match="may not store the new one"):
         await (await checking(openbao, WORKER_POLICY)).run("acme", "default")
@@ -74,7 +74,7 @@ async def test_a_token_that_could_not_be_stored_is_not_used_up(
 async def test_a_credential_without_a_refresh_token_needs_no_right_to_write(
     openbao: PrivateOpenBao, desk: HelpDesk
 ) -> None:
-    secret = desk.document() | {"grant": "client_credentials"}
+    secret = desk.secret() | {"grant": "client_credentials"}
     del secret["refresh_token"]
     await openbao.put_secret(PATH, secret)
 
@@ -87,7 +87,7 @@ async def test_a_credential_without_a_refresh_token_needs_no_right_to_write(
 async def test_a_way_out_that_a_worker_has_not_is_not_taken(
     openbao: PrivateOpenBao, desk: HelpDesk, tmp_path: Path
 ) -> None:
-    await openbao.put_secret(PATH, desk.document("http://desk.example"))
+    await openbao.put_secret(PATH, desk.secret("http://desk.example"))
 
     with pytest.raises(CredentialInvalid, match="CONNECTORS_PLAINTEXT_HOSTS"):
         await (await checking(openbao, WRITING_POLICY)).run("acme", "default")

@@ -380,3 +380,32 @@ async def test_a_refused_password_at_start_is_a_setting_and_names_it(url: str) -
         await Database(wrong).start()
 
     assert LOOPBACK not in str(caught.value)
+
+
+async def test_a_refused_login_becomes_rare_and_ends_when_it_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "PROBE_S", 0.05)
+    logins = 0
+
+    def tls() -> bool:
+        nonlocal logins
+        logins += 1
+        return False
+
+    async with PrivatePostgres(tmp_path / "postgres") as server, administrator(server.url) as admin:
+        await admin.execute("create role other login superuser password 'first'")
+        url = f"postgresql://other:first@{LOOPBACK}:{server.port}/postgres"
+        async with opened(url, tls=tls) as database:
+            await admin.execute("alter role other password 'second'")
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'other'"
+            )
+            with pytest.raises(LedgerUnavailable, match="password"):
+                await database.ask(write)
+            before, waited = logins, await database.wait_available(2.0)
+            refused = logins - before
+            await admin.execute("alter role other password 'first'")
+
+            assert (False, True) == (waited, await database.wait_available(10.0))
+            assert refused <= 7, "doubled from 0.05 s"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.sdk.errors import ConnectorError, Sent, Unavailable
+from connectors.sdk.errors import ConnectorError, Sent, Timeout, Unavailable
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
 from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.testing import Answer, Asked, FakeProvider
@@ -180,3 +180,20 @@ async def test_an_answer_that_is_no_json_leaves_only_a_write_open(
     with pytest.raises(Unavailable) as failure:
         response.json()
     assert sent is failure.value.sent
+
+
+async def test_a_write_whose_time_is_over_does_not_leave() -> None:
+    """Its worker stood still while it connected; meanwhile another may have looked, and found nothing."""
+    effects, pool = JobEffects(), HttpPool(HttpPolicy())
+    effects.may_leave = lambda: False
+    async with Journal() as provider:
+        api = client_of(pool, effects).at(provider.url)
+        with pytest.raises(Timeout) as late:
+            await api.post("/200 done".replace(" ", "%20"))
+        read = await api.get("/200 done".replace(" ", "%20"))
+        await pool.close()
+
+    assert Sent.NO is late.value.sent
+    assert not effects.has_sent
+    assert [] == provider.done
+    assert 200 == read.status_code

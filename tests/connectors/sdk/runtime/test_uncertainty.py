@@ -323,6 +323,20 @@ async def test_a_copy_comes_back_when_the_lease_of_a_dead_worker_ends(bench: Ben
     assert 0 < snooze.value.at_most_s <= LeasePolicy().lease_s - 10
 
 
+async def test_a_database_clock_set_back_keeps_no_one_waiting_longer_than_a_call(bench: Bench) -> None:
+    identity = Identity("default", "shop", "found", KEY)
+    claimed = await bench.ledger.claim(identity, fingerprint_of({}, "default"))
+    assert isinstance(claimed, Claimed)
+    await bench.ledger.begin(identity, claimed.fence, lands_within_s=600)
+    await bench.ledger.release(identity, claimed.fence, in_flight=True)
+
+    with pytest.raises(Snooze) as snooze:
+        await bench.run("found")
+
+    assert snooze.value.retry_in_s is not None
+    assert snooze.value.retry_in_s <= 5 + LeasePolicy().stall_s
+
+
 two_orders = Connector("two_orders")
 
 
@@ -376,3 +390,18 @@ async def test_a_step_that_is_done_is_skipped_by_the_next_run(status: int) -> No
     else:
         assert Code.OUTCOME_UNKNOWN is ran.code
         assert ["POST /first", "POST /second"] == provider.paths
+
+
+@pytest.mark.integration
+async def test_a_later_step_refused_at_the_deadline_does_not_hide_the_first() -> None:
+    """Told `not_started`, its caller would order once more under a new key."""
+    async with FakeProvider() as provider, Kit(two_orders) as kit:
+        provider.on("POST", "/first", Answer({"id": 17}))
+        provider.on("POST", "/second", Answer({}, status=429, headers={"Retry-After": "3600"}))
+        deadline = kit.clock.now() + timedelta(seconds=60)
+
+        ran = await kit.run("order_in_steps", {"url": provider.url}, key=KEY, deadline=deadline)
+
+    assert Code.DEADLINE_EXCEEDED is ran.code
+    assert ran.result.error is not None
+    assert "unknown" == (ran.result.error.data or {})["outcome"]

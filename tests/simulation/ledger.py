@@ -1,0 +1,203 @@
+"""The ledger as a worker reaches it: questions take time, answers get lost, and whoever asked may be dead by then."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.pool import StaticPool
+
+from connectors.sdk.runtime.ledger import (
+    Claim,
+    Claimed,
+    Identity,
+    InProgress,
+    Known,
+    Ledger,
+    LedgerUnavailable,
+    Undone,
+)
+from tests.simulation.choices import Choices
+from tests.simulation.loop import Host
+from tests.simulation.trace import LedgerTrace
+from worker.ledger.schema import METADATA
+from worker.ledger.store import SqlLedger
+
+#: Seconds in which a question is answered or given up, as the worker's database has it.
+STATEMENT_TIMEOUT_S: Final = 5.0
+#: Seconds on the way to the database, and until its commit has been heard of.
+LATENCIES_S: Final = (0.002, 0.02, 0.6, 2.4, 4.6, 9.0)
+#: Seconds between two looks at a ledger that is away.
+LOOK_S: Final = 0.5
+
+
+class Database:
+    """The machine of the ledger: a store that all workers share, and what may happen on the way to it."""
+
+    def __init__(self, host: Host, store: Ledger, choices: Choices, *, is_faulty: bool) -> None:
+        self.host = host
+        self.store = store
+        self.trace = LedgerTrace(host.loop.time)
+        #: How often what was asked, whether it arrived or not.
+        self.asked: Counter[tuple[str, Identity]] = Counter()
+        #: Questions about a key whose answer reached no one, or has not yet.
+        self.unheard: Counter[Identity] = Counter()
+        self.away_until = 0.0
+        self._choices = choices
+        self._rare = 0.03 if is_faulty else 0.0
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it refuses connections."""
+        return self.host.loop.time() < self.away_until
+
+    def send(self, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Take a question, and return the future of its answer."""
+        answer: asyncio.Future[Any] = self.host.loop.create_future()
+        self.asked[(name, identity)] += 1
+        self.unheard[identity] += 1
+        self.host.loop.note("ledger", f"is asked to {name} {identity.key} {args}")
+        self.host.spawn(self._serve(answer, name, identity, args, options))
+        return answer
+
+    async def _serve(
+        self,
+        answer: "asyncio.Future[Any]",
+        name: str,
+        identity: Identity,
+        args: tuple[Any, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        await asyncio.sleep(self._choices.pick(LATENCIES_S[:-1], self._rare * 2))
+        if self.is_away or self._choices.pick((False, True), self._rare):
+            _fail(answer, "the connection broke before the commit")
+            return
+        said = await getattr(self.store, name)(identity, *args, **options)
+        self.host.loop.note("ledger", f"{name} {identity.key} {args} {dict(options)}: {said}")
+        self.trace.record(name, identity, args, options, said)
+        await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
+        if self.is_away or self._choices.pick((False, True), self._rare):
+            _fail(answer, "the connection broke after the commit")
+        elif not answer.done():
+            self.unheard[identity] -= 1
+            answer.set_result(said)
+
+
+def _fail(answer: "asyncio.Future[Any]", reason: str) -> None:
+    if not answer.done():
+        answer.set_exception(LedgerUnavailable(reason))
+
+
+class SimulatedLedger:
+    """One worker's way to the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def _ask(self, name: str, identity: Identity, *args: Any, **options: Any) -> Any:
+        answer = self._database.send(name, identity, args, options)
+        try:
+            async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+                return await answer
+        except TimeoutError:
+            raise LedgerUnavailable(f"no answer within {STATEMENT_TIMEOUT_S:g} s") from None
+
+    async def wait_available(self, timeout_s: float) -> bool:
+        """Look now and then whether it is back."""
+        ends_at = self._database.host.loop.time() + timeout_s
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._database.is_away:
+                return True
+            if self._database.host.loop.time() >= ends_at:
+                return False
+
+    async def claim(self, identity: Identity, fingerprint: str) -> Claim:
+        """Ask for the claim."""
+        answer: Claim = await self._ask("claim", identity, fingerprint)
+        return answer
+
+    async def claim_undo(self, identity: Identity) -> Claimed | InProgress | Undone:
+        """Ask for the claim of an undo."""
+        answer: Claimed | InProgress | Undone = await self._ask("claim_undo", identity)
+        return answer
+
+    async def look_up(self, identity: Identity, fingerprint: str) -> Known:
+        """Ask what is known."""
+        answer: Known = await self._ask("look_up", identity, fingerprint)
+        return answer
+
+    async def is_undone(self, identity: Identity) -> bool:
+        """Ask whether it was taken back."""
+        return bool(await self._ask("is_undone", identity))
+
+    async def begin(self, identity: Identity, fence: int, *, lands_within_s: float) -> bool:
+        """Record that a call leaves now."""
+        return bool(await self._ask("begin", identity, fence, lands_within_s=lands_within_s))
+
+    async def renew(self, identity: Identity, fence: int) -> bool:
+        """Hold the lease for longer."""
+        return bool(await self._ask("renew", identity, fence))
+
+    async def record_step(self, identity: Identity, fence: int, steps: Mapping[str, Any]) -> bool:
+        """Store what the steps returned."""
+        return bool(await self._ask("record_step", identity, fence, dict(steps)))
+
+    async def complete(self, identity: Identity, fence: int, result: Any) -> bool:
+        """Store the result."""
+        return bool(await self._ask("complete", identity, fence, result))
+
+    async def complete_undo(self, identity: Identity, fence: int) -> bool:
+        """Leave the mark."""
+        return bool(await self._ask("complete_undo", identity, fence))
+
+    async def abort_undo(self, identity: Identity, fence: int) -> bool:
+        """Put back what was."""
+        return bool(await self._ask("abort_undo", identity, fence))
+
+    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
+        """Give the claim back."""
+        return bool(await self._ask("release", identity, fence, in_flight=in_flight))
+
+    async def mark_unknown(self, identity: Identity, fence: int) -> bool:
+        """Record that no one can tell."""
+        return bool(await self._ask("mark_unknown", identity, fence))
+
+    async def forget(self, identity: Identity, fence: int) -> bool:
+        """Remove the claim."""
+        return bool(await self._ask("forget", identity, fence))
+
+
+class _Connection:
+    """What the SQL ledger asks its questions of."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: Any) -> Any:
+        return self._connection.execute(statement)
+
+
+class SqliteStore(SqlLedger):
+    """The worker's own SQL ledger on SQLite in memory, whose clock is the simulation's."""
+
+    def __init__(self, epoch_s: Callable[[], float], lease_s: float) -> None:
+        self._lease_s, self._ttl_s = lease_s, 720 * 3600.0
+        self._insert = sqlite.insert
+        self._now = sa.literal_column("simulated_now()", sa.Double)
+        self._ask = self._transact  # type: ignore[method-assign,assignment]  # a connection like the one that it expects
+        self._engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+        with self._engine.begin() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            raw.create_function("simulated_now", 0, epoch_s)
+            METADATA.create_all(connection)
+
+    async def _transact(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
+        with self._engine.begin() as connection:
+            return await question(_Connection(connection))
+
+    def dispose(self) -> None:
+        """Throw the database away."""
+        self._engine.dispose()

@@ -1,0 +1,92 @@
+"""The connector that the simulated jobs use: one action of each kind that the core tells apart."""
+
+import asyncio
+from typing import Any, Final, cast
+
+from pydantic import BaseModel
+
+from connectors.sdk import Connector, Context, Effect
+from tests.simulation.provider import SimulatedClient
+
+#: Seconds that each action gets.
+TIMEOUT_S: Final = 4.0
+
+
+class Secret(BaseModel):
+    """What the vault holds."""
+
+    token: str
+
+
+def _http(ctx: Context[Secret]) -> SimulatedClient:
+    return cast(SimulatedClient, ctx.http)
+
+
+async def _write(ctx: Context[Secret], *, keyed: bool = False, part: str = "") -> str:
+    ends_at = asyncio.get_running_loop().time() + TIMEOUT_S
+    await _http(ctx).write(ctx.idempotency_key + part, ctx.credential.token, keyed=keyed, ends_at=ends_at)
+    return ctx.idempotency_key
+
+
+async def _remove(ctx: Context[Secret]) -> None:
+    ends_at = asyncio.get_running_loop().time() + TIMEOUT_S
+    await _http(ctx).remove(ctx.idempotency_key, ends_at=ends_at)
+
+
+def make_shop() -> Connector[Any]:
+    """Create the connector; one serves every schedule."""
+    shop = Connector("shop", credential=Secret)
+
+    @shop.action(effect=Effect.KEYED, timeout_s=TIMEOUT_S)
+    async def keyed(ctx: Context[Secret], item: str) -> str:
+        """Write under a key that the provider knows."""
+        return await _write(ctx, keyed=True)
+
+    @keyed.undo
+    async def undo_keyed(ctx: Context[Secret]) -> None:
+        await _remove(ctx)
+
+    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    async def plain(ctx: Context[Secret], item: str) -> str:
+        """Write what cannot be looked up."""
+        return await _write(ctx)
+
+    @plain.undo
+    async def undo_plain(ctx: Context[Secret]) -> None:
+        await _remove(ctx)
+
+    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    async def looked(ctx: Context[Secret], item: str) -> str:
+        """Write what can be looked up."""
+        return await _write(ctx)
+
+    @looked.reconcile
+    async def look(ctx: Context[Secret], item: str) -> str | None:
+        return ctx.idempotency_key if await _http(ctx).is_there(ctx.idempotency_key) else None
+
+    @looked.undo
+    async def undo_looked(ctx: Context[Secret]) -> None:
+        await _remove(ctx)
+
+    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    async def steps(ctx: Context[Secret], item: str) -> str:
+        """Write twice, each part recorded."""
+        for part in ("/first", "/second"):
+            async with ctx.step(part) as step:
+                if not step.is_done:
+                    step.result = await _write(ctx, part=part)
+        return ctx.idempotency_key
+
+    return shop
+
+
+SHOP: Final = make_shop()
+#: The actions, and the keys of the provider that each writes under.
+PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "keyed": ("",),
+    "plain": ("",),
+    "looked": ("",),
+    "steps": ("/first", "/second"),
+}
+#: Those with an undo.
+UNDOABLE: Final = ("keyed", "plain", "looked")
