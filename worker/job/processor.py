@@ -246,6 +246,7 @@ class JobProcessor:
         if place.room.is_full_for(job.tenant):
             delay_s = place.room.delay_s(job.tenant, deadline)
             if delay_s is not None:
+                place.went_round = True
                 raise Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
         while True:
             try:
@@ -357,7 +358,11 @@ class JobProcessor:
         deadline = headers.deadline_of(job.deadline)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
-        _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
+        # Of a flood there are thousands of lines a minute, and the first one says it all.
+        level = (
+            "DEBUG" if headers.snoozes and message.place is not None and message.place.went_round else "INFO"
+        )
+        _log(job).log(level, "job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
         return Delay(headers.after_snooze(not_before), now)
 
     def _snooze_s(self, message: _InFlight, snooze: Snooze) -> float:
