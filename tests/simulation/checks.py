@@ -113,7 +113,7 @@ class Checks:
             return
         self._check_infrastructure(told, outcome)
         if outcome.error is None and told.mode == "run":
-            self._check_success(told)
+            self._check_success(told, outcome)
         if outcome.is_uncertain:
             self._uncertain += 1
 
@@ -170,10 +170,14 @@ class Checks:
         if outcome.attempts > begun + undoing + told.attempts_before:
             raise Broken("no attempt for infrastructure", f"{outcome.attempts} attempts, {begun} begun")
 
-    def _check_success(self, told: Told) -> None:
-        """A success is there."""
-        if not all(state.landed for state in self._states(told.message)):
-            raise Broken("no success without effect", told.message.job.id)
+    def _check_success(self, told: Told, outcome: Outcome) -> None:
+        """A success is there; what was taken back before the job came is none."""
+        for state in self._states(told.message):
+            if not state.landed:
+                raise Broken("no success without effect", told.message.job.id)
+            was_removed = any(at < told.at - AS_OF_S for at in state.removals)
+            if outcome.replayed and was_removed and not state.is_there:
+                raise Broken("no success without effect", f"{told.message.job.id} was taken back")
 
     def _check_not_started(self, told: Told, said: str | None) -> None:
         """Never `not_started` if a request may have left."""
@@ -201,8 +205,10 @@ class Checks:
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
         identity, database = self._identity(told.message), self._world.database
+        states = self._states(told.message)
+        is_open = any(each.open or each.connecting or each.landed or each.pending for each in states)
         claimed = database.trace.count("claim", identity, answer="Claimed")
-        if claimed and not database.asked[("begin", identity)] and not database.unheard[identity]:
+        if claimed and not is_open and not database.unheard[identity]:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:

@@ -44,6 +44,10 @@ class KeyState:
     open: list[tuple[float, str]] = field(default_factory=list)
     #: Requests that are on their way.
     pending: int = 0
+    #: Connections that are being made.
+    connecting: int = 0
+    #: When effects were taken back.
+    removals: list[float] = field(default_factory=list)
     #: How often a worker turned to the provider because of this key.
     asked: int = 0
     #: Times at which an effect happened.
@@ -138,6 +142,7 @@ class Provider:
             return
         state = self.keys[key]  # the key is free again
         state.removed, state.is_there = state.landed, False
+        state.removals.append(self.host.loop.time())
         self.host.loop.note("provider", f"{key} removed")
         await self._answer(answer, self.choices.pick((204, 503), self.rare))
 
@@ -205,8 +210,10 @@ class SimulatedClient:
 
     async def _connect(self, key: str) -> None:
         provider = self._provider
-        provider.keys[key].asked += 1
+        state = provider.keys[key]
+        state.asked, state.connecting = state.asked + 1, state.connecting + 1
         await asyncio.sleep(provider.choices.pick(CONNECT_S, provider.rare))
+        state.connecting -= 1
         if provider.is_away or provider.choices.pick((False, True), provider.rare / 2):
             raise Unavailable("the connection was refused", sent=Sent.NO)
 

@@ -294,13 +294,13 @@ def identity_of(published: Published) -> Identity:
     return Identity("default", "shop", published.action, published.key)
 
 
-def run_plan(plan: Plan, choices: Choices) -> World:
+def run_plan(plan: Plan, choices: Choices, loop: SimulatedLoop | None = None) -> World:
     """Run one schedule.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
-    loop = SimulatedLoop(choices)
+    loop = loop or SimulatedLoop(choices)
     world = World(plan, choices, loop)
     try:
         with patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)):

@@ -1,0 +1,1 @@
+def check_model() -> int: return 0
