@@ -42,6 +42,8 @@ class Host:
         self.stalled_until = 0.0
         #: Seconds in which it stood still, in all.
         self.stalled_s = 0.0
+        #: Steps for which it is at its most delicate.
+        self.hot_steps = 0
         #: Seconds by which its wall clock is ahead.
         self.skew_s = 0.0
         self.ready: deque[Any] = deque()
@@ -81,6 +83,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         #: What no one looked at: a bug of whoever runs here.
         self.unseen: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        #: An invariant that does not hold, found where no one would hear of it.
+        self.failure: AssertionError | None = None
         #: What happened: when, to whom, what. A replay prints it.
         self.journal: list[tuple[float, str, object]] = []
         self.set_task_factory(self._new_task)
@@ -121,6 +125,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle = host.ready.popleft()
         if not handle._cancelled:
             handle._run()
+        if self.failure is not None:
+            raise self.failure
 
     def _sort_ready(self) -> None:
         """Hand what became ready to the process that it belongs to."""

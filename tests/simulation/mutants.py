@@ -39,6 +39,7 @@ class Mutant:
 
 CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if False:")
 LATE: Final[Edit] = (ActionRunner, "_run_once", "call.attempt.deadline.check()", "pass")
+FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
 STALL: Final[Edit] = (IdempotentRunner, "_begin_in_time", "> self._keeper.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (ActionRunner, "_run_once", "effects.may_leave = self._within(self.limit_s(call))", "pass")
 BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
@@ -85,7 +86,9 @@ MUTANTS: Final = (
         "the check of the deadline in `_run_once`, in the same step, covers it; see the pair below"),
     Mutant("a late job may begin", (LATE,),
         "`is_closed`, and `unknown` in its place, cover it; see the pair below"),
-    Mutant("neither closed nor late matters", (CLOSED, LATE)),
+    Mutant("neither closed nor late matters", (CLOSED, LATE),
+        "the wait for the secret, the last before, gives up at the deadline by itself; see the three below"),
+    Mutant("nothing ends a job at its deadline", (CLOSED, LATE, FETCH)),
     Mutant("a failed ledger costs an attempt", ((
         Infrastructure, "ask", "raise Snooze(unavailable.reason) from None",
         "raise __import__('connectors.sdk.errors').sdk.errors.Unavailable(unavailable.reason) from None"),)),

@@ -42,6 +42,8 @@ class KeyState:
     is_there: bool = False
     #: When and from which process requests left of which no answer proved that they did nothing.
     open: list[tuple[float, str]] = field(default_factory=list)
+    #: How many requests left that were not answered by a refusal.
+    unproven: int = 0
     #: Requests that are on their way.
     pending: int = 0
     #: Connections that are being made.
@@ -78,6 +80,7 @@ class Provider:
         """Take a request that has left, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
         self.keys[key].open.append(sender)
+        self.keys[key].unproven += 1
         self.host.loop.note(sender[1], f"a request for {key} has left, to land within {within_s:.3f} s")
         self.host.spawn(self._process(answer, key, token, keyed=keyed, within_s=within_s))
         return answer
@@ -93,7 +96,7 @@ class Provider:
             await self._answer(answer, 401)
         elif key in self.rejects:
             await self._answer(answer, 422)
-        elif pick((False, True), rare / 3):
+        elif pick((False, True), rare):
             await self._answer(answer, 429)
         elif pick((False, True), rare / 3):
             self.counts["lost requests"] += 1
@@ -117,10 +120,11 @@ class Provider:
     def prove_unprocessed(self, key: str, sender: tuple[float, str], status: int) -> None:
         """Take note that a sender has learnt that its request did nothing; a rejected key never did anything."""
         state = self.keys[key]
+        if sender in state.open:
+            state.open.remove(sender)
+            state.unproven -= 1
         if status == 422:
             state.open.clear()
-        elif sender in state.open:
-            state.open.remove(sender)
 
     def look_up(self, key: str) -> bool:
         """Return whether an effect is there; if not, and none is on its way, that is a proof."""
