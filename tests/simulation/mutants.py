@@ -60,7 +60,13 @@ MUTANTS: Final = (
     Mutant("a lookup ignores what may land yet", ((
         Reconciler, "find", "claim.claimed.lands_within_s > 0", "False"),)),
     Mutant("an undo ignores what may land yet", ((
-        UndoRunner, "_undo", "elif claim.in_flight and self._clock.monotonic() < lands_at:", "elif False:"),)),
+        UndoRunner, "_undo", "elif may_come_back and", "elif False and"),)),
+    Mutant("an undo trusts the last call alone", ((
+        UndoRunner, "_undo", "or (claimed.attempts > 1 and not is_write)", ""),)),
+    Mutant("a refused undo erases an uncertain one", ((
+        UndoRunner, "_call_undo", "or call.attempt.is_uncertain", ""),)),
+    Mutant("a late undo was never begun", ((
+        UndoRunner, "_claim_and_undo", "is_uncertain=isinstance(known, Undone)", "is_uncertain=False"),)),
     Mutant("an undo does not look", ((
         UndoRunner, "_undo", "if found is None:", "if True:"),)),
     Mutant("an undo that may have left is aborted", ((

@@ -102,6 +102,8 @@ class UndoRunner:
         never_began = claimed.attempts == 0 and not claimed.happened
         if never_began and is_write:
             return  # the mark is all there is to leave
+        # Of several calls of a KEYED key an earlier one may be on its way though a later one has returned.
+        may_come_back = claim.in_flight or (claimed.attempts > 1 and not is_write)
         lands_at = self._clock.monotonic() + claimed.lands_within_s
         secret = await self._runner.fetch(call)
         result = claimed.result
@@ -110,10 +112,7 @@ class UndoRunner:
             if found is None:
                 return  # it certainly never happened
             result = found.result
-        # Of several calls under a key an earlier one may be on its way though a later one has returned.
-        elif (
-            claim.in_flight or (claimed.attempts > 1 and not is_write)
-        ) and self._clock.monotonic() < lands_at:
+        elif may_come_back and self._clock.monotonic() < lands_at:
             raise Snooze(
                 "the call of an earlier attempt may land after the undo",
                 retry_in_s=lands_at - self._clock.monotonic(),
