@@ -17,7 +17,7 @@ from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.outcome import Attempt, Outcome, ProgressCallback, Snooze, ignore_progress
 from connectors.sdk.runtime.result import refused_outcome, result_of
-from connectors.sdk.runtime.retry import Retry, decide, final_outcome
+from connectors.sdk.runtime.retry import LEFT_BEHIND, Retry, decide, final_outcome
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
 from schemas.result import Result
@@ -298,7 +298,19 @@ class JobProcessor:
             return Delay(headers.after_failure(outcome, not_before=decision.not_before), now)
         used_up = error.code.facts.retryable and not decision.at_deadline
         outcome = final_outcome(outcome, at_deadline=decision.at_deadline)
+        if outcome.error is not None and outcome.error.code is Code.DEADLINE_EXCEEDED:
+            outcome.error.message += self._own_clock(message)
         return self._answer(message, job, outcome, started_at, dead_letter=used_up)
+
+    def _own_clock(self, message: _InFlight) -> str:
+        """Return when a job was published by its publisher's clock: clocks that differ are then found."""
+        published = message.delivery.properties.timestamp
+        if published is None:
+            return ""
+        if published.tzinfo is None:
+            published = published.replace(tzinfo=UTC)
+        age_s = (self._clock.now() - published).total_seconds()
+        return f"; it was published {abs(age_s):.0f} s {'ago' if age_s >= 0 else 'from now'} by its own clock"
 
     def _answer(
         self,
@@ -314,6 +326,8 @@ class JobProcessor:
         error, ack_after = outcome.error, outcome.ack_after
         if error is None:
             return Reply(job, result, ack_after=ack_after)
+        if any(name.endswith(LEFT_BEHIND) for name in error.data or ()):
+            self._metrics.left_behind(*self._labels(job))
         if dead_letter or error.code.facts.dead_lettered:
             return DeadLetter(error, outcome.attempts, job, result, ack_after)
         return Reply(job, result, DeadLetter(error, outcome.attempts, job), ack_after)
