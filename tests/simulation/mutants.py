@@ -41,7 +41,12 @@ CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if 
 LATE: Final[Edit] = (ActionRunner, "_run_once", "call.attempt.deadline.check()", "pass")
 FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
 STALL: Final[Edit] = (IdempotentRunner, "_begin_in_time", "> self._keeper.policy.stall_s", "> 1e9")
-LEAVE: Final[Edit] = (ActionRunner, "_run_once", "effects.may_leave = self._within(self.limit_s(call))", "pass")
+LEAVE: Final[Edit] = (
+    ActionRunner,
+    "_run_once",
+    "effects.may_leave = self._within(self.limit_s(call))",
+    "pass",
+)
 BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
 FENCE: Final[Edit] = (MemoryLedger, "_held", "or row.fence != fence", "")
 

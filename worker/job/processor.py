@@ -155,18 +155,24 @@ class JobProcessor:
         place = message.place = self._rooms[message.queue].enter(job.tenant, len(message.delivery.body))
         await self._wait_until_due(message)
         started_at = self._clock.now()
-        try:
-            outcome = await self._run_by_deadline(message, job, place)
-        except Snooze as snooze:
+        deadline = Deadline(message.headers.deadline_of(job.deadline), self._clock)
+        self._progress_of(message, job)("accepted", None)
+        if (full := _room_full(place, job, deadline)) is not None:
             place.leave()
-            return self._snooze(message, job, snooze)
-        except Exception as bug:
-            _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
-            error = ConnectorError(
-                "this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR
-            )
-            outcome = Outcome(error=error, attempts=message.headers.attempts)
-        return self._after(message, job, outcome, started_at)
+            return self._snooze(message, job, full)
+        while True:
+            try:
+                outcome = await self._run(message, job, place, deadline)
+            except Snooze as snooze:
+                if (wait_s := self._wait_here_s(message, snooze, deadline)) is None:
+                    place.leave()
+                    return self._snooze(message, job, snooze)
+            except Exception as bug:
+                outcome = _worker_failed(message, job, bug)
+                return self._after(message, job, outcome, started_at)
+            else:
+                return self._after(message, job, outcome, started_at)
+            await self._clock.sleep(wait_s)
 
     async def _publish(self, message: _InFlight, disposition: Disposition) -> None:
         """Publish what was decided, and wait for the confirm. Decides nothing."""
@@ -235,32 +241,12 @@ class JobProcessor:
             return Delay(headers.after_snooze(), self._clock.now())
         return None
 
-    async def _run_by_deadline(self, message: _InFlight, job: Job, place: Place) -> Outcome:
-        """Run one attempt of a job; one that cannot run now and whose deadline is near waits for it here.
-
-        Raises:
-            Snooze: it cannot run now; no attempt is counted.
-        """
-        deadline = Deadline(message.headers.deadline_of(job.deadline), self._clock)
-        self._progress_of(message, job)("accepted", None)
-        if place.room.is_full_for(job.tenant):
-            delay_s = place.room.delay_s(job.tenant, deadline)
-            if delay_s is not None:
-                place.went_round = True
-                raise Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
-        while True:
-            try:
-                return await self._run(message, job, place, deadline)
-            except Snooze as snooze:
-                remaining_s = deadline.remaining_s()
-                if (
-                    remaining_s is None
-                    or not 0 < remaining_s <= NEAR_DEADLINE_S
-                    or self._executor.is_stopping
-                ):
-                    raise
-                wait_s = max(self._snooze_s(message, snooze), LOOK_AGAIN_S)
-            await self._clock.sleep(min(wait_s, remaining_s))
+    def _wait_here_s(self, message: _InFlight, snooze: Snooze, deadline: Deadline) -> float | None:
+        """Return the seconds that a job whose deadline is near waits in memory; None if it is delayed."""
+        remaining_s = deadline.remaining_s()
+        if remaining_s is None or not 0 < remaining_s <= NEAR_DEADLINE_S or self._executor.is_stopping:
+            return None
+        return min(max(self._snooze_s(message, snooze), LOOK_AGAIN_S), remaining_s)
 
     async def _run(self, message: _InFlight, job: Job, place: Place, deadline: Deadline) -> Outcome:
         """Run one attempt in a slot; if the deadline comes before the slot does, only the ledger is asked.
@@ -487,6 +473,24 @@ class JobProcessor:
         if left:
             await asyncio.wait(left, timeout=1.0)
         return len(left)
+
+
+def _room_full(place: Place, job: Job, deadline: Deadline) -> Snooze | None:
+    """Return the snooze of a job that finds no room; one that would come back too late stays."""
+    if not place.room.is_full_for(job.tenant):
+        return None
+    delay_s = place.room.delay_s(job.tenant, deadline)
+    if delay_s is None:
+        return None
+    place.went_round = True
+    return Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
+
+
+def _worker_failed(message: _InFlight, job: Job, bug: Exception) -> Outcome:
+    """Log a bug of ours, and return its outcome."""
+    _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
+    error = ConnectorError("this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR)
+    return Outcome(error=error, attempts=message.headers.attempts)
 
 
 def _check_properties(delivery: Delivery) -> None:

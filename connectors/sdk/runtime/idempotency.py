@@ -84,7 +84,9 @@ class IdempotentRunner:
             running = self._running.get(identity)
             is_copy = running is not None
             if running is None:
-                running = self._start(call, identity, fingerprint)
+                running = _Running(fingerprint)
+                task = asyncio.create_task(self._claim_and_execute(call, identity, running))
+                self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
             else:
@@ -118,12 +120,12 @@ class IdempotentRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, call: Call, identity: Identity, fingerprint: str) -> _Running:
-        running = self._running[identity] = _Running(fingerprint)
+    def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
+        """Let copies of the job find its task, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
-        running.task = asyncio.create_task(self._claim_and_execute(call, identity, running))
-        running.task.add_done_callback(lambda _: self._running.pop(identity, None))
-        return running
+        running.task = task
+        self._running[identity] = running
+        task.add_done_callback(lambda _: self._running.pop(identity, None))
 
     async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the key and execute its effect, or return what the ledger knows."""
