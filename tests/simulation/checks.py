@@ -144,7 +144,9 @@ class Checks:
                     raise Broken("one effect per key", f"{action} {key}{part} happened {landed} times")
         for worker in self._world.alive:
             if worker.leftovers:
-                raise Broken("bounded memory", f"{worker.host.name} keeps {worker.leftovers} of jobs that ended")
+                raise Broken(
+                    "bounded memory", f"{worker.host.name} keeps {worker.leftovers} of jobs that ended"
+                )
 
     # The invariants.
 
@@ -157,7 +159,9 @@ class Checks:
         came_late = told.at > deadline_at - SLACK_S
         latest = max(deadline_at + SLACK_S, told.at + LATE_S if came_late else 0.0)
         if self._now() > latest:
-            raise Broken("answer by the deadline", f"{self._now() - deadline_at:.3f} s late, came {told.at:.3f}")
+            raise Broken(
+                "answer by the deadline", f"{self._now() - deadline_at:.3f} s late, came {told.at:.3f}"
+            )
 
     def _check_infrastructure(self, told: Told, outcome: Outcome) -> None:
         """No attempt counted for failing infrastructure."""
@@ -200,7 +204,9 @@ class Checks:
             return
         is_alone = told.is_alone and not told.message.was_lost
         if is_alone and any(state.landed for state in self._states(told.message)):
-            raise Broken("never not_started after a request", f"{told.message.published.action} happened later")
+            raise Broken(
+                "never not_started after a request", f"{told.message.published.action} happened later"
+            )
 
     def _check_unknown(self, told: Told, said: str | None) -> None:
         """Never `unknown` if no request can have left."""

@@ -133,7 +133,9 @@ class Model:
             case "unclear":
                 yield from self._settle(world, number, worker)
             case "storing":
-                yield self._write(world, number, Op("complete", worker.fence), replace(worker, phase="told", told="done"))
+                yield self._write(
+                    world, number, Op("complete", worker.fence), replace(worker, phase="told", told="done")
+                )
             case "undoing":
                 yield from self._undo(world, number, worker)
             case "removing":
@@ -156,7 +158,9 @@ class Model:
                 yield _set(replace(world, row=row), number, mine)
         elif said in {"Done", "Unknown", "Undone"}:
             told: Told = "done" if said == "Done" else "unknown" if said == "Unknown" else "undone"
-            if not (worker.undoes is False and said == "Undone" and world.row and world.row.state == "undoing"):
+            if not (
+                worker.undoes is False and said == "Undone" and world.row and world.row.state == "undoing"
+            ):
                 yield _set(world, number, replace(worker, phase="told", told=told))
 
     def _look_before(self, world: World, number: int, worker: Worker) -> Iterator[World]:
@@ -209,7 +213,9 @@ class Model:
         elif row.attempts == 0 and not row.has_result:
             yield _set(world, number, replace(worker, phase="removed"))  # the mark is all
         elif self.kind == "plain" and not row.has_result:
-            yield self._write(world, number, Op("abort_undo", worker.fence), replace(worker, phase="told", told="unknown"))
+            yield self._write(
+                world, number, Op("abort_undo", worker.fence), replace(worker, phase="told", told="unknown")
+            )
         elif self.waits_for_landing and row.may_land and self._may_come_back(row, world):
             yield self._release(world, number, worker, in_flight=row.in_flight)
         else:
@@ -265,7 +271,9 @@ def _normal(world: World) -> World:
         for each in world.workers
     )
     row_fence = 0 if world.row is None else world.row.fence
-    ranks = {fence: rank for rank, fence in enumerate(sorted({0, row_fence, *(each.fence for each in workers)}))}
+    ranks = {
+        fence: rank for rank, fence in enumerate(sorted({0, row_fence, *(each.fence for each in workers)}))
+    }
     row = world.row and replace(world.row, fence=ranks[row_fence])
     return replace(world, row=row, workers=tuple(replace(each, fence=ranks[each.fence]) for each in workers))
 

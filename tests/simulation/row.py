@@ -45,7 +45,11 @@ def apply(row: Row | None, op: Op) -> tuple[Row | None, Answer]:
         return _claim(row, op.fence) if op.name == "claim" else _claim_undo(row, op.fence)
     if op.name in {"look_up", "is_undone"}:
         return row, known(row) if op.name == "look_up" else (row is not None and row.state == "undone")
-    if row is None or row.fence != op.fence or (op.name != "forget" and row.state not in {"running", "undoing"}):
+    if (
+        row is None
+        or row.fence != op.fence
+        or (op.name != "forget" and row.state not in {"running", "undoing"})
+    ):
         return row, False
     return _write(row, op)
 

@@ -11,8 +11,14 @@ from tests.simulation.world import World, run_plan
 SMALL: Final[dict[str, Plan]] = {
     name: Plan("memory", jobs, crashes=1, stalls=1)
     for name, jobs in {
-        **{action: (Published(action, "k0", deadline_s=8.0),) for action in ("keyed", "plain", "looked", "steps")},
-        "copied": (Published("looked", "k0", deadline_s=8.0), Published("looked", "k0", at_s=0.5, deadline_s=20.0)),
+        **{
+            action: (Published(action, "k0", deadline_s=8.0),)
+            for action in ("keyed", "plain", "looked", "steps")
+        },
+        "copied": (
+            Published("looked", "k0", deadline_s=8.0),
+            Published("looked", "k0", at_s=0.5, deadline_s=20.0),
+        ),
         "undone": (Published("looked", "k0"), Published("looked", "k0", "undo", at_s=0.02, deadline_s=60.0)),
         "keyed_undone": (Published("keyed", "k0"), Published("keyed", "k0", "undo", at_s=0.02)),
     }.items()

@@ -44,7 +44,9 @@ class LedgerTrace:
     ) -> None:
         """Take one step of the model, and see that the ledger took the same."""
         answer: Answer = said if isinstance(said, bool) else type(said).__name__
-        fence = said.fence if isinstance(said, Claimed) else args[0] if args and isinstance(args[0], int) else 0
+        fence = (
+            said.fence if isinstance(said, Claimed) else args[0] if args and isinstance(args[0], int) else 0
+        )
         self.entries.append(Entry(self._now(), name, identity, fence, answer))
         row = self._step(Op(name, fence, bool(options.get("in_flight"))), identity, answer)
         if isinstance(said, Claimed) and row is not None:
@@ -58,6 +60,7 @@ class LedgerTrace:
             if (identity, op.fence) in self._fences or (before is not None and op.fence <= before.fence):
                 raise NotInModel(f"{op.name} gave the fence {op.fence} again, or after a later one")
             self._fences.add((identity, op.fence))
+        after, expected = before, answer
         until = self._lease_until.get(identity, 0.0)
         for leased in {until > now, until > now - SLACK_S, until > now + SLACK_S}:
             row = before and replace(before, leased=before.leased and leased)
@@ -65,7 +68,9 @@ class LedgerTrace:
             if expected == answer:
                 break
         else:
-            raise NotInModel(f"{op.name} with fence {op.fence} said {answer}, the model {expected} of {before}")
+            raise NotInModel(
+                f"{op.name} with fence {op.fence} said {answer}, the model {expected} of {before}"
+            )
         self._rows[identity] = after
         if op.name in _LEASING and answer in {True, "Claimed"}:
             self._lease_until[identity] = now + LEASE_S

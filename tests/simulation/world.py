@@ -1,6 +1,7 @@
 """One schedule: workers that share a ledger, a provider, a vault, a queue that redelivers, and what befalls them."""
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -71,11 +72,7 @@ class Worker:
     def leftovers(self) -> int:
         """What it still keeps of jobs that are over."""
         parts: Any = self.executor
-        return sum(
-            map(
-                len, (parts._idempotent._running, parts._undo._tasks, parts._runner.running)
-            )
-        )
+        return sum(map(len, (parts._idempotent._running, parts._undo._tasks, parts._runner.running)))
 
 
 @dataclass(slots=True)
@@ -310,7 +307,10 @@ def run_plan(plan: Plan, choices: Choices, loop: SimulatedLoop | None = None) ->
     loop = loop or SimulatedLoop(choices)
     world = World(plan, choices, loop)
     try:
-        with patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)):
+        with (
+            patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)),
+            patch("connectors.sdk.runtime.memory_ledger._FENCES", itertools.count(1)),
+        ):
             loop.run(world.live())
     finally:
         world.close()
