@@ -1,4 +1,4 @@
-# The habits, one word each. Nothing but Python 3.11 or later and make is needed.
+# The common commands. Nothing but Python 3.11 or later and make is needed.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
@@ -15,19 +15,19 @@ endif
 
 .PHONY: help demo test fast test-all check bench chaos simulate secrets lock clean
 
-help: ## Say what there is
+help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY) ## Book an appointment, kill the worker in the middle of the call, and show what happened
+demo: $(READY) ## Book an appointment, kill the worker in the middle of the call, and show the outcome
 	@$(BIN)/connectors demo
 
-test: $(READY) ## Pass all tests, on a private RabbitMQ, OpenBao and PostgreSQL
+test: $(READY) ## Run all tests, on a private RabbitMQ, OpenBao and PostgreSQL
 	@$(PYTEST) -n 4 --dist loadgroup -m "not registry"
 
-fast: $(READY) ## Pass the tests that need no broker
+fast: $(READY) ## Run the tests that need no server or process
 	@$(PYTEST) -m "not integration and not faults and not registry"
 
-test-all: $(READY) ## And those that need a registry: the wheel in a clean environment
+test-all: $(READY) ## Run the tests that need a package registry: the wheel in a clean environment
 	@$(PYTEST) -m registry || [ $$? -eq 5 ]
 
 check: $(READY) ## Format, lint, types, layers, words, generated files and pages
@@ -37,30 +37,30 @@ check: $(READY) ## Format, lint, types, layers, words, generated files and pages
 	@$(BIN)/lint-imports
 	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py tests/test_words.py
 
-bench: $(READY) ## Measure the worker beside a hand-written one, calendar and Salesforce reads beside their clients
+bench: $(READY) ## Compare the worker with a hand-written one, and calendar and Salesforce reads with their clients
 	@$(BIN)/python -m tests.bench
 
-chaos: $(READY) ## Kill at random and count: JOBS=1000 KILLS=10
+chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)
 
 simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
 
-secrets: ## Make the passwords and keys of compose.yaml, once
+secrets: ## Create the passwords and keys of compose.yaml, once
 	@$(PYTHON) worker/ops/make_secrets.py
 
-lock: ## Lock the dependencies anew, with hashes (needs uv)
+lock: ## Lock the dependencies again, with hashes (needs uv)
 	@$(LOCK) pyproject.toml --extra worker -o worker/requirements.txt
 	@$(LOCK) pyproject.toml --extra worker --group test -o tests/requirements.txt
 	@echo hatchling | $(LOCK) - -c tests/requirements.txt -o worker/ops/build-requirements.txt
 
-clean: ## Remove the environment and what was built
+clean: ## Remove the environment and build results
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Made anew when the lock or the entry points change; an interrupted set-up leaves no stamp, and is resumed.
+# Created again when the lock or the entry points change; an interrupted set-up leaves no stamp, and is resumed.
 $(READY): tests/requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "Python 3.11 or later is needed, and $(PYTHON) is none; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+		echo "Python 3.11 or later is needed, and $(PYTHON) is older; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@rm -f $(READY)
 	@if command -v uv >/dev/null 2>&1; then \
 		echo "Setting up $(VENV) with uv …" && \

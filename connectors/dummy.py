@@ -29,7 +29,7 @@ async def ping() -> str:
 
 @dummy.action(effect=Effect.READ)
 async def echo(message: Annotated[str, Field(examples=["hello"])]) -> Received:
-    """Say it back."""
+    """Return the message."""
     return {"received_message": message}
 
 

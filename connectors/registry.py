@@ -1,4 +1,4 @@
-"""Finding connectors: entry points in the group `connectors`, ours by the same door as everybody's."""
+"""Finding connectors: entry points in the group `connectors`, ours like everyone else's."""
 
 import threading
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Installed:
     distribution: str
     version: str
     connector: Connector | None = None
-    #: Why it cannot run; None where it can.
+    #: Why it cannot run; None if it can.
     fault: str | None = None
 
 
@@ -49,7 +49,7 @@ class Registry:
 
     @classmethod
     def of(cls, *connectors: Connector) -> "Registry":
-        """Build one by hand, as tests do."""
+        """Create one by hand, as tests do."""
         return cls({each.name: Installed(each.name, "(given)", "", each) for each in connectors})
 
 

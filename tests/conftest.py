@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
 
+from tests.support.given_broker import GivenRabbitMQ
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 from worker.dev.postgres import PrivatePostgres
@@ -25,6 +27,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
     """The broker that the whole run shares; each test has a virtual host of its own."""
+    if given := os.environ.get("CONNECTORS_TEST_RABBITMQ_URL"):
+        yield cast(PrivateRabbitMQ, GivenRabbitMQ(given))
+        return
     broker = PrivateRabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     asyncio.run(broker.start())
     yield broker

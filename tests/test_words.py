@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("retired_words.txt")
 #: Text that is not ours to word, or that tells what was: locks, others' schemas, the change log.
 NOT_OURS = re.compile(
-    r"requirements\.txt$|asyncapi-3\.1\.0\.json$|^CHANGELOG\.md$|^tests/retired_words\.txt$"
+    r"requirements\.txt$|asyncapi-3\.1\.0\.json$|^CHANGELOG\.md$|^tests/(retired_words\.txt|test_words\.py)$"
 )
+#: Letters of a test's name: about 70.
+MOST_LETTERS = 72
 #: The words of a text or an identifier: `snake_case`, `CamelCase` and `header-name` are several.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -66,6 +68,18 @@ def test_no_retired_word_is_used() -> None:
         f"{path}:{number}: {word!r} -> {retired.use[word]}"
         for path, number, line in _tracked_lines()
         if (word := retired.found_in(line)) and not retired.allows(path, line)
+    ]
+
+    assert not faults, "\n".join(faults)
+
+
+def test_a_tests_name_is_a_plain_fact_of_about_seventy_letters() -> None:
+    named = re.compile(r"def (test_\w+)\(")
+
+    faults = [
+        f"{path}:{number}: {len(found[1])} letters: {found[1]}"
+        for path, number, line in _tracked_lines()
+        if path.startswith("tests/") and (found := named.search(line)) and len(found[1]) > MOST_LETTERS
     ]
 
     assert not faults, "\n".join(faults)

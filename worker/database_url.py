@@ -1,4 +1,4 @@
-"""The ledger's database URL, taken apart once: whoever needs a part of it reads it here."""
+"""The ledger's database URL, parsed once; every reader of a part uses this."""
 
 import re
 from collections.abc import Mapping

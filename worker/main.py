@@ -32,11 +32,12 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
         return EXIT_CONFIG
     code = 0
     try:
-        for name in unknown_names():
+        registry = load(settings.enabled)
+        for name in unknown_names(registry.connectors.values(), installed=installed_names()):
             logger.warning("unknown setting", name=name, next="`connectors config` lists the settings")
         worker = Worker(
             settings,
-            load(settings.enabled),
+            registry,
             redactor,
             lease_policy=lease_policy,
             hold_policy=hold_policy,

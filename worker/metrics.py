@@ -107,6 +107,12 @@ class Metrics:
         self._dead_letters = _Counters(
             "connectors_dead_letters", "Jobs dead-lettered, by error code.", ("reason",), registry
         )
+        self._left_behind = _Counters(
+            "connectors_left_behind",
+            "Failed jobs that could not take back what they had done at the provider.",
+            ("connector", "action"),
+            registry,
+        )
         self._replies = _Counters(
             "connectors_replies",
             "Replies: delivered, returned as undeliverable, refused by the broker, or uncertain.",
@@ -144,6 +150,12 @@ class Metrics:
             "Log lines lost because the log's stream was slow or closed.",
             registry=registry,
         )
+        self._hung = Gauge(
+            "connectors_hung_calls",
+            "Calls of a connector that go on though they were given up: their threads or tasks hang.",
+            ("connector",),
+            registry=registry,
+        )
         self._connectors = Gauge(
             "connectors_connector_info",
             "1 for each connector that runs, with its distribution and version.",
@@ -160,6 +172,7 @@ class Metrics:
     ) -> None:
         """Start a connector's series at zero, and record its distribution and version."""
         self._connectors.labels(connector, distribution, version).set(1)
+        self._hung.labels(connector).set(0)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
                 self._jobs[connector, action, outcome].inc(0)
@@ -201,6 +214,10 @@ class Metrics:
         """Count a dead-lettered job."""
         self._dead_letters[reason,].inc()
 
+    def left_behind(self, connector: str, action: str) -> None:
+        """Count a failed job that says what it could not take back at the provider."""
+        self._left_behind[connector, action].inc()
+
     def replied(self, outcome: str) -> None:
         """Count a reply: delivered, returned, refused or uncertain."""
         self._replies[outcome,].inc()
@@ -220,6 +237,10 @@ class Metrics:
     def broker_connected(self, connected: bool) -> None:
         """Record whether the worker is connected to the broker."""
         self._broker.set(1 if connected else 0)
+
+    def calls_hung(self, connector: str, calls: int) -> None:
+        """Record how many calls of a connector hang."""
+        self._hung.labels(connector).set(calls)
 
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
         """Read the loop's lag from this function whenever the metrics are read."""

@@ -11,7 +11,7 @@ from typing import Final
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -19,6 +19,7 @@ from worker.broker import BrokerRefused, Connection, TopologyMismatch, declare
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.connector import BrokerConnector
 from worker.broker.ledger_guard import LedgerGuard
+from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import NoVault, SecretStore
@@ -28,6 +29,7 @@ from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
+from worker.job.waiting_room import WaitingRoom
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
@@ -35,11 +37,14 @@ from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
 from worker.monitoring.worker_status import WorkerStatus
+from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
+#: Synchronous actions of one connector that run at once, however many slots there are.
+MOST_THREADS: Final = 500
 #: Seconds that closing connections may take after the drain.
 CLOSE_TIMEOUT_S: Final = 5.0
 
@@ -62,8 +67,8 @@ class Worker:
     ) -> None:
         self.settings = settings
         self.registry = registry
-        for name, connector in registry.connectors.items():
-            connector.settings.update(settings.of_connector(name))
+        for connector in registry.connectors.values():
+            connector.settings.update(settings.of_connector(connector))
         self.topology = Topology(settings.prefix)
         self.metrics = Metrics(version=version("connectors-service"))
         self._connector = BrokerConnector(
@@ -71,7 +76,7 @@ class Worker:
         )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        #: The shared topology is there, and no other ledger was found on this broker.
+        #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
         self.credentials: SecretStore = (
@@ -84,7 +89,7 @@ class Worker:
             )
         )
         self._http = HttpPool(
-            HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file),
+            http_policy(settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
@@ -96,9 +101,18 @@ class Worker:
             on_change=self.metrics.broker_connected,
             declare=partial(self._declare, list(self.topology.queues())),
         )
+        #: What a worker publishes to, besides replies.
+        self._exchanges = list(self.topology.published())
+        self.publish_probe = PublishProbe(
+            self.confirmed_publisher, [settings.reply_exchange, *self._exchanges]
+        )
         self._direct = ConfirmedPublisher(partial(self._connect, "direct"), name="direct")
         self.ledger = ledger_of(settings, lease_policy)
-        self.ledger_guard = LedgerGuard(self.topology.ledger, lambda: self.ledger.id)
+        self.ledger_guard = LedgerGuard(
+            self.topology.ledger,
+            ledger_id=lambda: self.ledger.id,
+            connection=lambda: self.confirmed_publisher.connection,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -107,6 +121,8 @@ class Worker:
             publishers=settings.publishers,
             lease_policy=lease_policy,
             hold_policy=hold_policy,
+            threads=min(settings.concurrency, MOST_THREADS),
+            on_hung=self.metrics.calls_hung,
         )
         publisher = JobPublisher(
             self.confirmed_publisher,
@@ -116,13 +132,13 @@ class Worker:
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
         )
-        self.limiters = dict(self._make_limiters())
+        self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
             self._executor,
             publisher,
             registry,
             self.metrics,
-            limiters=self.limiters,
+            rooms=self.rooms,
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
@@ -136,6 +152,7 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            hung_calls=lambda: self._executor.hung.by_action,
         )
 
     @property
@@ -144,8 +161,13 @@ class Worker:
         return self._stop.is_set()
 
     @property
+    def hung_fault(self) -> str | None:
+        """Why a connector can no longer be counted on, its calls hang; None if all can."""
+        return self._executor.hung.fault
+
+    @property
     def is_connected(self) -> bool:
-        """Whether jobs can come in and answers go out."""
+        """Whether jobs are received and replies are sent."""
         return self.confirmed_publisher.is_open
 
     def stop(self) -> None:
@@ -172,6 +194,7 @@ class Worker:
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
+            broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
@@ -181,6 +204,7 @@ class Worker:
             self.confirmed_publisher.start()
             consuming = [asyncio.create_task(queue.run(self._processor.receive)) for queue in self.consumers]
             consuming.append(asyncio.create_task(self.ledger_guard.run()))
+            consuming.append(asyncio.create_task(self.publish_probe.run()))
             try:
                 await self._until_stopped(consuming)
                 await self._drain()
@@ -195,7 +219,7 @@ class Worker:
         logger.info("worker stopped")
 
     async def _start_stores(self) -> None:
-        """Log in to the vault and open the ledger; either may be away for now, neither may be wrong."""
+        """Log in to the vault and open the ledger; either may be unavailable for now, neither may be wrong."""
         try:
             await self.ledger.start()
         except LedgerFault as fault:
@@ -216,7 +240,7 @@ class Worker:
                 raise error
 
     async def _drain(self) -> None:
-        """Take nothing more, and finish what is in hand; a second signal ends the waiting."""
+        """Receive nothing more, and finish what is in flight; a second signal ends the waiting."""
         seconds = self.settings.drain_seconds
         logger.info("worker draining", in_flight=self._processor.in_flight, seconds=seconds)
         await asyncio.gather(*(queue.stop() for queue in self.consumers))
@@ -248,8 +272,8 @@ class Worker:
     async def _connect(self, purpose: str) -> Connection:
         return await self._connector.open(f"connectors {purpose}")
 
-    def _make_limiters(self) -> Iterable[tuple[JobQueue, ConcurrencyLimiter]]:
-        """Create the slots of each queue; a connector's two queues share theirs."""
+    def _make_rooms(self) -> Iterable[tuple[JobQueue, WaitingRoom]]:
+        """Create the waiting room of each queue; a connector's two queues share their slots."""
         for name in self.registry.connectors:
             queue, bulk = (self._job_queue(name, bulk=bulk) for bulk in (False, True))
             limiter = ConcurrencyLimiter(
@@ -266,18 +290,18 @@ class Worker:
             )
             self.metrics.add_queue(queue.name, limiter.total)
             self.metrics.add_queue(bulk.name, limiter.bulk_total)
-            yield queue, limiter
-            yield bulk, limiter
-        yield JobQueue(self.topology.unrouted, None), ConcurrencyLimiter(UNROUTED_SLOTS)
+            yield queue, WaitingRoom(limiter)
+            yield bulk, WaitingRoom(limiter, bulk=True)
+        yield JobQueue(self.topology.unrouted, None), WaitingRoom(ConcurrencyLimiter(UNROUTED_SLOTS))
 
     def _job_queue(self, connector: str, *, bulk: bool) -> JobQueue:
         return JobQueue(self.topology.job_queue_name(connector, bulk=bulk), connector, bulk)
 
     def _make_consumers(self) -> Iterable[QueueConsumer]:
-        for queue, limiter in self.limiters.items():
+        for queue, room in self.rooms.items():
             yield QueueConsumer(
                 queue,
-                prefetch=limiter.bulk_total if queue.bulk else limiter.total,
+                prefetch=room.capacity,
                 connect=partial(self._connect, queue.name),
                 declare=self._declare_shared
                 if queue.connector is None
@@ -287,11 +311,22 @@ class Worker:
 
     async def _declare_shared(self, connection: Connection) -> None:
         await self._declare(list(self.topology.queues()), connection)
-        await self.ledger_guard.hold(connection)
+        if not self._shared_declared.is_set():  # later the probe says it, and the worker goes on
+            await check_publishing(connection, self._exchanges, self.settings.reply_exchange)
+        await self._learn_user(connection)
         self._shared_declared.set()
 
+    async def _learn_user(self, connection: Connection) -> None:
+        """Learn by which name the broker knows us: headers of ours count from that user alone."""
+        configured = self.settings.broker_user
+        actual = await learn_user(connection, configured, self.topology.jobs)
+        if actual != configured:
+            logger.info("broker user", configured=configured, actual=actual)
+            self.confirmed_publisher.act_as(configured, actual)
+            self._processor.trust(actual)
+
     async def _declare_queue(self, queue: Queue, connection: Connection) -> None:
-        # No job is taken before it is known that no other ledger claims the same keys.
+        # No job is received before it is known that its reply and its retries can be published.
         await self._shared_declared.wait()
         await self._declare([queue], connection)
 

@@ -4,16 +4,18 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
+from dotenv import dotenv_values
 from platformdirs import user_data_path
 from pydantic import (
     AliasChoices,
     BeforeValidator,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -24,6 +26,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
 from worker.database_url import DatabaseUrl, check_url
 
+if TYPE_CHECKING:
+    from connectors.sdk.connector import Connector
+
 PREFIX: Final = "CONNECTORS_"
 #: Exit code for a wrong setting (EX_CONFIG of sysexits.h).
 EXIT_CONFIG: Final = 78
@@ -31,8 +36,8 @@ EXIT_CONFIG: Final = 78
 DEAD_LETTER_TTL_HOURS: Final = 14 * 24.0
 #: Stands for the data directory of a user without a home.
 NO_HOME: Final = Path("~")
-#: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise.
-OWN_CONNECTORS: Final = ("dummy", "http", "google_calendar", "salesforce")
+#: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise; `dummy` is for development and tests.
+OWN_CONNECTORS: Final = ("http", "google_calendar", "salesforce")
 
 
 class SettingError(Exception):
@@ -58,7 +63,7 @@ def _without_scheme_fault(url: str, schemes: tuple[str, ...]) -> str:
 def _data_dir() -> Path:
     try:
         return user_data_path("connectors-service", appauthor=False)
-    except RuntimeError:  # a user without a home; `ledger_url` says so if the directory is needed
+    except RuntimeError:  # a user without a home; `directory` says so if it is needed
         return NO_HOME
 
 
@@ -114,9 +119,9 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 17012
 
-    google_calendar_api_url: str = "https://www.googleapis.com/calendar/v3"
     ca_file: Path | None = None
     plaintext_hosts: Hosts = frozenset()
+    proxy_url: SecretStr | None = None
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 
@@ -133,7 +138,17 @@ class Settings(BaseSettings):
             raise ValueError("no_verify_ssl is refused; name your authority in CONNECTORS_CA_FILE")
         return value
 
-    @field_validator("vault_url", "google_calendar_api_url")
+    #: What is set for connectors, which declare the names themselves.
+    _of_connectors: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _without_scheme_fault(value.get_secret_value(), ("http", "https"))
+        return value
+
+    @field_validator("vault_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         return value if value is None else _without_scheme_fault(value, ("https", "http")).rstrip("/")
@@ -203,14 +218,8 @@ class Settings(BaseSettings):
         for name, url, plain in (
             ("rabbitmq_url", self.rabbitmq_url.get_secret_value(), "amqp"),
             ("vault_url", self.vault_url or "", "http"),
-            ("google_calendar_api_url", self.google_calendar_api_url, "http"),
         ):
-            parts = urlsplit(url)
-            if parts.scheme == plain and not self.allows_plaintext(parts.hostname or ""):
-                raise ValueError(
-                    f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
-                    f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
-                )
+            self._check_encrypted(name, url, plain)
         if self.database_url is not None:
             database = DatabaseUrl.parse(self.database_url.get_secret_value())
             if database.ssl_mode == "disable" and not self.allows_plaintext(database.host):
@@ -255,6 +264,17 @@ class Settings(BaseSettings):
         return min(self.tenant_concurrency or max(1, self.concurrency // 2), self.concurrency)
 
     @property
+    def directory(self) -> Path:
+        """The data directory, for what needs one.
+
+        Raises:
+            SettingError: none is set, and the user has no home.
+        """
+        if self.data_dir == NO_HOME:
+            raise SettingError(f"{PREFIX}DATA_DIR is not set, and this user has no home directory: set it")
+        return self.data_dir
+
+    @property
     def ledger_url(self) -> str:
         """The ledger's database, SQLite in the data directory by default.
 
@@ -263,12 +283,7 @@ class Settings(BaseSettings):
         """
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        if self.data_dir == NO_HOME:
-            raise SettingError(
-                f"{PREFIX}DATA_DIR is not set, and there is no home directory for the ledger; "
-                f"set it, or {PREFIX}DATABASE_URL"
-            )
-        return f"sqlite:///{self.data_dir / 'ledger.db'}"
+        return f"sqlite:///{self.directory / 'ledger.db'}"
 
     @property
     def broker_user(self) -> str:
@@ -281,10 +296,36 @@ class Settings(BaseSettings):
         operators = {user for user, tenants in (self.publishers or {}).items() if "*" in tenants}
         return {self.broker_user, *operators}
 
-    def of_connector(self, name: str) -> dict[str, str]:
-        """Return what is set for one connector, as it finds it in its `settings`."""
-        ours = {"google_calendar": {"api_url": self.google_calendar_api_url}}
-        return ours.get(name, {})
+    def of_connector(self, connector: "Connector[Any]") -> dict[str, str]:
+        """Return what is set for one connector, by the names that it declares.
+
+        Raises:
+            SettingError: a value is wrong.
+        """
+        found = {}
+        for each in connector.declared_settings:
+            name = f"{connector.name}_{each.name}"
+            if (value := self._of_connectors.get(name)) is None:
+                continue
+            try:
+                found[each.name] = _without_scheme_fault(value, ("https", "http")).rstrip("/")
+                self._check_encrypted(name, value, "http")
+            except ValueError as error:
+                issue = str(error).removeprefix(f"{PREFIX}{name.upper()}: ")
+                raise SettingError(f"{PREFIX}{name.upper()}={_masked_url(value)[:80]!r}: {issue}") from None
+        return found
+
+    def is_set(self, name: str) -> bool:
+        """Return whether a setting was given, by its name in lower case without the prefix."""
+        return name in self.model_fields_set or name in self._of_connectors
+
+    def _check_encrypted(self, name: str, url: str, plain: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == plain and not self.allows_plaintext(parts.hostname or ""):
+            raise ValueError(
+                f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
+                f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
+            )
 
     def allows_plaintext(self, host: str) -> bool:
         """Return whether an unencrypted connection to this host is accepted."""
@@ -307,8 +348,13 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         SettingError: one line that names the setting.
     """
+    ours = {name: value for name, value in given.items() if name in Settings.model_fields}
     try:
-        return Settings(**given)
+        settings = Settings(**ours)
+        settings._of_connectors = _others() | {
+            name: str(value) for name, value in given.items() if name not in ours
+        }
+        return settings
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         issue = first["msg"].removeprefix("Value error, ")
@@ -340,10 +386,54 @@ def _shown(field: str) -> str:
     return "" if value is None else f"={_masked_url(value)[:80]!r}"
 
 
-def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """List variables that bear our prefix and are no settings: most likely a typo."""
+def data_directory() -> Path:
+    """Return the user's own data directory, whatever is set: programs that are downloaded are kept there.
+
+    Raises:
+        SettingError: the user has no home.
+    """
+    found = _data_dir()
+    if found == NO_HOME:
+        raise SettingError("this user has no home directory to keep downloaded programs in: set HOME")
+    return found
+
+
+def _others() -> dict[str, str]:
+    """Return what has our prefix in the environment or `.env` and is not a setting of the worker's own."""
+    found = {**dotenv_values(".env"), **os.environ}
+    names = {name: name.removeprefix(PREFIX).lower() for name in found if name.startswith(PREFIX)}
+    return {
+        name: found[variable] or ""
+        for variable, name in names.items()
+        if found[variable] and name not in Settings.model_fields
+    }
+
+
+def unknown_names(
+    connectors: Iterable["Connector[Any]"] = (),
+    *,
+    installed: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Return the variables with our prefix that are not settings: most likely a typo.
+
+    Args:
+        connectors: those that are loaded; what they declare is known.
+        installed: names of all that are installed; what begins with one that is not loaded may be known to it.
+    """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    loaded = {connector.name for connector in connectors}
+    known |= {
+        f"{PREFIX}{connector.name}_{each.name}".upper()
+        for connector in connectors
+        for each in connector.declared_settings
+    }
+    others = tuple(f"{PREFIX}{name}_".upper() for name in installed if name not in loaded)
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(PREFIX) and name not in known and not name.startswith(others)
+    )
 
 
 def masked(settings: Settings) -> dict[str, Any]:
@@ -356,6 +446,7 @@ def masked(settings: Settings) -> dict[str, Any]:
         elif isinstance(value, SecretStr):
             shown[name] = "******"
     shown["database_url"] = _masked_url(settings.ledger_url)
+    shown |= {name: _masked_url(value) for name, value in settings._of_connectors.items()}
     return {f"{PREFIX}{name.upper()}": value for name, value in shown.items()}
 
 

@@ -1,4 +1,4 @@
-"""The help desk of the worked example, faked: tickets, pages, and refresh tokens that are exchanged."""
+"""A fake of the worked example's help desk: tickets, pages, and rotated refresh tokens."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ PAGE = 2
 
 
 class HelpDesk(FakeProvider):
-    """Tickets by number, and whoever holds the newest access token."""
+    """Tickets by number, and the newest access token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,8 +24,8 @@ class HelpDesk(FakeProvider):
         self.on("GET", "/tickets/by-reference/{reference}", self._guarded(self._by_reference))
         self.on("PUT", "/tickets/{id}/state", self._guarded(self._close))
 
-    def document(self, url: str = "") -> dict[str, str]:
-        """The secret that lets a connector in."""
+    def secret(self, url: str = "") -> dict[str, str]:
+        """The secret that authenticates a connector."""
         return {
             "base_url": url or self.url,
             "grant": "refresh_token",

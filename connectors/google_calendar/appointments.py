@@ -8,16 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.connector import READ_ERRORS, google_calendar
-from connectors.google_calendar.cursors import read_cursor, write_cursor
+from connectors.google_calendar.cursors import Place, read_cursor, write_cursor
 from connectors.google_calendar.event_times import calendar_zone, event_span
 from connectors.google_calendar.listing import pages, utc_now
 from connectors.google_calendar.matching import is_about
 from connectors.google_calendar.models import Appointment, appointment
 from connectors.google_calendar.occupancy import Event, is_hold
-from connectors.google_calendar.params import FindAppointments
+from connectors.google_calendar.params import Coming, FindAppointments
 from connectors.google_calendar.zones import instant
-from connectors.sdk.effects import Effect
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import InvalidParams
 
 #: How far ahead is looked unless the job says: a series may go on for ever.
 REACH: Final = timedelta(days=366)
@@ -46,29 +46,36 @@ async def find_appointments(params: FindAppointments, ctx: Ctx) -> Appointments:
     Each is compared with what was asked, phones as numbers. Without range_end, a year ahead.
     """
     api = CalendarApi(ctx)
-    place = {} if params.cursor is None else read_cursor(params, params.cursor)
+    place = read_cursor(params, params.cursor)
     since, until = await range_of(params, api, params.calendars[0], place)
     until = until or since + REACH
-    found: list[tuple[str, Appointment]] = []
-    for calendar_id in params.calendars:
-        skip = int(place.get("skip", 0)) + params.limit + 1
-        async for event in _matches(api, calendar_id, params, since, until):
-            found.append((_order(event), appointment(event, calendar_id)))
-            if (skip := skip - 1) == 0:
-                break
-    found.sort(key=lambda pair: (pair[0], pair[1].event_id))
-    first = int(place.get("skip", 0))
+    first = 0 if place is None else place.skip
     last = first + params.limit
+    found = await _earliest(api, params, since, until, last + 1)
     is_cut = len(found) > last
     return Appointments(
-        appointments=[each for _, each in found[first:last]],
+        appointments=found[first:last],
         truncated=is_cut,
-        cursor=write_cursor(params, since=since.isoformat(), skip=last) if is_cut else None,
+        cursor=write_cursor(params, Place(since=since, skip=last)) if is_cut else None,
     )
 
 
+async def _earliest(
+    api: CalendarApi, params: FindAppointments, since: datetime, until: datetime, count: int
+) -> list[Appointment]:
+    """Return the first matches of all calendars together, by their start."""
+    found: list[tuple[str, str, Appointment]] = []
+    for calendar_id in params.calendars:
+        missing = count
+        async for event in _matches(api, calendar_id, params, since, until):
+            found.append((_order(event), event["id"], appointment(event, calendar_id)))
+            if (missing := missing - 1) == 0:
+                break
+    return [each for *_, each in sorted(found, key=lambda row: row[:2])][:count]
+
+
 async def range_of(
-    params: Any, api: CalendarApi, calendar_id: str, place: dict[str, Any]
+    params: Coming, api: CalendarApi, calendar_id: str, place: Place | None
 ) -> tuple[datetime, datetime | None]:
     """Return between when events are listed: from now on, unless the job says otherwise.
 
@@ -79,13 +86,12 @@ async def range_of(
     if zone is None and any(time is not None and time.tzinfo is None for time in bounds):
         zone = await calendar_zone(api, calendar_id)
     since, until = (time if time is None or zone is None else instant(time, zone) for time in bounds)
-    if "since" in place:
-        since = datetime.fromisoformat(place["since"])
+    since = since if place is None else place.since
     if until is not None and since is None and until <= utc_now():
-        raise invalid("range_end", "is past, and the range begins now; give range_start")
+        raise InvalidParams.field("range_end", "is past, and the range begins now; give range_start")
     since = since or utc_now()
     if until is not None and until <= since:
-        raise invalid("range_end", "must come after range_start")
+        raise InvalidParams.field("range_end", "must come after range_start")
     return since, until
 
 

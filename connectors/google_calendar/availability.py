@@ -25,8 +25,8 @@ from connectors.google_calendar.slots import (
     seconds_up,
 )
 from connectors.google_calendar.zones import instant, write_instant
-from connectors.sdk.effects import Effect
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import InvalidParams
 
 _MINUTE_S: Final = 60
 
@@ -66,7 +66,7 @@ class Availability(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     available: bool
-    busy: list[BusyPeriod] = Field(description="Of all calendars together, joined where they touch.")
+    busy: list[BusyPeriod] = Field(description="Of all calendars together, joined if they touch.")
 
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)
@@ -129,7 +129,7 @@ def _search(params: FindSlots, zone: ZoneInfo, now: datetime) -> Search:
     """
     start, end = instant(params.range_start, zone), instant(params.range_end, zone)
     if end <= start:
-        raise invalid("range_end", "must come after range_start")
+        raise InvalidParams.field("range_end", "must come after range_start")
     as_of = now if params.as_of is None else instant(params.as_of, zone)
     latest = None
     if params.max_advance_minutes is not None:

@@ -15,7 +15,7 @@ from connectors.google_calendar.occupancy import Event
 from connectors.google_calendar.params import BookAppointment
 from connectors.google_calendar.rules import read_rules
 from connectors.google_calendar.wanted import Wanted
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, NotFound, PermissionDenied
 
 

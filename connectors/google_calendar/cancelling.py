@@ -12,7 +12,7 @@ from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.occupancy import Event
 from connectors.google_calendar.params import CancelEvent
 from connectors.google_calendar.series import Target, ending_before, target_from
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import NotFound
 
 
@@ -35,7 +35,8 @@ async def cancel_event(params: CancelEvent, ctx: Ctx) -> EventDetails:
 
 async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Target) -> Event:
     if not target.is_split:
-        await delete_event(api, params.calendar_id, target.event, notify=params.notify)
+        told = send_updates(params.notify, bool(target.event.get("attendees")))
+        await api.remove(params.calendar_id, target.event["id"], send_updates=told)
         return target.event
 
     async def end(current: Target) -> dict[str, Any]:
@@ -45,34 +46,14 @@ async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Targe
     return target.named
 
 
-async def delete_event(api: CalendarApi, calendar_id: str, event: Event, *, notify: str | None) -> None:
-    """Cancel an event; one that was cancelled meanwhile is as good."""
-    request = events().delete(
-        calendarId=calendar_id,
-        eventId=event["id"],
-        sendUpdates=send_updates(notify, bool(event.get("attendees"))),
-    )
-    try:
-        await api.send(request)
-    except NotFound:
-        pass  # it was there a moment ago
-
-
 async def undo_event(api: CalendarApi, calendar_id: str, event_id: str, *, notify: str | None) -> None:
     """Cancel what a job made; that it is gone already has to be proven.
 
     Raises:
         NotFound: the calendar itself is not found, so that nothing is known of the event.
     """
-    try:
-        event = await api.send(events().get(calendarId=calendar_id, eventId=event_id))
-    except NotFound as gone:
-        if reason_of(gone) != "deleted":
-            # A calendar that is hidden or a wrong address answers 404 as well; one that lists is a proof.
-            await api.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
-        return
-    if event.get("status") != "cancelled":
-        await delete_event(api, calendar_id, event, notify=notify)
+    if not await api.is_gone(calendar_id, event_id):
+        await api.remove(calendar_id, event_id, send_updates=send_updates(notify, True))
 
 
 def calendar_of(params: Any, result: Mapping[str, Any] | None) -> str:

@@ -12,15 +12,15 @@ from googleapiclient.discovery import build
 
 from connectors.google_calendar.connector import api_url
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, refusal
-from connectors.sdk.context import Context
-from connectors.sdk.errors import RateLimited, Sent, Unavailable
-from connectors.sdk.http.status import is_error
+from connectors.google_calendar.error_mapping import UNNAMED_WAIT_S, reason_of, refusal
+from connectors.sdk import Context
+from connectors.sdk.errors import NotFound, RateLimited, Sent, Unavailable
+from connectors.sdk.http import is_error
 
 if TYPE_CHECKING:
     import httpx
 
-    from connectors.sdk.http.client import HttpClient
+    from connectors.sdk.http import HttpClient
 
 #: Seconds for one call. Google mostly answers in a fifth of a second; a caller on the line is waiting.
 CALL_TIMEOUT_S: Final = 10.0
@@ -29,7 +29,7 @@ Ctx = Context[GoogleCredential]
 
 
 class _NoTransport:
-    """Stands where the client wants its own transport."""
+    """Stand in for the client's own transport, which is never used."""
 
     def request(self, *_: object, **__: object) -> NoReturn:
         raise AssertionError("requests go through the shared HTTP layer")
@@ -98,6 +98,8 @@ class CalendarApi:
         }
         if etag is not None:
             headers["If-Match"] = etag
+        # freeBusy is asked by POST; a failure of it leaves no write open.
+        only_asks = request.methodId == "calendar.freebusy.query"
         response = await self._http.request(
             request.method,
             "/" + request.uri.removeprefix(_base_url()),
@@ -106,14 +108,48 @@ class CalendarApi:
             auth=self._auth,
             timeout_s=CALL_TIMEOUT_S,
             raise_for_status=False,
+            changes_nothing=only_asks,
         )
         if is_error(response.status_code):
             error = refusal(response)
+            if only_asks and error.sent is Sent.UNCERTAIN:
+                error.sent = Sent.NO
             if isinstance(error, RateLimited) and response.status_code == 403:
                 # The layer knows a 429; that this 403 is one, too, it cannot know.
                 self._http.pause("/", error.retry_after_s or UNNAMED_WAIT_S)
             raise error
         return _read(request, response)
+
+    async def remove(
+        self, calendar_id: str, event_id: str, *, send_updates: str = "none", etag: str | None = None
+    ) -> None:
+        """Cancel an event; one that is gone already is as good.
+
+        Raises:
+            Conflict: it is not the version of this etag.
+            NotFound: it was not found, and is not proven to be gone.
+        """
+        request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=send_updates)
+        try:
+            await self.send(request, etag=etag)
+        except NotFound as gone:
+            if reason_of(gone) != "deleted" and not await self.is_gone(calendar_id, event_id):
+                raise
+
+    async def is_gone(self, calendar_id: str, event_id: str) -> bool:
+        """Return whether an event is proven to be gone.
+
+        Raises:
+            NotFound: the calendar itself is not found, so that nothing is known of the event.
+        """
+        try:
+            event = await self.send(events().get(calendarId=calendar_id, eventId=event_id))
+        except NotFound as gone:
+            if reason_of(gone) != "deleted":
+                # A calendar that is hidden or a wrong address answers 404 as well; one that lists is a proof.
+                await self.send(events().list(calendarId=calendar_id, maxResults=1, fields="timeZone"))
+            return True
+        return event.get("status") == "cancelled"
 
 
 def _read(request: Any, response: "httpx.Response") -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from typing import Final
 
 from connectors.google_calendar.credential import GoogleCredential
-from connectors.sdk.connector import Connector
-from schemas.error import Code
+from connectors.sdk import Connector, UrlSetting
+from connectors.sdk.errors import Code
 
 #: Where the API is, unless the setting CONNECTORS_GOOGLE_CALENDAR_API_URL says otherwise.
 API_URL: Final = "https://www.googleapis.com/calendar/v3"
@@ -21,9 +21,14 @@ READ_ERRORS: Final = (
 )
 WRITE_ERRORS: Final = (*READ_ERRORS, Code.CONFLICT)
 
-google_calendar = Connector("google_calendar", title="Google Calendar", credential=GoogleCredential)
+google_calendar = Connector(
+    "google_calendar",
+    title="Google Calendar",
+    credential=GoogleCredential,
+    settings=[UrlSetting("api_url", API_URL, "the whole base of the Calendar API")],
+)
 
 
 def api_url() -> str:
-    """Return the whole base of the API: the worker puts the setting `api_url` there before it starts."""
-    return google_calendar.settings.get("api_url", API_URL)
+    """Return the whole base of the API."""
+    return google_calendar.settings["api_url"]

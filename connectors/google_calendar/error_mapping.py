@@ -1,4 +1,4 @@
-"""What Google's refusals mean: by `error.errors[].reason` first, by status only where that says nothing."""
+"""What Google's refusals mean: by `error.errors[].reason` first, by status only if that says nothing."""
 
 import json
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "internalError": (Unavailable, "is failing"),
     }
 )
-#: What a status says where no reason stands beside it.
+#: What a status means if no reason stands beside it.
 _BY_STATUS: Final[Mapping[int, str]] = MappingProxyType(
     {404: "notFound", 409: "duplicate", 410: "deleted", 412: "conditionNotMet"}
 )
@@ -110,7 +110,7 @@ def calendar_refusal(calendar_id: str, reason: object) -> ConnectorError:
 
 
 def reason_of(error: ConnectorError) -> str | None:
-    """Return the reason behind an error, where it was one of Google's."""
+    """Return the reason behind an error, if it was one of Google's."""
     reason = (error.data or {}).get("reason")
     return reason if isinstance(reason, str) else None
 

@@ -13,8 +13,12 @@ from connectors.google_calendar.occupancy import HOLD_PROPERTY, private_of
 from connectors.google_calendar.params import BookAppointment, CreateEvent, UpdateEvent
 from connectors.sdk.errors import Conflict
 
-#: Whose event it is: a digest of the key, compared where an id is taken.
+#: Whose event it is: a digest of the key, compared if an id is taken.
 KEY_PROPERTY: Final = OWN_PREFIX + "key"
+#: Which job has moved a series last: a shift, unlike a time, must not be repeated.
+MOVE_PROPERTY: Final = OWN_PREFIX + "move"
+#: The attempt that has the event now: setting it voids what an earlier one may still have on its way.
+ATTEMPT_PROPERTY: Final = OWN_PREFIX + "attempt"
 
 SEND_UPDATES: Final[Mapping[str, str]] = {"none": "none", "all": "all", "external_only": "externalOnly"}
 
@@ -39,7 +43,7 @@ def event_id_of(ctx: Ctx, calendar_id: str, serial: int = 0) -> str:
 
 
 def key_mark(ctx: Ctx) -> str:
-    """Derive the mark that an event of this job bears; the key itself may say too much."""
+    """Return the mark of an event of this job; the key itself may say too much."""
     parts = ["key", ctx.tenant, ctx.action, ctx.idempotency_key]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -50,7 +54,7 @@ def is_ours(event: Mapping[str, Any], ctx: Ctx) -> bool:
 
 
 def recognised(event: dict[str, Any], ctx: Ctx) -> dict[str, Any]:
-    """Return the event that has our id already, where it is this job's and still there.
+    """Return the event that has our id already, if it is this job's and still there.
 
     Raises:
         Conflict: it is somebody else's, or was cancelled.

@@ -9,8 +9,7 @@ from zoneinfo import ZoneInfo
 from connectors.google_calendar.client import CalendarApi, events
 from connectors.google_calendar.slots import Period, seconds_down, seconds_up
 from connectors.google_calendar.zones import day_start, instant, zone_named, zone_names
-from connectors.sdk.errors import Unavailable
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import InvalidParams, Unavailable
 
 
 class Times(Protocol):
@@ -78,7 +77,8 @@ class Span:
 
     def period(self, zone: ZoneInfo) -> Period:
         """Return it as seconds; days are days of the zone."""
-        return seconds_down(_as_instant(self.start, zone)), seconds_up(_as_instant(self.end, zone))
+        start, end = _as_instant(self.start, zone), _as_instant(self.end, zone)
+        return seconds_down(start), seconds_down(end) if end <= start else seconds_up(end)
 
 
 async def calendar_zone(api: CalendarApi, calendar_id: str) -> ZoneInfo:
@@ -107,7 +107,7 @@ def zone_of(listing: Mapping[str, Any], otherwise: ZoneInfo | None) -> ZoneInfo:
     """
     zone = known_zone(listing, otherwise)
     if zone is None:
-        raise invalid("time_zone", "is required: the calendar's own zone is not a known one")
+        raise InvalidParams.field("time_zone", "is required: the calendar's own zone is not a known one")
     return zone
 
 
@@ -134,7 +134,7 @@ async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span
     start = old.start if times.start is None else times.start
     if not isinstance(start, datetime):
         if times.duration_minutes is not None:
-            raise invalid(
+            raise InvalidParams.field(
                 "duration_minutes", "is for timed events; end names the last day of an all-day event"
             )
         if times.end is None and old.is_all_day:
@@ -148,7 +148,7 @@ async def moved_span(times: Times, api: CalendarApi, calendar_id: str, old: Span
     if times.end is not None or times.duration_minutes is not None:
         span = _timed(start, times.end, times.duration_minutes, read_in)
     elif not isinstance(old.start, datetime) or not isinstance(old.end, datetime):
-        raise invalid("duration_minutes", "is required, or end: the event was all-day")
+        raise InvalidParams.field("duration_minutes", "is required, or end: the event was all-day")
     else:
         begin = _as_instant(start, read_in)
         span = Span(begin, begin + (old.end - old.start))
@@ -164,10 +164,10 @@ async def _zone_for(times: Times, api: CalendarApi, calendar_id: str, needs_zone
 
 def _days(start: date, end: date | datetime | None) -> Span:
     if isinstance(end, datetime):
-        raise invalid("end", "must be a day, as start is")
+        raise InvalidParams.field("end", "must be a day, as start is")
     last = start if end is None else end
     if last < start:
-        raise invalid("end", "comes before start")
+        raise InvalidParams.field("end", "comes before start")
     return Span(start, last + timedelta(days=1))
 
 
@@ -178,10 +178,10 @@ def _timed(
     if duration_minutes is not None:
         return Span(begin, begin + timedelta(minutes=duration_minutes), zone)
     if not isinstance(end, datetime):
-        raise invalid("end", "must be a time, as start is")
+        raise InvalidParams.field("end", "must be a time, as start is")
     until = _as_instant(end, zone)
     if until <= begin:
-        raise invalid("end", "must come after start")
+        raise InvalidParams.field("end", "must come after start")
     return Span(begin, until, zone)
 
 

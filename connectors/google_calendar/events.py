@@ -10,7 +10,7 @@ from connectors.google_calendar.cancelling import calendar_of, undo_event
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
-from connectors.google_calendar.cursors import read_cursor, write_cursor
+from connectors.google_calendar.cursors import Place, read_cursor, write_cursor
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     conference_request,
@@ -22,7 +22,7 @@ from connectors.google_calendar.event_body import (
     recognised,
     send_updates,
 )
-from connectors.google_calendar.event_times import span_of
+from connectors.google_calendar.event_times import Span, span_of
 from connectors.google_calendar.listing import MAX_PAGES, PAGE_SIZE, utc_now
 from connectors.google_calendar.models import (
     EventAnswer,
@@ -36,7 +36,7 @@ from connectors.google_calendar.occupancy import Event, is_given_up
 from connectors.google_calendar.params import CreateEvent, EventRef, ListEvents
 from connectors.google_calendar.rrule import write_lines
 from connectors.google_calendar.wanted import Wanted
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, Unavailable
 
 
@@ -78,12 +78,18 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
     """
     api = CalendarApi(ctx)
     span = await span_of(params, api, params.calendar_id, needs_zone=params.recurrence is not None)
-    event_id = event_id_of(ctx, params.calendar_id)
     wanted = Wanted(api, params.calendar_id, span, allow_past=params.allow_past)
     if not ctx.is_repeat:
         wanted.refuse_past()
     if params.conflict_check:
         await _refuse_taken(ctx, wanted)
+    event, created = await _insert(ctx, api, params, _body(params, ctx, span))
+    event = await with_conference(api, params.calendar_id, event)
+    return short_answer(event, params.calendar_id, created=created)
+
+
+def _body(params: CreateEvent, ctx: Ctx, span: Span) -> dict[str, Any]:
+    event_id = event_id_of(ctx, params.calendar_id)
     body = {"id": event_id, **new_body(params, key_mark(ctx)), **span.body()}
     if params.attendees:
         body["attendees"] = guests_of(params.attendees)
@@ -91,6 +97,13 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
         body["recurrence"] = write_lines(params.recurrence, span.start, span.zone)
     if params.meet:
         body["conferenceData"] = conference_request(event_id)
+    return body
+
+
+async def _insert(
+    ctx: Ctx, api: CalendarApi, params: CreateEvent, body: dict[str, Any]
+) -> tuple[Event, bool]:
+    """Insert the event, or return the one that an earlier run has made, and whether it is new."""
     request = events().insert(
         calendarId=params.calendar_id,
         body=body,
@@ -98,14 +111,12 @@ async def create_event(params: CreateEvent, ctx: Ctx) -> EventAnswer:
         sendUpdates=send_updates(params.notify, bool(params.attendees)),
     )
     try:
-        event, created = await api.send(request), True
+        return await api.send(request), True
     except Conflict as conflict:
         if reason_of(conflict) != "duplicate":
             raise
-        event = await api.send(events().get(calendarId=params.calendar_id, eventId=event_id))
-        event, created = recognised(event, ctx), False
-    event = await with_conference(api, params.calendar_id, event)
-    return short_answer(event, params.calendar_id, created=created)
+    event = await api.send(events().get(calendarId=params.calendar_id, eventId=body["id"]))
+    return recognised(event, ctx), False
 
 
 @create_event.undo
@@ -134,30 +145,39 @@ async def get_event(params: EventRef, ctx: Ctx) -> EventDetails:
 async def list_events(params: ListEvents, ctx: Ctx) -> Events:
     """List events by their start, from now on, each occurrence of a series by itself."""
     api = CalendarApi(ctx)
-    place = {} if params.cursor is None else read_cursor(params, params.cursor)
+    place = read_cursor(params, params.cursor)
     since, until = await range_of(params, api, params.calendar_id, place)
-    size = int(place.get("size", min(params.limit + 1, PAGE_SIZE)))
-    query, token, skip = _query(params, since, until, size), place.get("page"), int(place.get("skip", 0))
+    place = place or Place(since=since, size=min(params.limit + 1, PAGE_SIZE))
+    found, rest = await _read_rows(api, _query(params, since, until, place.size), place, params.limit)
+    as_answer = full_answer if params.fields == "full" else list_entry
+    return Events(
+        events=[as_answer(event, params.calendar_id) for event in found],
+        truncated=rest is not None,
+        cursor=None if rest is None else write_cursor(params, rest),
+    )
+
+
+async def _read_rows(
+    api: CalendarApi, query: dict[str, Any], place: Place, limit: int
+) -> tuple[list[Event], Place | None]:
+    """Return the next events of a listing, and where it goes on if there are more."""
     found: list[Event] = []
     for _ in range(MAX_PAGES):
-        more = {} if token is None else {"pageToken": token}
+        more = {} if place.page is None else {"pageToken": place.page}
         page = await api.send(events().list(**query, **more))
-        rows = [*enumerate(page.get("items") or ())][skip:]
-        for at, event in rows:
-            if is_given_up(event, utc_now()):
+        for at, event in enumerate(page.get("items") or ()):
+            if at < place.skip or is_given_up(event, utc_now()):
                 continue
-            if len(found) == params.limit:
-                return _events(
-                    params, found, {"since": since.isoformat(), "page": token, "skip": at, "size": size}
-                )
+            if len(found) == limit:
+                return found, place.model_copy(update={"skip": at})
             found.append(event)
-        token, skip = page.get("nextPageToken"), 0
-        if not token:
-            return _events(params, found, None)
+        if not page.get("nextPageToken"):
+            return found, None
+        place = place.model_copy(update={"page": page["nextPageToken"], "skip": 0})
     raise Unavailable(f"Google Calendar's listing did not end after {MAX_PAGES} pages")
 
 
-def _query(params: ListEvents, since: datetime, until: datetime | None, size: int) -> dict[str, Any]:
+def _query(params: ListEvents, since: datetime, until: datetime | None, size: int | None) -> dict[str, Any]:
     query: dict[str, Any] = {
         "calendarId": params.calendar_id,
         "singleEvents": True,
@@ -174,15 +194,6 @@ def _query(params: ListEvents, since: datetime, until: datetime | None, size: in
             f"{name}={value}" for name, value in params.private_properties.items()
         ]
     return {name: value for name, value in query.items() if value is not None}
-
-
-def _events(params: ListEvents, found: list[Event], next_place: dict[str, Any] | None) -> Events:
-    as_answer = full_answer if params.fields == "full" else list_entry
-    return Events(
-        events=[as_answer(event, params.calendar_id) for event in found],
-        truncated=next_place is not None,
-        cursor=None if next_place is None else write_cursor(params, **next_place),
-    )
 
 
 @google_calendar.action(effect=Effect.READ, errors=READ_ERRORS)

@@ -192,7 +192,7 @@ def check_order(start: date | datetime, end: date | datetime, zone: ZoneInfo | N
     """Check what can be checked of two times before the calendar's zone is known.
 
     Raises:
-        ValueError: the end comes before the start, or is a day where the start is a time.
+        ValueError: the end comes before the start, or is a day although the start is a time.
     """
     if isinstance(start, datetime) and isinstance(end, datetime):
         if zone is not None:

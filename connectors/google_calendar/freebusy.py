@@ -6,13 +6,14 @@ for, and the time of each is judged anew by its events.
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
 from connectors.google_calendar.client import CalendarApi, freebusy
 from connectors.google_calendar.error_mapping import calendar_refusal
 from connectors.google_calendar.listing import list_between
-from connectors.google_calendar.occupancy import HOLD_PROPERTY
+from connectors.google_calendar.occupancy import HOLD_PROPERTY, Event
 from connectors.google_calendar.slots import Period, from_seconds, seconds_down, seconds_up
 from connectors.sdk.errors import ConnectorError, NotFound, PermissionDenied, Unavailable
 
@@ -25,9 +26,12 @@ MAX_AT_ONCE: Final = 4
 
 
 async def busy_times(
-    api: CalendarApi, calendars: Sequence[str], period: Period, now: datetime
+    api: CalendarApi, calendars: Sequence[str], period: Period, now: datetime, *, sweeps: bool = False
 ) -> dict[str, list[Period]]:
     """Return when calendars are taken, by the rule of `occupancy`.
+
+    Args:
+        sweeps: remove the holds without a job that are found; for actions that write anyway.
 
     Raises:
         ConnectorError: one of them cannot be read; then nothing is said of any.
@@ -35,10 +39,13 @@ async def busy_times(
     busy = await fetch_busy(api, calendars, period)
 
     async def judge(calendar_id: str) -> None:
-        for held in await _given_up(api, calendar_id, period, now):
+        for hold, held in await _given_up(api, calendar_id, period, now):
             listed = await list_between(api, calendar_id, (from_seconds(held[0]), from_seconds(held[1])))
             taken = [listed.period_of(event) for event in listed.occupying(held, now)]
             busy[calendar_id] = [*_without(busy[calendar_id], held), *(_cut(each, held) for each in taken)]
+            if sweeps and "recurringEventId" not in hold:
+                with suppress(ConnectorError):  # somebody else is at it, or may
+                    await api.remove(calendar_id, hold["id"], etag=hold.get("etag"))
 
     await _each(judge(calendar_id) for calendar_id in calendars if busy[calendar_id])
     return busy
@@ -83,8 +90,10 @@ async def _each(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
     raise first
 
 
-async def _given_up(api: CalendarApi, calendar_id: str, period: Period, now: datetime) -> list[Period]:
-    """Return the times of the holds whose jobs are gone; none if this account sees times alone."""
+async def _given_up(
+    api: CalendarApi, calendar_id: str, period: Period, now: datetime
+) -> list[tuple[Event, Period]]:
+    """Return the holds whose jobs are gone, and their times; none if this account sees times alone."""
     try:
         listed = await list_between(
             api,
@@ -94,7 +103,7 @@ async def _given_up(api: CalendarApi, calendar_id: str, period: Period, now: dat
         )
     except (PermissionDenied, NotFound):
         return []  # free/busy counts as it is
-    return [listed.period_of(event) for event in listed.given_up(period, now)]
+    return [(event, listed.period_of(event)) for event in listed.given_up(period, now)]
 
 
 def _without(periods: Iterable[Period], gone: Period) -> list[Period]:
@@ -132,10 +141,8 @@ async def _ask(api: CalendarApi, calendars: Sequence[str], period: Period) -> di
 
 def _period(told: Any) -> Period:
     try:
-        return (
-            seconds_down(datetime.fromisoformat(told["start"])),
-            seconds_up(datetime.fromisoformat(told["end"])),
-        )
+        start, end = datetime.fromisoformat(told["start"]), datetime.fromisoformat(told["end"])
+        return seconds_down(start), seconds_down(end) if end <= start else seconds_up(end)
     except (ValueError, LookupError, TypeError):
         raise Unavailable("Google Calendar returned a busy period without valid times") from None
 

@@ -9,9 +9,8 @@ from connectors.google_calendar.fields import MAX_GUESTS
 from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.params import ChangeGuests, Respond
 from connectors.google_calendar.series import Target
-from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Rejected, Sent
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import InvalidParams, Rejected, Sent
 
 
 @google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -23,7 +22,7 @@ async def add_attendees(params: ChangeGuests, ctx: Ctx) -> EventDetails:
         known = {_address(guest) for guest in there}
         new = [{"email": address} for address in params.attendees if address.lower() not in known]
         if len(there) + len(new) > MAX_GUESTS:
-            raise invalid("attendees", f"would make more than {MAX_GUESTS} guests")
+            raise InvalidParams.field("attendees", f"would make more than {MAX_GUESTS} guests")
         return {"attendees": [*there, *new]} if new else {}
 
     return await _change(params, ctx, add)

@@ -42,7 +42,13 @@ MAX_HOLDS: Final = 20
 #: deed, or if the listing lags behind.
 LOOKS_S: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0)
 #: Seconds after which a look is looked again, having waited for the lease.
-FRESH_LOOK_S: Final = 0.2
+FRESH_LOOK_S: Final = 0.05
+
+_RETIRED: Final = {
+    "status": "cancelled",
+    "start": {"dateTime": "1970-01-01T00:00:00Z", "date": None},
+    "end": {"dateTime": "1970-01-01T00:01:00Z", "date": None},
+}
 
 #: Does what the hold was placed for; None if the hold is no longer what was read.
 Finish = Callable[[Event], Awaitable[Event | None]]
@@ -184,7 +190,7 @@ class HoldProtocol:
         if event is None or not is_hold(event):
             return event is None
         try:
-            await remove_event(api, blocker.calendar_id, event["id"], etag=event.get("etag"))
+            await _retire(api, blocker.calendar_id, event)
         except Conflict:
             return False
         return True
@@ -208,7 +214,7 @@ class HoldProtocol:
     async def _withdraw(self, hold: Event) -> bool:
         api = self.wanted.api.compensating()
         try:
-            await remove_event(api, self.wanted.calendar_id, hold["id"], etag=hold.get("etag"))
+            await _retire(api, self.wanted.calendar_id, hold)
         except Conflict:
             return await self._is_no_hold(api, hold)
         except ConnectorError:
@@ -223,15 +229,27 @@ class HoldProtocol:
         return event.get("status") == "cancelled" or not is_hold(event)
 
 
-async def remove_event(
-    api: CalendarApi, calendar_id: str, event_id: str, *, send_updates: str = "none", etag: str | None = None
-) -> None:
-    """Cancel an event; one that is not there, or not any more, is as good."""
-    request = events().delete(calendarId=calendar_id, eventId=event_id, sendUpdates=send_updates)
-    try:
-        await api.send(request, etag=etag)
-    except NotFound:
-        pass
+async def _retire(api: CalendarApi, calendar_id: str, hold: Event) -> None:
+    """Cancel a hold, if it still is what was read, and take it off the time that it held.
+
+    A cancelled event stays in the calendar's bin: nobody shall restore a hold as an appointment at that time.
+
+    Raises:
+        Conflict: it is not what was read any more.
+    """
+    if not hold.get("recurrence"):
+        request = events().patch(
+            calendarId=calendar_id, eventId=hold["id"], body=_RETIRED, sendUpdates="none"
+        )
+        try:
+            await api.send(request, etag=hold.get("etag"))
+        except Conflict:
+            raise
+        except ConnectorError:
+            pass  # for whatever reason: what counts is that it is cancelled
+        else:
+            return
+    await api.remove(calendar_id, hold["id"], etag=hold.get("etag"))
 
 
 async def latest_of(ctx: Ctx, api: CalendarApi, calendar_id: str) -> tuple[int, Event | None]:

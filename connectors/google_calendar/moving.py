@@ -3,26 +3,33 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from connectors.google_calendar.changes import Change, hold_for
-from connectors.google_calendar.client import CalendarApi, Ctx
+from connectors.google_calendar.client import CalendarApi, Ctx, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.error_mapping import reason_of
-from connectors.google_calendar.event_body import event_id_of, patch_body
+from connectors.google_calendar.event_body import (
+    ATTEMPT_PROPERTY,
+    MOVE_PROPERTY,
+    differing,
+    event_id_of,
+    key_mark,
+    patch_body,
+)
 from connectors.google_calendar.event_times import Span, calendar_zone, event_span, moved_span
 from connectors.google_calendar.holds import HoldProtocol
 from connectors.google_calendar.listing import utc_now
 from connectors.google_calendar.models import EventDetails, full_answer
-from connectors.google_calendar.occupancy import Event, root_of, takes_time
+from connectors.google_calendar.occupancy import Event, private_of, root_of, takes_time
 from connectors.google_calendar.params import OtherTimes, RescheduleEvent, UpdateEvent
 from connectors.google_calendar.rrule import names_local_times, write_lines
-from connectors.google_calendar.series import Target, shifted, target_of
+from connectors.google_calendar.series import Target, read_event, shifted, target_of
 from connectors.google_calendar.wanted import Wanted, is_past
-from connectors.sdk.effects import Effect
-from connectors.sdk.errors import Conflict
-from connectors.sdk.http.request import invalid
+from connectors.sdk import Effect
+from connectors.sdk.errors import Conflict, InvalidParams, NotFound
 
 
 @google_calendar.action(effect=Effect.KEYED, errors=WRITE_ERRORS)
@@ -70,24 +77,51 @@ class _Move:
         change = Change(self.ctx, self.api, self.params, self._whole_body, self.with_conference)
         if (done := await change.earlier_result()) is not None:
             return done
+        if (done := await self._moved_before()) is not None:
+            return done
         target = await target_of(self.api, self.params)
         span, lines = await self._times(target)
-        if span.is_like(event_span(target.event)) and not target.is_split:
-            return await self._settled(change, target)
-        if not span.is_like(event_span(target.named)):
+        is_moved = not span.is_like(event_span(target.named if target.is_split else target.event))
+        if is_moved:
             self._refuse_past(target, span)
-            if self.params.conflict_check and takes_time(target.event, utc_now()):
-                return await self._get_time(change, target, span, lines)
-        return await change.apply(target)
+        if self.params.conflict_check and self._needs_time(target, is_moved=is_moved):
+            return await self._get_time(change, target, span, lines)
+        return await (change.apply(target) if is_moved else self._settled(change, target))
+
+    async def _moved_before(self) -> Event | None:
+        """Return the series that an earlier attempt has moved.
+
+        It has our mark: its occurrences have other ids since, and a second shift would be one too many.
+        """
+        series_id = self.params.event_id.rpartition("_")[0]
+        if not self.ctx.is_repeat or self.params.scope == "this" or not series_id:
+            return None
+        try:
+            series = await read_event(self.api, self.params.calendar_id, series_id)
+        except NotFound:
+            return None
+        if private_of(series).get(MOVE_PROPERTY) != key_mark(self.ctx):
+            return None
+        await self._protocol(Target(series, series), event_span(series), None).remove_left_behind()
+        return series
+
+    def _needs_time(self, target: Target, *, is_moved: bool) -> bool:
+        """Return whether the change takes up time that the event does not take up yet."""
+        now = utc_now()
+        transparency = getattr(self.params, "transparency", None)
+        changed = target.event if transparency is None else {**target.event, "transparency": transparency}
+        return takes_time(changed, now) and (is_moved or not takes_time(target.event, now))
 
     async def _settled(self, change: Change, target: Target) -> Event:
-        """Make the rest of a change whose event is where it should be, be it by an earlier attempt."""
+        """Make the rest of a change if the event is at its time already, perhaps by an earlier attempt."""
         if self.ctx.is_repeat and _says_when(self.params):
             protocol = self._protocol(target, event_span(target.event), None)
             await protocol.remove_left_behind()
         return await change.apply(target)
 
     async def _get_time(self, change: Change, target: Target, span: Span, lines: list[str] | None) -> Event:
+        if self.ctx.is_repeat and not target.is_split:
+            await self._fence_off(target)
         protocol = self._protocol(target, span, lines)
 
         async def move(hold: Event) -> Event:
@@ -97,7 +131,10 @@ class _Move:
 
         async def go_on(hold: Event) -> Event | None:
             body = await change.new_series(target)
-            event = await change.patch(hold, {"status": "confirmed"} | body)
+            try:
+                event = await change.patch(hold, {"status": "confirmed"} | body)
+            except (Conflict, NotFound):
+                return None  # it is not that hold any more
             await change.end_series(target)
             return event
 
@@ -109,11 +146,26 @@ class _Move:
             raise
         return event
 
+    async def _fence_off(self, target: Target) -> None:
+        """Give the event another version, so that a move which an earlier attempt has on its way is refused.
+
+        Otherwise it could come after this attempt has given the time up, and somebody else has got it.
+        """
+        private = {ATTEMPT_PROPERTY: uuid4().hex}
+        request = events().patch(
+            calendarId=self.params.calendar_id,
+            eventId=target.event["id"],
+            body={"extendedProperties": {"private": private}},
+            sendUpdates="none",
+        )
+        await self.api.send(request)
+
     async def _done_by_another(self) -> Event | None:
         """Return the event if another worker, which took this job over, has moved it."""
         target = await target_of(self.api, self.params)
-        span, _ = await self._times(target)
-        return target.event if span.is_like(event_span(target.event)) and not target.is_split else None
+        if target.is_split or differing(await self._whole_body(target), target.event):
+            return None
+        return target.event
 
     def _protocol(self, target: Target, span: Span, lines: list[str] | None) -> HoldProtocol:
         series = root_of(target.event)
@@ -139,6 +191,9 @@ class _Move:
         span, lines = await self._times(target)
         if not span.is_like(event_span(target.event)):
             body |= span.body(replacing=not target.is_split)
+            if target.is_series and not target.is_split:
+                private = (body.get("extendedProperties") or {}).get("private") or {}
+                body["extendedProperties"] = {"private": {**private, MOVE_PROPERTY: key_mark(self.ctx)}}
         if lines is not None and lines != target.event.get("recurrence"):
             body["recurrence"] = lines
         return body
@@ -168,10 +223,13 @@ class _Move:
         if self.params.allow_past or self.ctx.is_repeat:
             return
         now = utc_now()
-        if is_past(span, now) and not (target.is_series and not target.is_split):
-            raise invalid("start", "is in the past; set allow_past if that is meant")
+        begins_anew = span.start != event_span(target.named).start
+        if begins_anew and is_past(span, now) and not (target.is_series and not target.is_split):
+            raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
         if target.is_series and not target.is_split and is_past(event_span(target.event), now):
-            raise invalid("scope", "would move occurrences that are past; following moves those to come")
+            raise InvalidParams.field(
+                "scope", "would move occurrences that are past; following moves those to come"
+            )
 
 
 def _says_when(params: OtherTimes) -> bool:

@@ -28,7 +28,7 @@ from connectors.google_calendar.fields import (
     check_order,
     is_day,
 )
-from connectors.sdk.personal import Personal
+from connectors.sdk import Personal
 from connectors.sdk.phone import is_phone_number
 
 #: Slots or events that one answer holds at most; a reply has 1 MiB.
@@ -297,7 +297,7 @@ class UpdateEvent(OtherTimes):
         return self
 
 
-class _Coming(Params):
+class Coming(Params):
     """A range that begins now, unless the job says otherwise."""
 
     time_zone: Zone | None = None
@@ -319,7 +319,7 @@ class _Coming(Params):
         return end
 
 
-class ListEvents(_Coming):
+class ListEvents(Coming):
     """Which events."""
 
     calendar_id: CalendarId = "primary"
@@ -332,7 +332,7 @@ class ListEvents(_Coming):
     limit: int = Field(default=100, ge=1, le=MAX_LIMIT)
 
 
-class FindAppointments(_Coming):
+class FindAppointments(Coming):
     """Whose appointments; an appointment matches all that is given."""
 
     phone: Personal[str | None] = Field(

@@ -18,8 +18,7 @@ from connectors.google_calendar.occupancy import Event, private_of, root_of
 from connectors.google_calendar.params import ChangeRef
 from connectors.google_calendar.rrule import count_before, names_days, shift_lines, with_count, with_until
 from connectors.google_calendar.zones import instant
-from connectors.sdk.errors import Conflict, Unavailable
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import Conflict, InvalidParams, Unavailable
 
 #: Fields of a series that the one which goes on keeps; its guests and its Meet are its own.
 _KEPT: Final = (
@@ -83,7 +82,7 @@ async def target_from(api: CalendarApi, ref: ChangeRef, named: Event) -> Target:
     """Return what a change is about, its event having been read."""
     if ref.scope == "this":
         if named.get("recurrence"):
-            raise invalid(
+            raise InvalidParams.field(
                 "scope", "is required: event_id names a whole series; name an occurrence, or all of it"
             )
         return Target(named, named)
@@ -110,7 +109,9 @@ def shifted(target: Target, span: Span) -> tuple[Span, list[str]]:
     lines = list(target.event.get("recurrence") or ())
     shift = _wall(span, span.start) - _wall(old, old.start)
     if shift.days and names_days(lines) and abs(shift) >= timedelta(days=1):
-        raise invalid("start", "is another day, but the series' rule names days; update_event its recurrence")
+        raise InvalidParams.field(
+            "start", "is another day, but the series' rule names days: give its recurrence, too"
+        )
     zone = span.zone or series.zone
     start = _moved(series, series.start, shift)
     if target.is_split:

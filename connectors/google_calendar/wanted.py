@@ -15,8 +15,7 @@ from connectors.google_calendar.occupancy import Event, meets, root_of
 from connectors.google_calendar.rules import Rules, nearest_days, nearest_free, reach_of
 from connectors.google_calendar.slots import Period, from_seconds, meets_any, merge_periods, seconds_up
 from connectors.google_calendar.zones import write_instant
-from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied
-from connectors.sdk.http.request import invalid
+from connectors.sdk.errors import Conflict, ConnectorError, InvalidParams, PermissionDenied
 
 #: How far the occurrences of a series that is moved are compared with other events.
 SERIES_REACH: Final = timedelta(days=2 * 366)
@@ -92,7 +91,7 @@ class Wanted:
             InvalidParams: it has, and the job does not allow that.
         """
         if not self.allow_past and is_past(self.span, utc_now()):
-            raise invalid("start", "is in the past; set allow_past if that is meant")
+            raise InvalidParams.field("start", "is in the past; set allow_past if that is meant")
 
     def fits(self, zone: ZoneInfo | None) -> bool:
         """Return whether the rules allow the time, if it is free."""
@@ -135,7 +134,9 @@ class Wanted:
 
     def _occurrences(self, listed: Listed, hold: Event | None) -> list[Period]:
         of_hold = [] if hold is None else [e for e in listed.events if root_of(e) == hold["id"]]
-        return [listed.period_of(event) for event in of_hold]
+        periods = [listed.period_of(event) for event in of_hold]
+        now = seconds_up(utc_now())
+        return [period for period in periods if period[1] > now]  # what is past is in nobody's way
 
     def _blockers(
         self, listed: Listed, calendar_id: str, wanted: Sequence[Period]
@@ -171,7 +172,7 @@ class Wanted:
         now, span = utc_now(), self.span
         within = reach_of(self.rules, span.period(zone), now)
         calendars = list(dict.fromkeys([self.calendar_id, *self.rules.calendars]))
-        busy = await busy_times(self.api, calendars, self.rules.widened(within), now)
+        busy = await busy_times(self.api, calendars, self.rules.widened(within), now, sweeps=True)
         if span.is_all_day:
             return nearest_days(self.rules, span, zone, busy, within)
         found = await to_thread(nearest_free, self.rules, span, zone, busy, within)

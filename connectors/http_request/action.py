@@ -29,7 +29,7 @@ from connectors.http_request.credential import MIN_SECRET_CHARS, HttpCredential
 from connectors.http_request.mask import Mask
 from connectors.http_request.params import MAX_TIMEOUT_S, RequestParams
 from connectors.http_request.path import PATH_SAFE
-from connectors.http_request.repeat import judge_repeat
+from connectors.http_request.repeat import error_on_repeat
 from connectors.sdk import Connector, ConnectorError, Context, Effect, InvalidParams
 from connectors.sdk.errors import Code
 from connectors.sdk.http import TRANSPORT_HEADERS, is_cut, is_error, status_error
@@ -98,7 +98,7 @@ async def request(params: RequestParams, ctx: Context[HttpCredential]) -> HttpRe
     mask = _mask(credential, tokens)
     if is_error(response.status_code, params.method):
         refused = _refusal(response, params, credential, mask)
-        error = judge_repeat(refused, params, credential) if ctx.is_repeat else refused
+        error = error_on_repeat(refused, params, credential) if ctx.is_repeat else refused
         if error is not None:
             raise error
     return _result(response, mask, params, is_read=is_read)
@@ -106,7 +106,7 @@ async def request(params: RequestParams, ctx: Context[HttpCredential]) -> HttpRe
 
 @http.check
 async def ask_for_the_base(ctx: Context[HttpCredential]) -> None:
-    """Ask for the base address; whatever is there, a credential that is refused shows."""
+    """Ask for the base address: a refused credential shows, even if nothing is there."""
     response = await _api(ctx, _tokens_of(ctx)).request(
         "HEAD", "/", follow_redirects=bool(ctx.credential.allowed_hosts), raise_for_status=False
     )
@@ -193,7 +193,7 @@ def _refusal(
     if isinstance(data.get("location"), str):
         data["location"] = mask.text(data["location"])
     else:
-        data["body"] = quote_body(mask.bytes(response.content), response)
+        data["body"] = quote_body(response, mask)
     error.data = data
     return error
 
@@ -204,8 +204,7 @@ def _result(response: "httpx.Response", mask: Mask, params: RequestParams, *, is
     }
     result = HttpResult(status=response.status_code, headers=headers, body=None)
     if not is_cut(response):
-        content = mask.bytes(response.content)
-        body = read_body(content, response, parse_json=params.parse_json)
+        body = read_body(response, mask, parse_json=params.parse_json)
         # A reply holds so much; what a write has done is not to be lost for its answer.
         if is_read or len(to_json(body)) <= MAX_ANSWER_BYTES:
             return result.model_copy(update={"body": body})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
+from connectors.http_request.mask import Mask
 from connectors.sdk.http import decode_text
 
 if TYPE_CHECKING:
@@ -37,38 +38,44 @@ class HttpResult(BaseModel):
     )
 
 
-def read_body(content: bytes, response: "httpx.Response", *, parse_json: bool = False) -> Any:
-    """Return a body as JSON, text or base64; None if there is none.
+def read_body(response: "httpx.Response", mask: Mask, *, parse_json: bool = False) -> Any:
+    """Return a body as JSON, text or base64, without secrets; None if there is none.
 
     Args:
         parse_json: read it as JSON whatever its type says.
     """
+    content = response.content
     if not content:
         return None
     content_type = response.headers.get("content-type", "").lower()
     media_type = content_type.partition(";")[0].strip()
     text = decode_text(content, content_type)
-    if text is not None and (parse_json or _JSON_TYPE.fullmatch(media_type)):
+    is_json = _JSON_TYPE.fullmatch(media_type) is not None
+    if text is not None and (parse_json or is_json):
         try:
-            return _read_json(text)
+            value = _read_json(mask.text(text))
+            # Only an escape can hide a secret from the text.
+            return mask.value(value) if "\\" in text else value
         except ValueError:
-            return text
-    is_text = (
-        _TEXT_TYPE.fullmatch(media_type) or _JSON_TYPE.fullmatch(media_type) or "charset=" in content_type
-    )
+            return mask.text(text)
+    is_text = is_json or _TEXT_TYPE.fullmatch(media_type) or "charset=" in content_type
     if text is None or (not is_text and "\0" in text):
-        return {"base64": base64.b64encode(content).decode()}
-    return text
+        return _as_base64(mask.bytes(content))
+    return mask.text(text)
 
 
-def quote_body(content: bytes, response: "httpx.Response") -> Any:
-    """Return a refusal's body as it is, or as text cut short."""
-    if len(content) <= MAX_QUOTED_BYTES:
-        return read_body(content, response)
-    text = decode_text(content, response.headers.get("content-type", ""))
+def quote_body(response: "httpx.Response", mask: Mask) -> Any:
+    """Return a refusal's body as it is, or as text cut short; without secrets."""
+    if len(response.content) <= MAX_QUOTED_BYTES:
+        return read_body(response, mask)
+    text = decode_text(response.content, response.headers.get("content-type", ""))
     if text is None:
-        return {"base64": base64.b64encode(content[: MAX_QUOTED_BYTES * 3 // 4]).decode()}
-    return text.encode()[:MAX_QUOTED_BYTES].decode(errors="ignore")
+        return _as_base64(mask.bytes(response.content)[: MAX_QUOTED_BYTES * 3 // 4])
+    return mask.text(text).encode()[:MAX_QUOTED_BYTES].decode(errors="ignore")
+
+
+def _as_base64(content: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(content).decode()}
 
 
 def _read_json(text: str) -> Any:

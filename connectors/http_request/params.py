@@ -119,5 +119,5 @@ class RequestParams(BaseModel):
 
     @property
     def has_json(self) -> bool:
-        """Whether a JSON value is to be sent, null included."""
+        """Return whether a JSON value is to be sent, null included."""
         return "json_body" in self.model_fields_set

@@ -13,7 +13,7 @@ from connectors.sdk import ConnectorError, OutcomeUnknown, Unavailable
 from connectors.sdk.errors import Sent
 
 
-def judge_repeat(
+def error_on_repeat(
     error: ConnectorError, params: RequestParams, credential: HttpCredential
 ) -> ConnectorError | None:
     """Return what a refusal of a repeat means; None if it tells of success."""

@@ -10,7 +10,7 @@ from connectors.sdk.errors import Sent, Unavailable
 
 #: Measured on two cores: more threads are no faster, and delay the event loop (p99 300 ms with 200).
 THREADS: Final = 32
-#: An org may hold so many times the threads that are free: one alone gets 24 of 32, and a free one is left
+#: An org may hold this many times the number of free threads: one alone gets 24 of 32, and a free one is left
 #: for the next org even if many are slow.
 SHARE: Final = 3
 #: Seconds that a call waits for a thread; nothing is sent until then.

@@ -5,10 +5,18 @@ from typing import Final
 
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
-from connectors.salesforce.describe import ObjectFacts, descriptions
+from connectors.salesforce.describe import UnknownObject, descriptions
+from connectors.salesforce.error_mapping import reason_of
 from connectors.salesforce.models import CallerFound, Record
 from connectors.salesforce.params import FindCaller
-from connectors.salesforce.people import PEOPLE, has_email, search_name, search_phone, with_full_id
+from connectors.salesforce.people import (
+    PEOPLE,
+    PERSON_ACCOUNT_FIELDS,
+    has_email,
+    search_name,
+    search_phone,
+    with_full_id,
+)
 from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
 from connectors.sdk import Effect
@@ -27,9 +35,7 @@ async def find_caller(params: FindCaller, ctx: Ctx) -> CallerFound:
     `caller` is null and `candidates` lists them, people before companies: ask which one is meant.
     """
     api = SalesforceApi(ctx)
-    returning: dict[str, list[str]] = {
-        name: _visible(await descriptions.of(api, name), name) for name in params.objects
-    }
+    returning = await _returning(api, params)
     if params.phone is not None:
         found = await search_phone(api, params.phone, returning)
     elif params.email is not None:
@@ -45,8 +51,29 @@ async def find_caller(params: FindCaller, ctx: Ctx) -> CallerFound:
     )
 
 
-def _visible(facts: ObjectFacts, name: str) -> list[str]:
+async def _returning(api: SalesforceApi, params: FindCaller) -> dict[str, list[str]]:
+    """Return the objects to search and their fields; of the default objects, those that this user may see."""
+    found: dict[str, list[str]] = {}
+    hidden = None
+    for name in params.objects:
+        try:
+            found[name] = await _visible(api, name)
+        except UnknownObject as unknown:
+            hidden = unknown
+    if hidden is not None and (not found or "objects" in params.model_fields_set):
+        raise hidden
+    return found
+
+
+async def _visible(api: SalesforceApi, name: str) -> list[str]:
     """Return the fields of a person that the org has and shows to this user."""
+    try:
+        facts = await descriptions.of(api, name)
+    except UnknownObject as unknown:
+        if reason_of(unknown) is not None:
+            raise
+        # There is no description; every org has these.
+        return [path for path in PEOPLE[name].all if path not in PERSON_ACCOUNT_FIELDS]
     return [
         path
         for path in PEOPLE[name].all

@@ -23,7 +23,7 @@ from connectors.salesforce.write_records import (
     undo_create,
     update,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, Rejected, Sent, Unavailable
 
 #: Fields returned of a case unless `fields` is given. Its owner may be a user or a queue, which have few
@@ -228,6 +228,6 @@ def _check_parts(answer: dict[str, Any]) -> None:
         raise Unavailable("Salesforce returned fewer results than were requested", sent=Sent.UNCERTAIN)
     failed = [part for part in parts if part["httpStatusCode"] >= 300]
     # The other part only says PROCESSING_HALTED; report the part that halted it.
-    told = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
-    if told:
-        raise refusal_of(told[0].get("body"), told[0]["httpStatusCode"])
+    causes = [part for part in failed if "PROCESSING_HALTED" not in str(part.get("body"))] or failed
+    if causes:
+        raise refusal_of(causes[0].get("body"), causes[0]["httpStatusCode"])

@@ -3,8 +3,8 @@
 from typing import Final
 
 from connectors.salesforce.credential import SalesforceCredential
-from connectors.sdk.connector import Connector
-from schemas.error import Code
+from connectors.sdk import Connector
+from connectors.sdk.errors import Code
 
 #: What an action may fail with beyond the common codes, for the catalogue.
 READ_ERRORS: Final = (

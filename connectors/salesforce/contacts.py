@@ -19,7 +19,7 @@ from connectors.salesforce.write_records import (
     undo_create,
     update,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import NotFound
 
 #: Fields returned of a contact unless `fields` is given.

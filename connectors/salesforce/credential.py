@@ -3,21 +3,28 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from connectors.salesforce.login import SalesforceLogin
+from connectors.salesforce.login import login_endpoint, with_origin
+from connectors.sdk.auth import Token, TokenSource, sign_assertion
 from connectors.sdk.http import read_url
 
 if TYPE_CHECKING:
-    from connectors.sdk.auth import TokenAuth
     from connectors.sdk.http import HttpClient
 
 DEFAULT_LOGIN_URL: Final = "https://login.salesforce.com"
 #: The version of the API that is spoken unless the credential names another.
 DEFAULT_API_VERSION: Final = "62.0"
+#: Seconds for which an assertion is valid; Salesforce accepts 3 minutes, and clocks differ.
+ASSERTION_LIFETIME_S: Final = 120
+
+_JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#: Objects whose fields have settings of their own.
+_OWN_OBJECTS: Final = ("Lead", "Contact", "Case", "Task")
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 #: The fields that each way to log in needs.
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -28,12 +35,14 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-class SalesforceCredential(BaseModel):
+class SalesforceCredential(TokenSource):
     """How to log in, and which fields of the org may hold the job's mark."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    #: A few wrong logins lock the user out.
+    cool_down_s: ClassVar[float] = 60.0
 
-    auth: Literal["jwt", "client_credentials", "refresh_token", "password"]
+    # `auth` in the secret; a method of that name returns what authenticates a request.
+    grant: Literal["jwt", "client_credentials", "refresh_token", "password"] = Field(alias="auth")
     login_url: str = Field(
         default=DEFAULT_LOGIN_URL,
         description="https://login.salesforce.com, https://test.salesforce.com, or the org's My Domain.",
@@ -74,12 +83,6 @@ class SalesforceCredential(BaseModel):
             raise ValueError("must be https:// and a host, without a path")
         return url.rstrip("/")
 
-    @field_validator("private_key")
-    @classmethod
-    def _read_pem(cls, pem: SecretStr | None) -> SecretStr | None:
-        """Return a PEM with real line breaks instead of the letters \\n, which environments leave."""
-        return None if pem is None else SecretStr(pem.get_secret_value().replace("\\n", "\n"))
-
     @field_validator("*", mode="after")
     @classmethod
     def _check_fields(cls, value: Any, info: Any) -> Any:
@@ -93,10 +96,10 @@ class SalesforceCredential(BaseModel):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        missing = [name for name in _NEEDED[self.auth] if not text_of(getattr(self, name))]
+        missing = [name for name in _NEEDED[self.grant] if not text_of(getattr(self, name))]
         if missing:
-            raise ValueError(f"auth {self.auth} needs {', '.join(missing)}")
-        if self.auth == "client_credentials" and self.login_url == DEFAULT_LOGIN_URL:
+            raise ValueError(f"auth {self.grant} needs {', '.join(missing)}")
+        if self.grant == "client_credentials" and self.login_url == DEFAULT_LOGIN_URL:
             raise ValueError("auth client_credentials needs login_url: the org's My Domain")
         if self.private_key is not None and "-----BEGIN" not in self.private_key.get_secret_value():
             raise ValueError("private_key must be a key in PEM")
@@ -120,29 +123,48 @@ class SalesforceCredential(BaseModel):
                 found.append((own if getattr(self, own, None) is not None else f"{kind}s", field))
         return found
 
+    def marked_objects(self) -> list[str]:
+        """Return the objects for which a field for the job's mark is named."""
+        named = [*_OWN_OBJECTS, *self.external_id_fields, *self.key_fields]
+        return [name for name in dict.fromkeys(named) if self.mark_fields(name)]
+
     def digest(self) -> bytes:
         """Tell this credential from any other, and from itself after a change."""
         parts = {name: text_of(getattr(self, name)) for name in type(self).model_fields}
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
-    def auth_for(self, http: "HttpClient") -> "TokenAuth":
-        """Return the authentication of a request; this tenant's jobs share its tokens."""
-        return self._login().auth(http)
+    async def fetch_token(self, http: "HttpClient") -> Token:
+        """Log in, and return a token with the `instance_url` of the org's API."""
+        endpoint = login_endpoint(self.login_url, is_signed=self.grant == "jwt")
+        if self.grant == "refresh_token" and self.refresh_token is not None:
+            token = await endpoint.refresh(http, self.refresh_token, self._client_form())
+        else:
+            token = await endpoint.ask(http, await self._form())
+        return with_origin(token)
 
-    def _login(self) -> SalesforceLogin:
-        return SalesforceLogin(
-            base_url=self.login_url,
-            token_url=f"{self.login_url}/services/oauth2/token",
-            grant=self.auth,
-            client_id=self.client_id,
-            client_secret=self.client_secret,
-            refresh_token=self.refresh_token,
-            private_key=self.private_key,
-            subject=self.username,
-            audience=(self.audience or self.login_url) if self.auth == "jwt" else None,
-            password=self.password,
-            security_token=self.security_token,
-        )
+    def _client_form(self) -> dict[str, str]:
+        secret = {"client_secret": text_of(self.client_secret)} if self.client_secret else {}
+        return {"client_id": self.client_id, **secret}
+
+    async def _form(self) -> dict[str, str]:
+        if self.grant == "jwt" and self.private_key is not None:
+            return {
+                "grant_type": _JWT_GRANT,
+                "assertion": await sign_assertion(self.private_key, self._claims(time.time())),
+            }
+        if self.grant == "password":
+            password = text_of(self.password) + text_of(self.security_token)
+            user = {"username": text_of(self.username), "password": password}
+            return {"grant_type": "password", **user, **self._client_form()}
+        return {"grant_type": "client_credentials", **self._client_form()}
+
+    def _claims(self, now_s: float) -> dict[str, Any]:
+        return {
+            "iss": self.client_id,
+            "sub": self.username,
+            "aud": self.audience or self.login_url,
+            "exp": int(now_s) + ASSERTION_LIFETIME_S,
+        }
 
     def _named(self, object_name: str, kind: str, others: Mapping[str, str]) -> str | None:
         own = getattr(self, f"{object_name.lower()}_{kind}", None)
@@ -152,7 +174,7 @@ class SalesforceCredential(BaseModel):
 
 
 def text_of(part: object) -> str:
-    """Give a part of the credential as text; a missing one as none."""
+    """Return a part of the credential as text; an empty one if it is missing."""
     if isinstance(part, SecretStr):
         return part.get_secret_value()
     if isinstance(part, dict):

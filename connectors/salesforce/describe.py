@@ -90,6 +90,22 @@ class Descriptions:
                 self._kept.popitem(last=False)
         return held
 
+    async def visible(self, api: SalesforceApi, object_names: Iterable[str]) -> list[ObjectFacts]:
+        """Return the descriptions of those objects that this user may see.
+
+        Raises:
+            UnknownObject: there is none.
+        """
+        found, hidden = [], None
+        for name in object_names:
+            try:
+                found.append(await self.of(api, name))
+            except UnknownObject as unknown:
+                hidden = unknown
+        if not found and hidden is not None:
+            raise hidden
+        return found
+
 
 descriptions: Final = Descriptions()
 
@@ -183,9 +199,9 @@ async def _fault(api: SalesforceApi, object_name: str, steps: list[str], within_
 async def _fetch(api: SalesforceApi, object_name: str) -> Mapping[str, Any]:
     try:
         answer: Mapping[str, Any] = await api.run(lambda org: org.object(object_name).describe())
-    except NotFound:
+    except NotFound as unknown:
         message = f"there is no object {object_name}, or this user may not see it"
-        raise UnknownObject(message, data={"object": object_name}) from None
+        raise UnknownObject(message, data={"object": object_name, "reason": reason_of(unknown)}) from None
     return answer
 
 

@@ -10,14 +10,15 @@ from connectors.sdk.errors import (
     Conflict,
     ConnectorError,
     CredentialInvalid,
+    Detail,
     NotFound,
     PermissionDenied,
     RateLimited,
     Rejected,
+    Sent,
     Unavailable,
 )
 from connectors.sdk.http import sent_of, status_error, wait_asked_s
-from schemas.error import Detail
 
 if TYPE_CHECKING:
     import httpx
@@ -30,14 +31,14 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "INVALID_OPERATION_WITH_EXPIRED_PASSWORD": (CredentialInvalid, "says that the password has expired"),
         "API_DISABLED_FOR_ORG": (PermissionDenied, "has no API in this org"),
         "API_CURRENTLY_DISABLED": (PermissionDenied, "has switched this user's API access off"),
-        "INSUFFICIENT_ACCESS": (PermissionDenied, "does not let this user do that"),
+        "INSUFFICIENT_ACCESS": (PermissionDenied, "does not allow this user to do that"),
         "INSUFFICIENT_ACCESS_OR_READONLY": (
             PermissionDenied,
             "lets this user read the record, not change it",
         ),
         "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY": (
             PermissionDenied,
-            "does not let this user refer to another record that the job names",
+            "does not allow this user to refer to another record that the job names",
         ),
         "CANNOT_DELETE_ENTITY": (PermissionDenied, "does not allow deleting that"),
         "FUNCTIONALITY_NOT_ENABLED": (PermissionDenied, "has not enabled that in this org"),
@@ -49,6 +50,8 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "DUPLICATES_DETECTED": (Conflict, "has a record like this already"),
         "DUPLICATE_VALUE": (Conflict, "has a record with this value in a unique field"),
         "DUPLICATE_EXTERNAL_ID": (Conflict, "has several records with this external id"),
+        "CANNOT_UPDATE_CONVERTED_LEAD": (Conflict, "has converted the lead already"),
+        "CANNOT_EXECUTE_FLOW_TRIGGER": (Rejected, "could not run a flow of the org"),
         "REQUIRED_FIELD_MISSING": (Rejected, "requires a field that is missing"),
         "STRING_TOO_LONG": (Rejected, "received a value that is too long"),
         "INVALID_EMAIL_ADDRESS": (Rejected, "received an invalid e-mail address"),
@@ -58,7 +61,7 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
         "FIELD_INTEGRITY_EXCEPTION": (Rejected, "received values that contradict each other"),
         "FIELD_FILTER_VALIDATION_EXCEPTION": (Rejected, "rejected it by a lookup filter of the org"),
         "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": (Rejected, "rejected it by a trigger or flow of the org"),
-        "INVALID_FIELD_FOR_INSERT_UPDATE": (Rejected, "does not let this user write a field"),
+        "INVALID_FIELD_FOR_INSERT_UPDATE": (Rejected, "does not allow this user to write a field"),
         "INVALID_CROSS_REFERENCE_KEY": (Rejected, "does not know another record that the job names"),
         "INVALID_FIELD": (Rejected, "does not know a field, or does not show it to this user"),
         "INVALID_QUERY_FILTER_OPERATOR": (Rejected, "cannot filter a field by this operator"),
@@ -81,8 +84,8 @@ REASONS: Final[Mapping[str, tuple[type[ConnectorError], str]]] = MappingProxyTyp
     }
 )
 #: Codes of a status that comes without a code.
-_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType({300: "MULTIPLE_CHOICES", 404: "NOT_FOUND"})
-#: An administrator wrote a rule's text for people; the agent gets so many characters of it.
+_BY_STATUS: Final[Mapping[int, str]] = MappingProxyType({300: "MULTIPLE_CHOICES"})
+#: Characters of a rule's text that the agent gets; an administrator wrote it for people.
 MAX_RULE_CHARS: Final = 255
 #: Codes whose text an administrator of the org wrote.
 _RULES: Final = frozenset({"FIELD_CUSTOM_VALIDATION_EXCEPTION", "FIELD_FILTER_VALIDATION_EXCEPTION"})
@@ -97,7 +100,7 @@ _ID: Final = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
 _ID_IN_TEXT: Final = re.compile(r"\bid: ([a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?)\b")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,79}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,120}")
-#: Where a message names a field that the error does not list. Only a name is taken over, never the text.
+#: A field that only the message names. The name is used, never the text.
 _FIELD_IN_TEXT: Final = re.compile(
     r"(?:No such column '|Didn't understand relationship '|field '|ID field does not exist or is not accessible: )"
     r"([A-Za-z][A-Za-z0-9_]{0,79})(?![A-Za-z0-9_])"
@@ -123,14 +126,15 @@ def refusal_of(
     body: Any, status: int, *, headers: Mapping[str, str] | None = None, host: str = "Salesforce"
 ) -> ConnectorError:
     """Return the error for the faults of an answer, or of a part of a composite answer."""
-    faults = [fault for fault in body if isinstance(fault, dict)] if isinstance(body, list) else []
+    faults = _faults_of(body)
     fault = next((each for each in faults if _code(each) in REASONS), faults[0] if faults else {})
     code = _code(fault)
     if code not in REASONS:
         code = _BY_STATUS.get(status, code)
     known = REASONS.get(code)
-    # A 5xx of a gateway is a failure regardless of its body; a 401 concerns the credential.
-    if known is None or status == 401 or (status >= 500 and known[0] not in {Unavailable, RateLimited}):
+    # A 408 or 5xx of a gateway is a failure regardless of its body; a 401 concerns the credential.
+    is_gateway = sent_of(status) is Sent.UNCERTAIN and known is not None and not known[0].code.facts.retryable
+    if known is None or status == 401 or is_gateway:
         error = status_error(status, host=host, headers=headers or {})
         data = {"status": status} | ({"reason": code} if code else {})
         return type(error)(
@@ -156,6 +160,13 @@ def refusal_of(
         data={"status": status, "reason": code} | _facts(code, fault),
         sent=sent_of(status),
     )
+
+
+def _faults_of(body: Any) -> list[dict[str, Any]]:
+    """Return the faults of an answer; those of an action lie in its results."""
+    listed = [each for each in body if isinstance(each, dict)] if isinstance(body, list) else []
+    inner = [each["errors"] for each in listed if isinstance(each.get("errors"), list)]
+    return [fault for each in inner for fault in each if isinstance(fault, dict)] or listed
 
 
 def reason_of(error: ConnectorError) -> str | None:

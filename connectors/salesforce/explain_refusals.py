@@ -46,12 +46,21 @@ async def explained(
         if external_id_field is not None:
             # An upsert creates a record that it does not find, so it is the field, or the object.
             raise await _unknown_field(api, object_name, external_id_field, refused) from None
-        await descriptions.of(api, object_name)
+        await _check_known(api, object_name)
         raise
     except Rejected as refused:
         if reason_of(refused) != _WRONG_VALUE:
             raise
         raise await _with_allowed_values(api, object_name, refused) from None
+
+
+async def _check_known(api: SalesforceApi, object_name: str) -> None:
+    try:
+        await descriptions.of(api, object_name)
+    except UnknownObject as unknown:
+        # Without a code of Salesforce's own the answer says nothing about the object.
+        if reason_of(unknown) is not None:
+            raise
 
 
 @contextmanager
@@ -68,12 +77,32 @@ def credential_field_named(credential: SalesforceCredential, object_name: str) -
         for setting, field in credential.mark_fields(object_name):
             if reason_of(refused) == "INVALID_FIELD" and field.lower() in wrong:
                 issue = f"names {field}, which {object_name} does not have, or which this user may not see"
-                raise CredentialInvalid(
-                    f"{setting} {issue}",
-                    details=[Detail(field=setting, issue=issue)],
-                    data={"reason": "INVALID_FIELD"},
-                ) from None
+                raise _credential_fault(setting, issue) from None
         raise
+
+
+async def check_mark_fields(api: SalesforceApi, object_name: str) -> None:
+    """Check that an object has the fields that the credential names for the job's mark.
+
+    Raises:
+        CredentialInvalid: names the setting.
+    """
+    for setting, field in api.ctx.credential.mark_fields(object_name):
+        try:
+            facts = await descriptions.of(api, object_name)
+        except UnknownObject:
+            raise _credential_fault(setting, f"is for {object_name}, which this user may not see") from None
+        described = facts.fields.get(field.lower())
+        if described is None:
+            issue = f"names {field}, which {object_name} does not have, or which this user may not see"
+            raise _credential_fault(setting, issue)
+        if "external_id" in setting and not described.get("externalId"):
+            raise _credential_fault(setting, f"names {field}, which is not an external id of {object_name}")
+
+
+def _credential_fault(setting: str, issue: str) -> CredentialInvalid:
+    details = [Detail(field=setting, issue=issue)]
+    return CredentialInvalid(f"{setting} {issue}", details=details, data={"reason": "INVALID_FIELD"})
 
 
 @contextmanager

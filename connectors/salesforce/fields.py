@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from connectors.sdk.phone import is_phone_number
 
@@ -81,10 +81,36 @@ FieldPaths = Annotated[
     AfterValidator(_unique),
 ]
 Scalar = str | int | float | bool | None
+#: Values in one parameter, nested ones included.
+MAX_VALUES: Final = 5000
+
+
+def _check_count(value: object) -> object:
+    """Return a value with a bounded number of values in it.
+
+    Before anything else looks at them: a million would block the worker for seconds.
+
+    Raises:
+        ValueError: there are more.
+    """
+    count, waiting = 0, [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict | list):
+            count += len(each)
+            if count > MAX_VALUES:
+                raise ValueError(f"must not have more than {MAX_VALUES} values")
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+    return value
+
+
+#: Bounds a parameter of free form.
+Bounded: Final = BeforeValidator(_check_count)
 #: A reference by an external id is an object: `{"Account": {"Number__c": "17"}}`.
 FieldValue = Scalar | dict[Name, Scalar]
 FieldValues = Annotated[
     dict[Name, FieldValue],
+    Bounded,
     AfterValidator(_check_names),
     Field(
         max_length=MAX_FIELDS,

@@ -98,13 +98,13 @@ def may_have_moved(response: "httpx.Response", resource: str) -> bool:
     """
     if response.status_code in _REDIRECTS:
         return True
-    codes = _codes(response)
+    codes = codes_of(response)
     if response.status_code == 404:
         return codes is None or resource in EVERYWHERE
     return codes is not None and "URL_NOT_RESET" in codes
 
 
-def _codes(response: "httpx.Response") -> list[str] | None:
+def codes_of(response: "httpx.Response") -> list[str] | None:
     """Return the codes of an error in Salesforce's own form; None if it has another form."""
     try:
         body = json.loads(response.content)

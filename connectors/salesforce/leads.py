@@ -14,7 +14,7 @@ from connectors.salesforce.write_records import (
     undo_create,
     update,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 
 
 @salesforce.action(effect=creates("Lead"), errors=WRITE_ERRORS)

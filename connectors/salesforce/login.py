@@ -1,14 +1,13 @@
-"""Log in to an org: the SDK's OAuth 2, and what Salesforce does differently."""
+"""The login host of an org: its token endpoint, and the meaning of its refusals."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import SecretStr
-
-from connectors.sdk.auth import OAuth2, Token, TokenEndpoint
+from connectors.sdk.auth import Token, TokenEndpoint
 from connectors.sdk.errors import (
     ConnectorError,
     CredentialInvalid,
@@ -16,12 +15,10 @@ from connectors.sdk.errors import (
     RateLimited,
     Unavailable,
 )
-from connectors.sdk.http import RefusedAddress, read_url, status_error
+from connectors.sdk.http import RefusedAddress, read_url
 
 if TYPE_CHECKING:
     import httpx
-
-    from connectors.sdk.http import HttpClient
 
 #: Seconds by which clocks may differ before a refusal is explained by the difference.
 CLOCK_TOLERANCE_S: Final = 45.0
@@ -80,70 +77,68 @@ _GRANT_HINTS: Final = (
 )
 
 
-class SalesforceLogin(OAuth2):
-    """An OAuth 2 login at Salesforce; the token's `instance_url` is the address of the org's API."""
+def login_endpoint(login_url: str, *, is_signed: bool) -> TokenEndpoint:
+    """Return the token endpoint of a login host; its tokens come with the `instance_url` of the org's API.
 
-    #: A few wrong logins lock the user out.
-    cool_down_s: ClassVar[float] = 60.0
-    #: Salesforce accepts 3 minutes, and clocks differ.
-    assertion_lifetime_s: ClassVar[int] = 120
+    Args:
+        is_signed: whether the login is an assertion, whose refusal may come from a wrong clock.
+    """
+    return TokenEndpoint(
+        f"{login_url}/services/oauth2/token",
+        required=("instance_url",),
+        explain=partial(_explain, is_signed=is_signed),
+    )
 
-    grant: Literal["refresh_token", "client_credentials", "jwt", "password"]  # type: ignore[assignment]  # one more
-    password: SecretStr | None = None
-    security_token: SecretStr | None = None
 
-    async def fetch_token(self, http: "HttpClient") -> Token:
-        """Return a token with the `instance_url` that it is for."""
-        token = await (
-            self._log_in_by_password(http) if self.grant == "password" else super().fetch_token(http)
+def with_origin(token: Token) -> Token:
+    """Return a token whose `instance_url` is an origin: data calls go there and nowhere else.
+
+    Raises:
+        CredentialInvalid: it is not an address that may be called.
+    """
+    try:
+        target = read_url(token.facts["instance_url"])
+    except RefusedAddress as error:
+        raise CredentialInvalid(f"the login returned an instance_url that {error}") from None
+    return replace(token, facts={"instance_url": f"{target.scheme}://{target.netloc}"})
+
+
+def _explain(
+    response: "httpx.Response", answer: Mapping[str, Any], *, is_signed: bool
+) -> ConnectorError | None:
+    """Return the error of a refused login, with the credential's field to fix."""
+    host, code = response.url.host, str(answer.get("error"))
+    description = str(answer.get("error_description", "")).lower()
+    if code in _TEMPORARY:
+        return Unavailable(f"{host} cannot log in anyone at the moment ({code})", data={"reason": code})
+    if "login rate exceeded" in description:
+        return RateLimited(
+            f"{host} refuses the login: the user logged in too often within the hour",
+            retry_after_s=LOGIN_RATE_WAIT_S,
+            data={"reason": "login_rate_exceeded"},
         )
-        return replace(token, facts={"instance_url": _origin(token.facts["instance_url"])})
-
-    def endpoint(self) -> TokenEndpoint:
-        """Return where tokens come from, with Salesforce's meanings of a refusal."""
-        return TokenEndpoint(self.token_url, explain=self._explain, required=("instance_url",))
-
-    async def _log_in_by_password(self, http: "HttpClient") -> Token:
-        parts = (part.get_secret_value() for part in (self.password, self.security_token) if part is not None)
-        user = {"grant_type": "password", "username": self.subject or "", "password": "".join(parts)}
-        return await self.endpoint().ask(http, {**self.client_form(), **user})
-
-    def _explain(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
-        """Return the error of a refused login, with the credential's field to fix."""
-        host, code = response.url.host, str(answer.get("error"))
-        description = str(answer.get("error_description", "")).lower()
-        if code in _TEMPORARY:
-            return Unavailable(f"{host} cannot log in anyone at the moment ({code})", data={"reason": code})
-        if "login rate exceeded" in description:
-            return RateLimited(
-                f"{host} refuses the login: the user logged in too often within the hour",
-                retry_after_s=LOGIN_RATE_WAIT_S,
-                data={"reason": "login_rate_exceeded"},
-            )
-        if code in _TOKEN_ERRORS:
-            return _refused(host, self._meaning(response, code, description), code)
-        return _error_without_code(response, is_json=bool(answer) or _is_json(response))
-
-    def _meaning(self, response: "httpx.Response", code: str, description: str) -> _Meaning:
-        if code != "invalid_grant":
-            return _TOKEN_ERRORS[code]
-        ahead_s = _clock_ahead_s(response) if self.grant == "jwt" else 0.0
-        if abs(ahead_s) > CLOCK_TOLERANCE_S:
-            way = "ahead of" if ahead_s > 0 else "behind"
-            return _Meaning(f"this machine's clock is {abs(ahead_s):.0f} s {way} the server's; correct it")
-        return next((hint for text, hint in _GRANT_HINTS if text in description), _TOKEN_ERRORS[code])
+    if code in _TOKEN_ERRORS:
+        return _refused(host, _meaning(response, code, description, is_signed=is_signed), code)
+    return _error_without_code(response)
 
 
-def _error_without_code(response: "httpx.Response", *, is_json: bool) -> ConnectorError:
+def _meaning(response: "httpx.Response", code: str, description: str, *, is_signed: bool) -> _Meaning:
+    if code != "invalid_grant":
+        return _TOKEN_ERRORS[code]
+    ahead_s = _clock_ahead_s(response) if is_signed else 0.0
+    if abs(ahead_s) > CLOCK_TOLERANCE_S:
+        way = "ahead of" if ahead_s > 0 else "behind"
+        return _Meaning(f"this machine's clock is {abs(ahead_s):.0f} s {way} the server's; correct it")
+    return next((hint for text, hint in _GRANT_HINTS if text in description), _TOKEN_ERRORS[code])
+
+
+def _error_without_code(response: "httpx.Response") -> ConnectorError | None:
+    """Return the error of a host that is no login host; None if the endpoint's own meaning holds."""
     host, status = response.url.host, response.status_code
-    if status >= 500 or status in {408, 429}:
-        return status_error(status, host=host, headers=response.headers)
-    if not is_json:
-        issue = f"is not the address of a Salesforce login host: it answered with status {status}"
-        return _refused(host, _Meaning(f"login_url {issue}", "login_url"))
-    if status < 300:
-        return Unavailable(f"{host} did not return an access token")
-    return _refused(host, _Meaning(f"status {status}"))
+    if status >= 500 or status in {408, 429} or _is_json(response):
+        return None
+    issue = f"is not the address of a Salesforce login host: it answered with status {status}"
+    return _refused(host, _Meaning(f"login_url {issue}", "login_url"))
 
 
 def _refused(host: str, meaning: _Meaning, code: str | None = None) -> CredentialInvalid:
@@ -164,12 +159,3 @@ def _clock_ahead_s(response: "httpx.Response") -> float:
 
 def _is_json(response: "httpx.Response") -> bool:
     return response.content.lstrip()[:1] in {b"{", b"["}
-
-
-def _origin(instance_url: str) -> str:
-    """Return the origin of the org's own address: data calls go there and nowhere else."""
-    try:
-        target = read_url(instance_url)
-    except RefusedAddress as error:
-        raise CredentialInvalid(f"the login returned an instance_url that {error}") from None
-    return f"{target.scheme}://{target.netloc}"

@@ -72,6 +72,23 @@ class LeadUpdated(_Answer):
     updated_fields: list[str]
 
 
+class LeadConverted(_Answer):
+    """The records that a lead became."""
+
+    lead_id: str
+    account_id: str | None
+    contact_id: str | None
+    opportunity_id: str | None = Field(description="Null if none was created.")
+
+
+class FlowRun(_Answer):
+    """A run of a flow."""
+
+    name: str
+    status: str = Field(description="Finished, or Waiting for an event or a time.")
+    outputs: Record
+
+
 class ContactUpdated(_Answer):
     """The changed fields."""
 

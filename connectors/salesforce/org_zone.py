@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from connectors.salesforce.client import SalesforceApi
 from connectors.salesforce.query_rows import query_rows
-from connectors.sdk.errors import InvalidParams, NotFound, PermissionDenied, Rejected
+from connectors.sdk.errors import ConnectorError, InvalidParams
 
 #: Seconds for which an org's zone is used: it hardly ever changes.
 TTL_S: Final = 86_400.0
@@ -62,11 +62,15 @@ def zone_named(time_zone: str) -> tzinfo:
 
 
 async def _fetch(api: SalesforceApi) -> tzinfo:
-    """Return the org's zone; UTC if the org hides it from this user."""
+    """Return the org's zone; UTC if the org does not show it to this user."""
     try:
         rows = await query_rows(api, _SOQL, limit=1)
         return zone_named(str(rows.records[0]["TimeZoneSidKey"]))
-    except (LookupError, InvalidParams, NotFound, PermissionDenied, Rejected):
+    except ConnectorError as refused:
+        if refused.code.facts.retryable:
+            raise
+        return UTC
+    except LookupError:
         return UTC
 
 

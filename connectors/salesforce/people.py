@@ -1,4 +1,4 @@
-"""Who is meant by a phone number, an e-mail address or a name: search the org, and compare each record found.
+"""Find people by phone number, e-mail address or name: search the org, and compare each record found.
 
 A search finds more than what was asked: parts of numbers, and names of the account or the assistant. What a
 record itself holds decides.
@@ -24,7 +24,7 @@ MAX_COMPARED: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PersonFields:
-    """The fields of an object that say who somebody is."""
+    """The fields of an object that identify a person; an assistant's name and phone are somebody else's."""
 
     phones: tuple[str, ...]
     emails: tuple[str, ...]
@@ -40,7 +40,7 @@ class PersonFields:
 PEOPLE: Final[Mapping[str, PersonFields]] = MappingProxyType(
     {
         "Contact": PersonFields(
-            ("Phone", "MobilePhone", "HomePhone", "OtherPhone", "AssistantPhone"),
+            ("Phone", "MobilePhone", "HomePhone", "OtherPhone"),
             ("Email",),
             ("FirstName", "LastName", "Title", "AccountId", "Account.Name", "OwnerId"),
         ),
@@ -50,12 +50,14 @@ PEOPLE: Final[Mapping[str, PersonFields]] = MappingProxyType(
             ("FirstName", "LastName", "Title", "Company", "Status", "IsConverted", "OwnerId"),
         ),
         "Account": PersonFields(
-            ("Phone", "PersonMobilePhone", "PersonHomePhone", "PersonOtherPhone", "PersonAssistantPhone"),
+            ("Phone", "PersonMobilePhone", "PersonHomePhone", "PersonOtherPhone"),
             ("PersonEmail",),
             ("IsPersonAccount", "FirstName", "LastName", "OwnerId"),
         ),
     }
 )
+#: Fields of an account that only an org with person accounts has.
+PERSON_ACCOUNT_FIELDS: Final = frozenset(PEOPLE["Account"].all) - {"Id", "Name", "Phone", "OwnerId"}
 
 
 async def search_phone(

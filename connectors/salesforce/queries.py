@@ -5,13 +5,20 @@ from typing import Any, Final
 from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
-from connectors.salesforce.explain_refusals import object_named_by
+from connectors.salesforce.explain_refusals import check_mark_fields, object_named_by
 from connectors.salesforce.models import Found, Limits, Page
-from connectors.salesforce.params import BoundContains, BoundDate, BoundStart, BoundTime, Query, SearchRecords
 from connectors.salesforce.query_cursor import read_cursor, write_cursor
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
+from connectors.salesforce.record_params import (
+    BoundContains,
+    BoundDate,
+    BoundStart,
+    BoundTime,
+    Query,
+    SearchRecords,
+)
 from connectors.salesforce.soql import Pattern, bind, find
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams
 
 #: Fields returned of a found record if its object has them, besides Id and its name.
@@ -44,9 +51,7 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
     api = SalesforceApi(ctx)
     returning: dict[str, list[str]] = {}
     known: set[str] = set()
-    for name in dict.fromkeys(params.objects):
-        with object_named_by("objects"):
-            facts = await descriptions.of(api, name)
+    for facts in await _described(api, params):
         returning[facts.name] = _paths(facts, params.fields)
         known |= set(facts.fields) | set(facts.relationships)
     unknown = [path for path in params.fields or () if path.split(".")[0].lower() not in known]
@@ -69,9 +74,20 @@ async def get_limits(ctx: Ctx) -> Limits:
 
 
 @salesforce.check
-async def ask_for_resources(ctx: Ctx) -> None:
-    """Log in and list the API's resources, which every user may do; /limits needs a permission of its own."""
-    await SalesforceApi(ctx).run(lambda org: org.api.restful(""))
+async def check_credential(ctx: Ctx) -> None:
+    """Log in, list the API's resources, which every user may, and look for the fields that hold the job's mark."""
+    api = SalesforceApi(ctx)
+    await api.run(lambda org: org.api.restful(""))
+    for name in ctx.credential.marked_objects():
+        await check_mark_fields(api, name)
+
+
+async def _described(api: SalesforceApi, params: SearchRecords) -> list[ObjectFacts]:
+    """Return the objects to search; of the default ones, those that this user may see."""
+    if "objects" in params.model_fields_set:
+        with object_named_by("objects"):
+            return [await descriptions.of(api, name) for name in dict.fromkeys(params.objects)]
+    return await descriptions.visible(api, params.objects)
 
 
 def _paths(facts: ObjectFacts, asked: list[str] | None) -> list[str]:

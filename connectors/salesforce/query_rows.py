@@ -10,7 +10,7 @@ from connectors.salesforce.error_mapping import reason_of
 from connectors.salesforce.query_cursor import Place
 from connectors.sdk.errors import InvalidParams, NotFound, Sent, Unavailable
 
-#: The smallest and the largest page that Salesforce gives.
+#: The smallest and the largest page that Salesforce returns.
 MIN_PAGE: Final = 200
 MAX_PAGE: Final = 2000
 #: Most further pages of sub-queries that one query reads.

@@ -15,7 +15,8 @@ from connectors.salesforce.models import (
     RecordFound,
     RecordUpdated,
 )
-from connectors.salesforce.params import (
+from connectors.salesforce.query_rows import plain, query_rows
+from connectors.salesforce.record_params import (
     CreateRecord,
     DescribeObject,
     GetRecord,
@@ -23,7 +24,6 @@ from connectors.salesforce.params import (
     UpdateRecord,
     UpsertRecord,
 )
-from connectors.salesforce.query_rows import plain, query_rows
 from connectors.salesforce.soql import select
 from connectors.salesforce.write_records import (
     body_of,
@@ -35,7 +35,7 @@ from connectors.salesforce.write_records import (
     update,
     upsert,
 )
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams, NotFound, OutcomeUnknown, Rejected
 
 

@@ -53,6 +53,7 @@ class SessionAnswer:
         self.headers = response.headers
         self.content = response.content
         self.url = url
+        self._is_action = "/actions/" in asked.path
 
     @property
     def text(self) -> str:
@@ -60,7 +61,7 @@ class SessionAnswer:
         return self.content.decode(errors="replace")
 
     def json(self, **_: Any) -> Any:
-        """Return the body: an object in every successful answer.
+        """Return the body: an object in every successful answer, a list in that of an action.
 
         Raises:
             Unavailable: it is not an object, or has numbers that JSON cannot express.
@@ -69,7 +70,7 @@ class SessionAnswer:
             answer = json.loads(self.content, parse_float=_finite, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict):
+        if not isinstance(answer, list if self._is_action else dict):
             # A write may have been done; only its answer is unusable.
             sent = Sent.UNCERTAIN if self._may_have_changed else Sent.ANSWERED
             raise Unavailable("Salesforce did not return a JSON object", sent=sent)

@@ -27,8 +27,8 @@ _SOSL_RESERVED: Final = frozenset("?&|!{}[]()^~*:\\\"'+-")
 def bind(soql: str, bindings: Mapping[str, Any]) -> str:
     """Return the query with quoted values instead of its placeholders `{name}`.
 
-    Text in quotation marks is refused, because a query put together from pieces would let a value become
-    part of it.
+    Text in quotation marks is refused, because in a query put together from pieces a value may become
+    part of the query.
 
     Raises:
         InvalidParams: it does not only read, or placeholders and bindings do not match.
@@ -57,10 +57,7 @@ def bind(soql: str, bindings: Mapping[str, Any]) -> str:
             "bindings", f"must not have {', '.join(surplus)}, which the query does not name"
         )
     bound = _PLACEHOLDER.sub(lambda found: quote(bindings[found[1]]), soql)
-    if (size := len(percent_encoded(bound, safe=""))) > MAX_ENCODED_BYTES:
-        issue = f"make the query {size} bytes long; Salesforce takes {MAX_ENCODED_BYTES}, so split the list"
-        raise InvalidParams.field("bindings" if bindings else "soql", issue)
-    return bound
+    return _checked_size(bound, "bindings" if bindings else "soql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def quote(value: Any) -> str:
 def select(object_name: str, paths: Sequence[str], where: str, *, limit: int, **values: Any) -> str:
     """Return a query; the names must be checked already, the values are quoted here."""
     template = f"SELECT {', '.join(paths)} FROM {object_name} WHERE {where} LIMIT {limit:d}"  # noqa: S608
-    return str(format_soql(template, **values))
+    return _checked_size(str(format_soql(template, **values)), "fields")
 
 
 def find(
@@ -106,10 +103,22 @@ def find(
         phrases += [f"{escape(term)}*" for term in terms]
     phrase = " OR ".join(phrases)
     objects = ", ".join(f"{name}({', '.join(paths)})" for name, paths in returning.items())
-    return f"FIND {{{phrase}}} IN {group} FIELDS RETURNING {objects} LIMIT {limit:d}"
+    return _checked_size(f"FIND {{{phrase}}} IN {group} FIELDS RETURNING {objects} LIMIT {limit:d}", "fields")
 
 
 def escape(text: str) -> str:
     """Escape SOSL's operators, and replace line breaks by spaces."""
     plain = "".join(char if char.isprintable() else " " for char in text)
     return "".join(f"\\{char}" if char in _SOSL_RESERVED else char for char in plain)
+
+
+def _checked_size(query: str, parameter: str) -> str:
+    """Return a query that fits into a URL.
+
+    Raises:
+        InvalidParams: it does not; names the parameter that makes it long.
+    """
+    if (size := len(percent_encoded(query, safe=""))) > MAX_ENCODED_BYTES:
+        issue = f"make the query {size} bytes long; Salesforce takes {MAX_ENCODED_BYTES}, so ask for fewer"
+        raise InvalidParams.field(parameter, issue)
+    return query

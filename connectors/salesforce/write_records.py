@@ -23,8 +23,7 @@ from connectors.salesforce.fields import full_id
 from connectors.salesforce.params import SaveOptions
 from connectors.salesforce.query_rows import query_rows
 from connectors.salesforce.soql import select
-from connectors.sdk.connector import EffectOf
-from connectors.sdk.effects import Effect
+from connectors.sdk import Effect
 from connectors.sdk.errors import (
     Conflict,
     InvalidParams,
@@ -50,7 +49,7 @@ class Created:
     is_new: bool
 
 
-def creates(object_name: str | Callable[[Any], str]) -> EffectOf:
+def creates(object_name: str | Callable[[Any], str]) -> Callable[[Any, SalesforceCredential | None], Effect]:
     """Return the effect of a create: KEYED if the credential names an external-id field, else WRITE."""
 
     def effect(params: Any, credential: SalesforceCredential | None) -> Effect:
@@ -184,11 +183,10 @@ async def delete(api: SalesforceApi, object_name: str, record_id: str) -> bool:
     """Delete a record; return False if the org does not know it.
 
     Raises:
-        PermissionDenied: the org refuses to delete a record that it still shows.
+        PermissionDenied: the org refuses to delete a record that it still shows, or hides its object.
     """
     try:
-        async with explained(api, object_name):
-            await api.run(lambda org: org.object(object_name).delete(record_id))
+        await api.run(lambda org: org.object(object_name).delete(record_id))
     except NotFound as refused:
         if reason_of(refused) == "ENTITY_IS_DELETED":
             return True
@@ -227,7 +225,7 @@ async def _check_gone(api: SalesforceApi, object_name: str, record_id: str) -> N
     """Check that a query finds no such record: a 404 may also mean a lost permission."""
     soql = select(object_name, ["Id"], "Id = {record_id}", limit=1, record_id=record_id)
     if (await query_rows(api, soql, limit=1)).records:
-        raise PermissionDenied(f"Salesforce does not let this user delete {object_name} {record_id}")
+        raise PermissionDenied(f"Salesforce does not allow this user to delete {object_name} {record_id}")
 
 
 def _mark_field(api: SalesforceApi, object_name: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Local servers that speak a provider's API well enough to develop, demo and test against.
+"""Local servers for a provider's API, to develop, demo and test against.
 
-`connectors dev` starts one of each: it hands `settings` to the worker, and puts `credential()` in the
+`connectors dev` starts one of each: it passes `settings` to the worker, and stores `credential()` in the
 vault under the connector's name, for the tenant and the credential `default`.
 """
 
@@ -14,30 +14,30 @@ __all__ = ["GoogleSandbox", "SalesforceSandbox", "Sandbox", "make_sandboxes"]
 
 
 class Sandbox(Protocol):
-    """A provider of one's own, on the loopback interface."""
+    """A private provider on the loopback interface."""
 
     @property
     def connector(self) -> str:
-        """The connector that it is for."""
+        """The connector it stands in for."""
 
     @property
     def url(self) -> str:
-        """Where it listens, once it is started."""
+        """The address it listens on, once it is started."""
 
     @property
     def settings(self) -> Mapping[str, str]:
         """The worker's settings that lead to it, by their names less CONNECTORS_."""
 
     async def start(self) -> None:
-        """Listen on a free port."""
+        """Start listening on a free port."""
 
     async def stop(self) -> None:
         """Close every connection."""
 
     def credential(self) -> dict[str, Any]:
-        """Make an account to develop with, and give its credential's document."""
+        """Create an account to develop with, and return the secret fields of its credential."""
 
 
 def make_sandboxes() -> tuple[Sandbox, ...]:
-    """Make one of each provider's, not started yet."""
+    """Return one sandbox of each provider, not started yet."""
     return (GoogleSandbox(), SalesforceSandbox())

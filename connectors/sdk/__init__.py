@@ -1,6 +1,6 @@
-"""What a connector is written with: everything public is named here.
+"""The SDK for connectors: every public name is listed here.
 
-What is needed less often is in modules of its own, public as well:
+Less common names are in modules of their own, public as well:
 
     connectors.sdk.auth       credentials ready to use: API key, basic, OAuth 2, and the base for your own
     connectors.sdk.errors     every error class, and `Sent`: how far a request had come
@@ -13,7 +13,7 @@ Compatibility: what the `__all__` of these modules names keeps its meaning until
 and warns for one minor version before it goes. Everything else may change at any time.
 """
 
-from connectors.sdk.connector import Connector
+from connectors.sdk.connector import Connector, UrlSetting
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
@@ -47,4 +47,5 @@ __all__ = [
     "Rejected",
     "Timeout",
     "Unavailable",
+    "UrlSetting",
 ]

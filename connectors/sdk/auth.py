@@ -98,7 +98,7 @@ class ApiKey(ApiCredential):
     """
 
     header: ClassVar[str] = "X-Api-Key"
-    #: A word before the key.
+    #: Stands before the key: `Bearer`, for example.
     scheme: ClassVar[str] = ""
 
     key: SecretStr
@@ -180,9 +180,6 @@ class OAuth2(TokenCredential):
     A provider that deviates from RFC 6749 overrides `endpoint`.
     """
 
-    #: Seconds for which a signed assertion is good.
-    assertion_lifetime_s: ClassVar[int] = ASSERTION_LIFETIME_S
-
     grant: Literal["refresh_token", "client_credentials", "jwt"]
     token_url: str = Field(examples=["https://login.example.com/oauth/token"])
     client_id: str
@@ -254,7 +251,7 @@ class OAuth2(TokenCredential):
             "sub": self.subject or self.client_id,
             "aud": self.audience or self.token_url,
             "iat": now_s,
-            "exp": now_s + self.assertion_lifetime_s,
+            "exp": now_s + ASSERTION_LIFETIME_S,
             "jti": uuid4().hex,
             **({} if self.scope is None else {"scope": self.scope}),
         }

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, ParamSpec, TypeAlias, get_type_hints, overload
 
@@ -39,7 +40,7 @@ Failure: TypeAlias = Code | type[ConnectorError]
 class Action(Generic[P, R]):
     """One thing a connector can do.
 
-    Made by `@connector.action`; calling it calls the function, as in a unit test.
+    Created by `@connector.action`; calling it calls the function, as in a unit test.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Action(Generic[P, R]):
         return f"<action {self.connector}.{self.name}>"
 
     def effect_of(self, params: BaseModel | None, credential: Any) -> Effect:
-        """Say what running this job does to the world."""
+        """Return the effect of running this job."""
         return self.effect if isinstance(self.effect, Effect) else self.effect(params, credential)
 
     def lands_within_s(self, effect: Effect) -> float:
@@ -100,8 +101,8 @@ class Action(Generic[P, R]):
     def reconcile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Declare how to find out whether an uncertain run happened.
 
-        The function takes what the action takes and returns the action's result where the effect
-        is there, None where it surely is not; it raises where it cannot tell.
+        The function takes the action's parameters and returns the action's result if the effect is
+        there, None if it certainly is not; it raises if it cannot tell.
         """
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self!r}: its reconcile must be an async function")
@@ -112,11 +113,11 @@ class Action(Generic[P, R]):
         return function
 
     def undo(self, function: UndoT) -> UndoT:
-        """Declare how to take the effect back.
+        """Declare how to undo the effect (compensation).
 
         The function may take `result` (what the run returned, or None), `params` (the model of the
-        job's parameters, or None where the undo came without) and a Context; undoing what is not
-        there any more is a success.
+        job's parameters, or None if the undo came without) and a Context; undoing an effect that is
+        gone already is a success.
         """
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self!r}: its undo must be an async function")
@@ -134,21 +135,21 @@ class Action(Generic[P, R]):
 
     @property
     def can_undo(self) -> bool:
-        """Whether an effect can be taken back."""
+        """Whether an effect can be undone."""
         return self._undo is not None
 
     def call(self, params: BaseModel, context: Context[Any]) -> Any:
-        """Call the function; a coroutine where it is asynchronous."""
+        """Call the function; returns a coroutine if it is asynchronous."""
         return self.function(**self.signature.arguments(params, context))  # type: ignore[call-arg]
 
     async def call_reconcile(self, params: BaseModel, context: Context[Any]) -> Any:
-        """Look up whether the effect is there: the result, or None."""
+        """Look up whether the effect is there; return the result, or None."""
         assert self._reconcile is not None
         function, signature = self._reconcile
         return await function(**signature.arguments(params, context))
 
     async def call_undo(self, context: Context[Any], *, params: BaseModel | None, result: Any) -> None:
-        """Take the effect back."""
+        """Undo the effect."""
         assert self._undo is not None
         function, hints = self._undo
         known = {"params": params, "result": result}
@@ -161,10 +162,10 @@ class Action(Generic[P, R]):
         )
 
     def dump(self, value: Any) -> Any:
-        """Turn a returned value into JSON's types.
+        """Return a returned value in JSON's types.
 
         Raises:
-            ConnectorError: the function returned what it does not declare.
+            ConnectorError: the function returned another type than it declares.
         """
         try:
             return self.signature.returns.dump_python(value, mode="json", warnings="error")
@@ -175,31 +176,62 @@ class Action(Generic[P, R]):
             ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class UrlSetting:
+    """An address that an operator may set for a connector: `CONNECTORS_<CONNECTOR>_<NAME>`.
+
+    Args:
+        name: in lower case, such as `api_url`.
+        default: what holds unless the operator sets another.
+        description: for the catalogue and `connectors config`.
+    """
+
+    name: str
+    default: str
+    description: str = ""
+
+
 class Connector(Generic[CredentialT]):
     """A named set of actions on one kind of system.
 
     Args:
-        name: as jobs name it, `[a-z][a-z0-9_]{0,62}`.
-        title: as people read it.
-        credential: the pydantic model of the secret's document; None where no secret is needed.
+        name: its name in jobs, `[a-z][a-z0-9_]{0,62}`.
+        title: its name for people.
+        credential: the pydantic model of the secret's fields; None if no secret is needed.
+        settings: what an operator may set; `connector.settings` holds the values in force.
     """
 
     @overload
-    def __init__(self: "Connector[None]", name: str, *, title: str = ...) -> None: ...
+    def __init__(
+        self: "Connector[None]", name: str, *, title: str = ..., settings: Sequence[UrlSetting] = ...
+    ) -> None: ...
 
     @overload
     def __init__(
-        self: "Connector[ModelT]", name: str, *, title: str = ..., credential: type[ModelT]
+        self: "Connector[ModelT]",
+        name: str,
+        *,
+        title: str = ...,
+        credential: type[ModelT],
+        settings: Sequence[UrlSetting] = ...,
     ) -> None: ...
 
-    def __init__(self, name: str, *, title: str = "", credential: type[BaseModel] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        title: str = "",
+        credential: type[BaseModel] | None = None,
+        settings: Sequence[UrlSetting] = (),
+    ) -> None:
         if not re.fullmatch(NAME_PATTERN[1:-1], name):
             raise ValueError(f"connector {name!r}: a name is {NAME_PATTERN[1:-1]}")
         self.name = name
         self.title = title or name.replace("_", " ").title()
         self.credential = credential
-        #: What the operator has set for this connector; the worker fills it in before it starts.
-        self.settings: dict[str, str] = {}
+        self.declared_settings = tuple(settings)
+        #: The values in force; the worker puts in what the operator has set before it starts.
+        self.settings: dict[str, str] = {each.name: each.default for each in settings}
         self._actions: dict[str, Action[..., Any]] = {}
         self._check: Callable[[Context[Any]], Awaitable[None]] | None = None
 
@@ -240,7 +272,7 @@ class Connector(Generic[CredentialT]):
         """Register a function, asynchronous or not, as an action.
 
         Args:
-            effect: what running it twice does; unsaid, it is a WRITE and never repeated blindly.
+            effect: what running it twice does; by default it is a WRITE and never repeated blindly.
             timeout_s: seconds until the call is given up.
             errors: how it may fail: the classes that it raises, or codes. The catalogue shows them, and
                 the contract test holds the action to them.
@@ -282,10 +314,10 @@ class Connector(Generic[CredentialT]):
             )
 
     def read_credential(self, document: Mapping[str, Any]) -> CredentialT:
-        """Check a secret's document against the connector's model.
+        """Return the secret checked against the connector's model.
 
         Raises:
-            CredentialInvalid: names the fields that are wrong, never their values.
+            CredentialInvalid: names the wrong fields, never their values.
         """
         if self.credential is None:
             return None  # type: ignore[return-value]  # then CredentialT is None
@@ -299,9 +331,9 @@ class Connector(Generic[CredentialT]):
     def check(
         self, function: Callable[[Context[Any]], Awaitable[None]]
     ) -> Callable[[Context[Any]], Awaitable[None]]:
-        """Declare how to ask the provider whether it takes a credential, by a call that changes nothing.
+        """Declare how to ask the provider whether it accepts a credential, by a call that changes nothing.
 
-        The function raises where it does not; `connectors credentials check` runs it.
+        The function raises if it does not; `connectors credentials check` runs it.
         """
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{self!r}: its check must be an async function")

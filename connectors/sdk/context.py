@@ -1,4 +1,4 @@
-"""What an action is told about its job, and handed to do its work."""
+"""The context of a run: an action's job, credential, HTTP client, deadline and log."""
 
 import hashlib
 import logging
@@ -22,12 +22,12 @@ CredentialT = TypeVar("CredentialT", default=Any)
 
 
 class JobLog(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose lines bear the job; fields are keyword arguments: `log.info("found", count=2)`.
+    """A logger whose lines carry the job; fields are keyword arguments: `log.info("found", count=2)`.
 
     Args:
-        fields: what each line bears.
-        find_personal: finds what is personal in the job, masked in each line; called by the first of them, since
-            a big job takes a while to look through, and most log nothing.
+        fields: the fields of each line.
+        find_personal: finds the job's personal data, masked in each line; called by the first of them, because
+            a big job takes a while to search, and most log nothing.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class JobLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def is_context(hint: Any) -> bool:
-    """Say whether a parameter with this annotation takes the Context: `Context`, `Context[C]`, or one or None."""
+    """Return whether a parameter with this annotation takes the Context: `Context`, `Context[C]`, or one or None."""
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return any(map(is_context, get_args(hint)))
@@ -60,7 +60,7 @@ def is_context(hint: Any) -> bool:
 
 
 def credential_of(function: Callable[..., Any]) -> Any:
-    """Tell which credential a function's `Context[…]` promises; None where it does not say."""
+    """Return the credential that a function's `Context[…]` declares; None if it declares none."""
     for hint in get_type_hints(function).values():
         for each in (hint, *get_args(hint)):
             if get_origin(each) is Context:
@@ -114,7 +114,7 @@ class Context(Generic[CredentialT]):
 
     @property
     def key_digest(self) -> str:
-        """The key as 64 hex digits: for a provider whose ids or keys have a form of their own."""
+        """The idempotency key as 64 hex digits: for a provider whose ids or keys have a form of their own."""
         parts = (self.tenant, self.connector, self.action, self.idempotency_key)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -142,9 +142,9 @@ class Context(Generic[CredentialT]):
         return self._steps.step(name)
 
     def progress(self, message: str) -> None:
-        """Tell a caller who asked for progress how far the job is; best effort, never waits."""
+        """Report progress to a caller who asked for it; best effort, never waits."""
         self._report(message)
 
     def remaining_s(self) -> float | None:
-        """Count the seconds left until the deadline; None without one."""
+        """Return the seconds left until the deadline; None without one."""
         return None if self.deadline is None else (self.deadline - self._now()).total_seconds()

@@ -9,15 +9,16 @@
     ├── NotFound              ├ the provider refuses the request               reported to the caller
     ├── Conflict              │
     ├── Rejected              ┘
-    ├── RateLimited             the provider did nothing, for now              retried
-    ├── Unavailable           ┐ the provider cannot answer now;                retried if the action is READ or
-    ├── Timeout               ┘ `sent` is UNCERTAIN unless it is given         KEYED, or if nothing was sent
+    ├── RateLimited           ┐ the provider cannot do it now;                 retried if the action is READ or
+    ├── Unavailable           ├ `sent` is UNCERTAIN unless it is given         KEYED, or if nothing happened
+    ├── Timeout               ┘
     └── OutcomeUnknown          a write may or may not have happened           dead-lettered, never retried
 
 Anything else that leaves an action is a bug of the connector: CONNECTOR_ERROR.
 
-What `sent` says is about one request. Whether a run may have had an effect is decided by all requests that
-it sent through `ctx.http`: an error that is raised after a successful write does not make it undone.
+Whether a run may have had an effect is decided by all requests that it sent through `ctx.http`: an error that is
+raised after a successful write does not make it undone. Of requests that go another way the runtime knows nothing:
+there `sent` speaks for the whole run, and what may pass by itself is uncertain unless it says otherwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ __all__ = [
 
 
 class Sent(StrEnum):
-    """How far a request had come when it failed."""
+    """How far a request came before it failed."""
 
     #: It never left, or can change nothing: safe to repeat.
     NO = "no"
@@ -71,6 +72,8 @@ class ConnectorError(Exception):
     """
 
     code: ClassVar[Code] = Code.CONNECTOR_ERROR
+    #: What holds unless `sent` is given. An author's word alone proves nothing of what an earlier request did.
+    default_sent: ClassVar[Sent] = Sent.ANSWERED
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class ConnectorError(Exception):
         retry_after_s: float | None = None,
         details: Sequence[Detail] = (),
         data: Mapping[str, Any] | None = None,
-        sent: Sent = Sent.ANSWERED,
+        sent: Sent | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -89,7 +92,9 @@ class ConnectorError(Exception):
         self.retry_after_s = retry_after_s
         self.details = tuple(details)
         self.data = None if data is None else dict(data)
-        self.sent = sent
+        self.sent = self.default_sent if sent is None else sent
+        #: Whether it was said how far the request had come.
+        self.is_sent_given = sent is not None
 
 
 class InvalidParams(ConnectorError):
@@ -113,7 +118,7 @@ class CredentialNotFound(ConnectorError):
 
 
 class CredentialInvalid(ConnectorError):
-    """The credential is malformed, or the provider refuses it (401, invalid_grant)."""
+    """The credential is malformed, or the provider rejected it (401, invalid_grant)."""
 
     code = Code.CREDENTIAL_INVALID
 
@@ -125,57 +130,52 @@ class CredentialDenied(ConnectorError):
 
 
 class PermissionDenied(ConnectorError):
-    """The provider knows the account and does not let it do this (403)."""
+    """The provider knows the account, and the account may not do this (403)."""
 
     code = Code.PERMISSION_DENIED
 
 
 class NotFound(ConnectorError):
-    """The provider does not know what the job names (404, 410)."""
+    """The provider has nothing with the id or name that the job gives (404, 410)."""
 
     code = Code.NOT_FOUND
 
 
 class Conflict(ConnectorError):
-    """It collides with what is there already (409, 412)."""
+    """It conflicts with something that exists (409, 412)."""
 
     code = Code.CONFLICT
 
 
 class Rejected(ConnectorError):
-    """The provider's own validation refuses it (other 4xx)."""
+    """The provider's own validation rejected it (other 4xx)."""
 
     code = Code.REJECTED
 
 
 class RateLimited(ConnectorError):
-    """The provider asks to slow down (429) and did nothing; retried, not before `retry_after_s`."""
+    """The provider's rate limit is reached (429); retried if that is safe, not before `retry_after_s`."""
 
     code = Code.RATE_LIMITED
+    default_sent = Sent.UNCERTAIN
 
 
 class Unavailable(ConnectorError):
     """The provider cannot be reached or is failing (408, 5xx); retried if that is safe."""
 
     code = Code.UNAVAILABLE
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN
 
 
 class Timeout(ConnectorError):
-    """No answer in time; retried if that is safe."""
+    """No response in time; retried if that is safe."""
 
     code = Code.TIMEOUT
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN
 
 
 class OutcomeUnknown(ConnectorError):
     """A write may or may not have happened; dead-lettered, never retried."""
 
     code = Code.OUTCOME_UNKNOWN
-
-    def __init__(self, message: str, *, sent: Sent = Sent.UNCERTAIN, **facts: Any) -> None:
-        super().__init__(message, sent=sent, **facts)
+    default_sent = Sent.UNCERTAIN

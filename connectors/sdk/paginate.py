@@ -1,4 +1,4 @@
-"""Answers that come in pages, as one stream of items: by cursor, by offset, by link header.
+"""Lists in pages, as one stream of items: by cursor, by offset, by link header.
 
     async def page(cursor: str | None) -> Page[dict[str, Any]]:
         answer = (await api.get("/contacts", params={"after": cursor or ""})).json()
@@ -6,7 +6,7 @@
 
     contacts = await take(by_cursor(page), limit=100)   # contacts.items, contacts.truncated
 
-No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or where it
+No more is asked for than is taken. A provider that never ends is stopped: after MAX_PAGES, or if it
 gives a page that it gave before.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PAGES", "Page", "Taken", "by_cursor", "by_link", "by_offset", "take"]
 
-#: Pages of one list at most: beyond it is a mistake of the provider, or a list that nobody reads out.
+#: Pages of one list at most: beyond it is a mistake of the provider, or a list that no one reads.
 MAX_PAGES: Final = 1000
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ _NEXT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page, and where the next one is."""
+    """One page, and the cursor of the next one."""
 
     items: Sequence[T]
     #: None, or empty: this is the last.
@@ -48,7 +48,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[T]):
-    """What was taken of a list."""
+    """The items taken from a list, and whether there were more."""
 
     items: list[T]
     #: Whether there was more.
@@ -56,7 +56,7 @@ class Taken(Generic[T]):
 
 
 async def take(items: AsyncIterator[T], *, limit: int) -> Taken[T]:
-    """Take so many items at most, and say whether there was more."""
+    """Return at most `limit` items, and whether there were more."""
     taken: list[T] = []
     async with aclosing(items) as stream:  # type: ignore[type-var]  # ours are generators
         async for item in stream:
@@ -67,7 +67,7 @@ async def take(items: AsyncIterator[T], *, limit: int) -> Taken[T]:
 
 
 async def by_cursor(fetch: Callable[[str | None], Awaitable[Page[T]]]) -> AsyncIterator[T]:
-    """Follow a cursor that each page gives for the next; the first is asked for with None.
+    """Yield the items page by page, by the cursor that each page gives; the first is requested with None.
 
     Raises:
         Unavailable: a cursor comes twice, or there are more than MAX_PAGES.
@@ -90,10 +90,10 @@ async def by_cursor(fetch: Callable[[str | None], Awaitable[Page[T]]]) -> AsyncI
 async def by_offset(
     fetch: Callable[[int], Awaitable[Sequence[T]]], *, page_size: int | None = None
 ) -> AsyncIterator[T]:
-    """Count on by what each page held, until one is empty, or shorter than `page_size`.
+    """Yield the items page by page, by offset, until a page is empty, or shorter than `page_size`.
 
     Args:
-        page_size: what the provider promises to fill; None where its pages may be short.
+        page_size: the size that the provider guarantees; None if its pages may be shorter.
 
     Raises:
         Unavailable: there are more than MAX_PAGES.
@@ -112,7 +112,7 @@ async def by_offset(
 async def by_link(
     api: "HttpClient", path: str, *, items: Callable[["httpx.Response"], Sequence[T]], **options: Any
 ) -> AsyncIterator[T]:
-    """Follow the `Link: <…>; rel="next"` header (RFC 8288), within the API's own origin.
+    """Yield the items page by page, by the header `Link: <…>; rel="next"` (RFC 8288), within the API's own origin.
 
     Args:
         items: reads a page.
@@ -142,7 +142,7 @@ async def by_link(
 
 
 def next_link(header: str) -> str | None:
-    """Find the next page in a Link header; None where there is none."""
+    """Return the next page's URL in a Link header; None if there is none."""
     return next((url for url, rest in _LINK.findall(header[:16_384]) if _NEXT.search(rest)), None)
 
 

@@ -1,4 +1,4 @@
-"""The parameters of an action: their schema, from the function's signature, and their strict reading."""
+"""The parameters of an action: their schema from the function's signature, and their strict validation."""
 
 import inspect
 import re
@@ -25,13 +25,13 @@ _FORMATS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 
 
 class Signature:
-    """How to call an action's function: what comes from the job, what is injected.
+    """How to call an action's function: which parameters come from the job, which are injected.
 
     A function takes either plain parameters or one pydantic model; a parameter annotated with
     `Context` is injected.
 
     Raises:
-        TypeError: the function cannot be an action; says which parameter, and why.
+        TypeError: the function cannot be an action; names the parameter and the reason.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -66,7 +66,7 @@ class Signature:
         self._has_personal = is_marked(self.schema)
 
     def read(self, params: Mapping[str, Any]) -> BaseModel:
-        """Check parameters as they came, strictly and in JSON's terms: no string for a number.
+        """Return the validated parameters, strictly by JSON's types: no string for a number.
 
         Raises:
             InvalidParams: `details` names each wrong field, never its value.
@@ -84,11 +84,11 @@ class Signature:
         raise InvalidParams("; ".join(map(str, details[:3])), details=details)
 
     def personal(self, params: Mapping[str, Any]) -> PersonalData:
-        """Find what is personal in parameters as they came."""
+        """Return the personal data in a job's parameters."""
         return PersonalData.of(params, self.schema) if self._has_personal else PersonalData()
 
     def arguments(self, params: BaseModel | None, context: Context[Any]) -> dict[str, Any]:
-        """Arrange the keyword arguments of one call."""
+        """Return the keyword arguments of one call."""
         arguments: dict[str, Any] = {}
         if self.model_name is not None:
             arguments[self.model_name] = params
@@ -100,7 +100,7 @@ class Signature:
 
 
 def example_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Make up parameters that show what an action wants: declared examples, else one value by type."""
+    """Return example parameters of an action: declared examples, else one value by type."""
     return {
         name: _example(field)
         for name, field in model.model_fields.items()
@@ -122,7 +122,7 @@ def _is_model(hint: Any) -> bool:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Say in the schema what the reading does: unknown names are refused."""
+    """Add to the schema that unknown names are refused, as the validation does."""
     for part in (schema, *schema.get("$defs", {}).values()):
         if part.get("type") == "object" and "properties" in part:
             part.setdefault("additionalProperties", False)
@@ -140,7 +140,7 @@ def _mentions_formats(part: Any) -> bool:
 def _format_faults(  # noqa: PLR0911  # one return a kind of schema
     value: Any, schema: Any, definitions: Mapping[str, Any], path: tuple[str, ...]
 ) -> list[Detail]:
-    """Walk a value beside its schema; pydantic has checked all but what times look like."""
+    """Walk a value beside its schema; pydantic has checked all but the form of times."""
     if not isinstance(schema, dict):
         return []
     if "$ref" in schema:

@@ -1,10 +1,10 @@
-"""Personal data: what is marked so is masked wherever people read along.
+"""Personal data: marked values are masked wherever people read them.
 
     phone: Personal[str]
 
 A parameter, or a field of a model, that is marked is `x-personal` in the JSON schema. It reaches the
-action and the provider as it is; in log lines, traces, listings of dead letters and the test kit there
-stands `***` in its place.
+action and the provider unchanged; in log lines, traces, listings of dead letters and the test kit it is
+replaced by `***`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ class _Mark:
     def __get_pydantic_json_schema__(
         self, core_schema: "CoreSchema", handler: "GetJsonSchemaHandler"
     ) -> "JsonSchemaValue":
-        """Mark what the type itself says."""
+        """Add the mark to the type's schema."""
         return {**handler(core_schema), KEYWORD: True}
 
     def __repr__(self) -> str:
@@ -47,14 +47,14 @@ Personal: TypeAlias = Annotated[T, _Mark()]
 
 @dataclass(frozen=True, slots=True)
 class PersonalData:
-    """What is personal in one job: the names of the marked fields, and their values."""
+    """The personal data of one job: the names of the marked fields, and their values."""
 
     names: frozenset[str] = frozenset()
     values: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, params: Any, schema: Mapping[str, Any]) -> "PersonalData":
-        """Find what is personal in parameters, by their schema."""
+        """Return the personal data in parameters, by their schema."""
         found = list(_marked(params, schema, schema.get("$defs", {}), ""))
         texts = {text for _, value in found for text in _texts(value) if text}
         # The longest first: where one value holds another, nothing of the outer one may stay.
@@ -63,10 +63,10 @@ class PersonalData:
         )
 
     def mask(self, value: Any, name: str = "") -> Any:
-        """Copy a value of any shape with what is personal masked.
+        """Return a copy of a value of any shape, its personal data masked.
 
         Args:
-            name: of the field that holds it; a marked field's name masks it whatever it is.
+            name: of the field that holds it; a marked field is masked whatever its value.
         """
         if value is None or not (self.names or self.values):
             return value
@@ -92,14 +92,14 @@ class PersonalData:
 
 
 def is_marked(schema: Any) -> bool:
-    """Say whether anything in a schema is personal."""
+    """Return whether anything in a schema is personal."""
     if isinstance(schema, Mapping):
         return schema.get(KEYWORD) is True or any(map(is_marked, schema.values()))
     return isinstance(schema, list) and any(map(is_marked, schema))
 
 
 def _marked(value: Any, schema: Any, definitions: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    """Walk a value beside its schema; give each marked part with the name of its field."""
+    """Walk a value beside its schema; yield each marked part with the name of its field."""
     if not isinstance(schema, Mapping) or value is None:
         return
     if schema.get(KEYWORD) is True:

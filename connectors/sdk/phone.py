@@ -1,6 +1,6 @@
 """Phone numbers of every country, compared as numbers, however they are written.
 
-    same_number("+33612345678", "06 12 34 56 78")        # True: the first number tells the country of the second
+    same_number("+33612345678", "06 12 34 56 78")        # True: the first number names the country of the second
     same_number("0532 111 22 33", "532-111-2233")        # True: neither has a country, the digits are the same
     search_terms("+33612345678")                          # ["612345678", "0612345678", "33612345678", …]
 
@@ -64,11 +64,17 @@ def same_number(a: str, b: str, *, region: str | None = None) -> bool:
     Args:
         region: the country of numbers without a code, as ISO 3166 has it (`FR`).
     """
-    ours, theirs = _pieces(a), _pieces(b)
-    regions = {found for piece in (*ours, *theirs) for found in _regions(piece)}
+    # Only numbers with the same ending are read in each country, which takes half a millisecond.
+    pairs = [
+        (one, other)
+        for one in _pieces(a)
+        for other in _pieces(b)
+        if _ending(one) is not None and _ending(one) == _ending(other)
+    ]
+    regions = {found for pair in pairs for piece in pair for found in _regions(piece)}
     if region is not None:
         regions.add(region.upper())
-    return any(_match(one, other, regions) for one in ours for other in theirs)
+    return any(_match(one, other, regions) for one, other in pairs)
 
 
 def search_terms(text: str, *, region: str | None = None) -> list[str]:
@@ -93,10 +99,14 @@ def search_terms(text: str, *, region: str | None = None) -> list[str]:
 
 
 def _match(a: str, b: str, regions: set[str]) -> bool:
-    if min(len(_digits(a)), len(_digits(b))) < MIN_DIGITS:
-        return False
     extensions = {_extension(a), _extension(b)} - {None}
     return len(extensions) < 2 and not _readings(a, regions).isdisjoint(_readings(b, regions))
+
+
+def _ending(text: str) -> str | None:
+    """Return the last digits of a number, which no prefix changes; None if it has too few."""
+    ending = _digits(_without_extension(text))[-MIN_DIGITS:]
+    return ending if len(ending) == MIN_DIGITS else None
 
 
 def _readings(text: str, regions: set[str]) -> set[str]:
@@ -167,7 +177,7 @@ def _extension(text: str) -> str | None:
 
 
 def _without_extension(text: str) -> str:
-    return re.split(r"ext|dahili|x|#", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    return re.split(r"ext|dahili|x|[#,;]", text, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
 def _pieces(text: str) -> list[str]:

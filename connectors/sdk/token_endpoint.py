@@ -123,7 +123,8 @@ class TokenEndpoint:
         return token, SecretStr(str(refresh_token)) if is_given else None
 
     def _refusal(self, response: "httpx.Response", answer: Mapping[str, Any]) -> ConnectorError:
-        host, status, reason = response.url.host, response.status_code, answer.get("error")
+        host, status, error = response.url.host, response.status_code, answer.get("error")
+        reason = error if isinstance(error, str) else ""  # some APIs answer an object here
         if (explained := self.explain(response, answer)) is not None:
             return explained
         if status < 300:
@@ -132,7 +133,7 @@ class TokenEndpoint:
         if reason in PASSING:
             return Unavailable(f"{host} gives no access token now (status {status})")
         reasons = REASONS | dict(self.reasons)
-        if isinstance(reason, str) and reason in reasons:
+        if reason in reasons:
             return CredentialInvalid(
                 f"{host} refuses the credential: {reasons[reason]} ({reason})", data={"reason": reason}
             )

@@ -97,7 +97,7 @@ async def main() -> None:
         folder = Path(name)
         async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
             with running("ours", broker.url, folder):  # declares the queues
-                while "lane consuming" not in (folder / "ours.log").read_text():
+                while "queue consumer started" not in (folder / "ours.log").read_text():
                     await asyncio.sleep(0.1)
             found: dict[str, list[Measured]] = {"ours": [], "plain": []}
             for number in range(ROUNDS):

@@ -11,7 +11,7 @@ from connectors.sandbox.salesforce.server import SalesforceSandbox
 from connectors.sdk.http.client import HttpPolicy, HttpPool
 from tests.support.salesforce import Bench
 
-#: Jobs at a time, as two full lanes would have them.
+#: Jobs at a time, as two full queues would run them.
 CONCURRENCY = 200
 CALLS = 2000
 SERVER_DELAY_S = 0.05

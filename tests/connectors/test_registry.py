@@ -25,7 +25,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_ours_come_in_by_the_same_door() -> None:
+def test_our_connectors_are_found_by_entry_points() -> None:
     assert {"dummy", "http", "google_calendar"} <= installed_names()
     assert not load(["dummy", "http", "google_calendar"]).broken
 

@@ -21,7 +21,7 @@ async def publish(url: str, count: int, action: str = "echo", seconds: float = 1
 
 
 async def answers(url: str, sent: list[str], timeout_s: float = 60) -> dict[str, int]:
-    """Collect the replies, all of them successes and nothing parked, and count them by correlation id."""
+    """Collect the replies, all of them successes and nothing dead-lettered, and count them by correlation id."""
 
     def collect() -> dict[str, int]:
         with ExternalClient(url, reply_queue=REPLIES) as client:

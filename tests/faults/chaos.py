@@ -1,13 +1,16 @@
 """Kill at random, then count: `make chaos JOBS=10000 KILLS=50`, or a short run among the tests.
 
 Jobs of each effect go through several workers on PostgreSQL while workers, broker, vault and ledger are killed
-with -9 at random and started again. The provider's journal is the oracle.
+with -9 at random and started again, workers are told twice to stop, and commits are held up. The provider answers
+some writes with a 5xx once it has done them, and refuses the second of two. Some jobs have a deadline. The
+provider's journal is the oracle.
 """
 
 import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -15,9 +18,11 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pika.exceptions
 from rich.progress import Progress
 
@@ -35,8 +40,18 @@ ACTIONS = {
     "book": ("KEYED", "bookings"),
     "jot": ("WRITE, found again", "notes"),
     "scribble": ("WRITE", "notes"),
+    "pair": ("WRITE of two requests", "firsts"),
+    "steps": ("WRITE in steps", "firsts"),
     "request": ("READ", ""),
 }
+#: What cannot be found again: its outcome may be unknown.
+UNFINDABLE = {"scribble", "pair", "steps"}
+#: Of the writes, how many are answered 5xx once they are done, and how many second requests are refused.
+FAILS_AFTER, REFUSES_SECOND = 0.05, 0.3
+#: Of the jobs, how many have a deadline, and in how many seconds.
+WITH_DEADLINE, DEADLINE_S = 0.2, (0.5, 8.0)
+#: Seconds for which commits are held up, as a backup does.
+HELD_UP_S = 3.0
 #: Seconds between two kills: time for something to be under way again.
 BETWEEN_KILLS_S = (0.5, 2.0)
 #: Seconds without a new answer after which the rest counts as lost.
@@ -68,11 +83,10 @@ class Tally:
             kind = ACTIONS[action][1]
             for reply in self.replies.get(correlation_id, ()):
                 happened = kind == "" or self.effects[(kind, key)] == 1
-                code = (reply["error"] or {}).get("code")
-                if (reply["status"] == "succeeded" and not happened) or (
-                    reply["status"] == "failed" and not (action == "scribble" and code == "OUTCOME_UNKNOWN")
-                ):
-                    found.append(f"{action} {key}: {reply['status']} {code}, happened: {happened}")
+                error = reply["error"] or {}
+                code, outcome = error.get("code"), (error.get("data") or {}).get("outcome")
+                if not _is_true(action, code, outcome, happened=happened, is_read=kind == ""):
+                    found.append(f"{action} {key}: {reply['status']} {code} {outcome}, happened: {happened}")
         return found
 
     def table(self) -> str:
@@ -90,6 +104,15 @@ class Tally:
             )
         rows.append("killed: " + ", ".join(f"{what} {count} times" for what, count in self.kills.items()))
         return "\n".join(rows)
+
+
+def _is_true(action: str, code: str | None, outcome: str | None, *, happened: bool, is_read: bool) -> bool:
+    """Whether a reply agrees with what happened."""
+    if code is None:
+        return happened
+    if code == "DEADLINE_EXCEEDED":
+        return is_read or outcome == "unknown" or not happened
+    return code == "OUTCOME_UNKNOWN" and action in UNFINDABLE
 
 
 async def run_chaos(jobs: int, kills: int, folder: Path, *, seed: int, show: bool = False) -> Tally:
@@ -125,7 +148,11 @@ async def run_chaos(jobs: int, kills: int, folder: Path, *, seed: int, show: boo
         progress = stack.enter_context(Progress(disable=not show, transient=True))
         answered = progress.add_task("answers", total=jobs)
         killed = progress.add_task("kills", total=kills)
-        provider.delay_s = 0.2  # so that a kill finds calls under way
+        provider.delay_s = 0.2  # so that a kill finds calls in flight
+        provider.fails = lambda kind, key: 503 if kind and chance.random() < FAILS_AFTER else None
+        provider.refuses = lambda kind, key: (
+            429 if kind == "pairs" and chance.random() < REFUSES_SECOND else None
+        )
         pause_s = kills * sum(BETWEEN_KILLS_S) / 2 / jobs
         publishing = asyncio.create_task(
             asyncio.to_thread(_publish, broker.url, jobs, pause_s, chance, tally)
@@ -177,10 +204,14 @@ def _publish(url: str, jobs: int, pause_s: float, chance: random.Random, tally: 
                 client.channel.confirm_delivery()
                 while waiting:
                     action, key = tally.sent[waiting[-1]]
+                    about: dict[str, Any] = {"id": key}
+                    if chance.random() < WITH_DEADLINE:
+                        at = datetime.now(UTC) + timedelta(seconds=chance.uniform(*DEADLINE_S))
+                        about["deadline"] = at.isoformat()
                     body = (
-                        job("http", "request", {"method": "GET", "path": "/alive"}, id=key)
+                        job("http", "request", {"method": "GET", "path": "/alive"}, **about)
                         if action == "request"
-                        else job("effects", action, id=key)
+                        else job("effects", action, **about)
                     )
                     for _ in range(2 if chance.random() < 0.1 else 1):  # some come twice
                         client.send(body, correlation_id=waiting[-1])
@@ -216,15 +247,55 @@ async def _kill(
         await asyncio.sleep(chance.uniform(*BETWEEN_KILLS_S))
         while len(tally.replies) < 0.9 * len(tally.sent) * number / kills:
             await asyncio.sleep(0.1)  # spread over the whole run
-        what = chance.choices(("worker", *servers), weights=(8, 1, 1, 1))[0]
+        what = chance.choices(
+            ("worker", "two signals", "slow commits", *servers), weights=(6, 3, 2, 1, 1, 1)
+        )[0]
         tally.kills[what] += 1
+        worker = chance.choice(workers)
         if what == "worker":
-            worker = chance.choice(workers)
             await asyncio.to_thread(worker.kill)
             worker.start()
+        elif what == "two signals":
+            await _hold_up(servers["ledger"])
+            worker.signal(signal.SIGTERM)
+            await asyncio.sleep(chance.uniform(0.1, 1.0))
+            worker.signal(signal.SIGTERM)
+            try:
+                await worker.wait(10.0)
+            except (AssertionError, TimeoutError):
+                await asyncio.to_thread(worker.kill)
+            worker.start()
+        elif what == "slow commits":
+            await _hold_up(servers["ledger"])
         else:
             await servers[what].kill()
             await servers[what].restart()
+
+
+async def _hold_up(ledger: PrivateRabbitMQ | PrivateOpenBao | PrivatePostgres) -> None:
+    """Let no write of the ledger go through for a while, in the background."""
+    assert isinstance(ledger, PrivatePostgres)
+    try:
+        connection = await asyncpg.connect(ledger.url)
+        hold = connection.transaction()
+        await hold.start()
+        await connection.execute("LOCK TABLE connectors_ledger IN SHARE MODE")
+    except (OSError, asyncpg.PostgresError):
+        return  # it is just being started again
+
+    async def release() -> None:
+        await asyncio.sleep(HELD_UP_S)
+        try:
+            await hold.rollback()
+            await connection.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pass  # it was killed meanwhile
+
+    _HOLDS.add(task := asyncio.create_task(release()))
+    task.add_done_callback(_HOLDS.discard)
+
+
+_HOLDS: set[asyncio.Task[None]] = set()
 
 
 def main() -> int:

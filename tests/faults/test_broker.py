@@ -1,8 +1,10 @@
 """The broker dies, hangs, hangs up, runs full, loses a queue: nothing is lost, and the worker comes back."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.conftest import StartWorker
 from tests.faults.answered import REPLIES, answers, publish
-from tests.support.frames import BAD_FRAMES, FramePublisher
+from tests.support.frames import BAD_FRAMES, FramePublisher, odd_timestamps
 from tests.support.provider import Provider
 from tests.support.rpc import DIRECT, ExternalClient, job
 from worker.dev.rabbitmq import PrivateRabbitMQ
@@ -269,7 +271,69 @@ async def test_f15_f16_alarms_pause_intake_and_lose_nothing(
         assert set(sent) == set(await answers(victim_url, sent))
 
 
-async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_large(
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (r"^(?!amq\.default).*", "CONNECTORS_REPLY_EXCHANGE"),
+        (r"^(?!connectors\.retry\.5s).*", "connectors.retry.5s"),
+    ],
+    ids=["replies", "retries"],
+)
+async def test_a_user_who_may_not_publish_is_found_out_at_start_and_while_running(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker, write: str, named: str
+) -> None:
+    vhost = victim_url.rpartition("/")[2]
+    running = await start_worker(victim_url)
+
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", ".*", write, ".*")
+    other = await start_worker(victim_url, ready=False)
+    code, last = await other.wait(), other.log_tail(1)
+
+    async def is_unready() -> bool:
+        return (await running.get("readyz")).status_code == 503
+
+    async with asyncio.timeout(10):
+        while not await is_unready():
+            await asyncio.sleep(0.1)
+    await victim.ctl("set_permissions", "-p", vhost, "connectors", ".*", ".*", ".*")
+    await running.ready(10)
+
+    assert 78 == code
+    assert named in last
+
+
+async def test_an_idle_worker_notices_an_alarm_and_is_not_ready(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    await victim.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        await worker.until_logged("queue consumer paused", 10, count=3)
+        ready = (await worker.get("readyz")).status_code
+    finally:
+        await victim.ctl("set_vm_memory_high_watermark", "0.4")
+    await worker.ready(10)
+
+    assert 503 == ready
+
+
+async def test_a_queue_recreated_often_leaves_no_channel_open(
+    victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(victim_url)
+    vhost = victim_url.rpartition("/")[2]
+    with ExternalClient(victim_url, reply_queue=None) as external:
+        for number in range(4):
+            external.channel.queue_delete("connectors.jobs.dummy")
+            await worker.until_logged("queue consumer cannot consume", count=number + 1)
+            await worker.ready()
+    listed = await victim.ctl("list_channels", "vhost", "name")
+    channels = [line for line in listed.splitlines() if line.startswith(vhost)]
+
+    assert len(channels) <= 5, listed
+
+
+async def test_f28_a_reply_too_large_for_the_broker_is_result_too_large(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     try:
@@ -286,7 +350,7 @@ async def test_f28_a_reply_larger_than_the_broker_accepts_is_answered_as_too_lar
     assert {"succeeded"} == {replies[each][0]["status"] for each in small}
 
 
-async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_dead_letter(
+async def test_f29_an_alarm_longer_than_any_timeout_doubles_nothing(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
     worker = await start_worker(victim_url, max_attempts="2")
@@ -309,7 +373,7 @@ async def test_f29_an_alarm_longer_than_any_timeout_doubles_no_reply_retry_or_de
     assert dict.fromkeys(sent, 1) == await answers(victim_url, sent)
 
 
-async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_again(
+async def test_f12_deleted_retry_and_dead_letter_queues_are_declared_again(
     broker_url: str, start_worker: StartWorker
 ) -> None:
     await start_worker(broker_url, max_attempts="2")
@@ -322,6 +386,20 @@ async def test_f12_a_deleted_retry_queue_and_dead_letter_queue_are_declared_agai
 
         assert "UNAVAILABLE" == reply["error"]["code"]
         assert 1 == client.depth("connectors.dead")
+
+
+async def test_f12_a_deleted_exchange_is_declared_again_by_an_idle_worker(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    with ExternalClient(broker_url, reply_queue=None) as client:
+        client.channel.exchange_delete("connectors.dead")
+        async with asyncio.timeout(10):
+            while (await worker.get("readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+        await worker.ready(10)
+        client.channel.exchange_declare("connectors.dead", passive=True)
 
 
 async def test_f12_a_deleted_queue_is_declared_again(broker_url: str, start_worker: StartWorker) -> None:
@@ -371,6 +449,27 @@ async def test_f05_a_broker_that_is_absent_at_start_is_waited_for(
     assert set(sent) == set(await answers(victim_url, sent))
 
 
+async def test_a_rotated_password_is_tried_slowly_until_it_fits_again(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    async with PrivateRabbitMQ(tmp_path / "rotating") as broker:
+        worker = await start_worker(broker.url)
+        password = broker.url.split(":")[2].split("@")[0]
+        await broker.ctl("change_password", "connectors", "another")
+        await broker.ctl("close_all_connections", "--global", "test")
+        await worker.until_logged("queue consumer cannot connect", count=3)
+        await asyncio.sleep(8)  # of tries, 80 a minute before
+        refused = broker.log.read_text().count("invalid credentials")
+        ready = (await worker.get("readyz")).status_code
+
+        await broker.ctl("change_password", "connectors", password)
+        await worker.ready(40)
+
+    assert 503 == ready
+    assert refused <= 10
+    assert "tried again" in worker.logged("queue consumer cannot connect")[0]["reason"]
+
+
 async def test_a_connection_limit_is_named_and_waited_out(
     victim: PrivateRabbitMQ, victim_url: str, start_worker: StartWorker
 ) -> None:
@@ -407,10 +506,29 @@ async def test_f06_a_refused_login_is_one_clear_line_and_ends_in_78(
     assert password not in worker.log_path.read_text()
 
 
+async def test_b06_b07_a_timestamp_that_is_no_date_is_absent_and_its_job_answered(
+    broker_url: str, start_worker: StartWorker
+) -> None:
+    worker = await start_worker(broker_url)
+
+    def call_all() -> dict[str, list[dict[str, Any]]]:
+        with ExternalClient(broker_url) as client, FramePublisher(broker_url) as frames:
+            odd = odd_timestamps(client.reply_to or "")
+            for name, (flags, properties) in odd.items():
+                body = json.dumps(job("dummy", "ping", id=name.replace(" ", "-"))).encode()
+                frames.publish("connectors.jobs", "dummy.ping", body, flags, properties)
+            return client.wait(odd)
+
+    replies = await asyncio.to_thread(call_all)
+
+    assert {("succeeded", "pong")} == {(each[0]["status"], each[0]["data"]) for each in replies.values()}
+    assert not worker.logged("queue consumer lost its connection")
+
+
 async def test_b01_to_b09_undecodable_frames_end_in_poison_and_lose_no_job(
     rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
 ) -> None:
-    """B01-B09: a frame that the client library cannot read kills its connection."""
+    """B01-B05, B08, B09: a frame that the client library cannot read ends its connection."""
     worker = await start_worker(broker_url)
 
     def publish_all() -> list[str]:

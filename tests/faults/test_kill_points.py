@@ -85,7 +85,7 @@ async def _kill_at_each_point(
     slots = asyncio.Semaphore(AT_ONCE)
     cases = [Case(point, action) for point in POINTS]
 
-    # One after the other: the node is told by a helper that bears one name.
+    # One after the other: the helper that informs the node has one name.
     urls = {case: await rabbitmq.add_vhost(f"{case.key}-{tmp_path.name}") for case in cases}
     ledgers = {
         case: f"sqlite:///{tmp_path}/{case.key}.db"

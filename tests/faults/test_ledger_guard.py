@@ -27,7 +27,7 @@ async def test_a_worker_with_another_ledger_ends_with_78(
     assert "CONNECTORS_DATABASE_URL" in other.log_tail(1)
 
 
-async def test_a_worker_whose_ledger_was_unreachable_takes_no_writes_and_ends_with_78(
+async def test_a_worker_with_an_unproven_ledger_writes_nothing_and_exits_78(
     broker_url: str, start_worker: StartWorker, postgres: PrivatePostgres
 ) -> None:
     database = await postgres.create_database(f"test_{uuid4().hex}")

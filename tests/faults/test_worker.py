@@ -139,7 +139,7 @@ async def test_f39_f40_a_long_vault_outage_fails_no_job_and_uses_no_attempt(
         jobs = [job("http", "request", {"method": "GET", "path": "/x"}) for _ in range(20)]
         client = await asyncio.to_thread(ExternalClient, broker_url)
         sent = [client.send(each) for each in jobs]
-        await worker.until_logged("job postponed", 60, count=100)
+        await worker.until_logged("job snoozed", 60, count=100)
         await openbao.unseal()
         replies = await asyncio.to_thread(client.wait, sent, 60)
         dead = client.depth("connectors.dead")

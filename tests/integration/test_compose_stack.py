@@ -1,6 +1,7 @@
 """What compose.yaml sets up, with the same files and settings, on processes instead of containers."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from ruamel.yaml import YAML
 
 from tests.conftest import StartWorker
 from tests.support.rpc import ExternalClient, job
+from worker.broker.rabbitmq_definitions import broker_definitions
+from worker.broker.topology import Topology
 from worker.dev.openbao import find_program
 from worker.dev.ports import LOOPBACK, free_ports
 from worker.dev.process import ChildProcess, base_environment
@@ -46,6 +49,9 @@ def broker(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     definitions = tmp_path_factory.mktemp("definitions")
     shutil.copy(secrets / "rabbitmq_users.json", definitions / "10-users.json")
     shutil.copy(OPS / "rabbitmq" / "topology.json", definitions / "20-topology.json")
+    # The tests' jobs are `dummy`'s, which compose does not run.
+    dummy = json.dumps(broker_definitions(Topology(), ["dummy"]))
+    (definitions / "30-dummy.json").write_text(dummy)
     config = (OPS / "rabbitmq" / "rabbitmq.conf").read_text()
     lines = [
         line.replace("/etc/rabbitmq/definitions.d", str(definitions))
@@ -100,6 +106,17 @@ async def test_a_publisher_is_answered(
     assert {"received_message": "hi"} == echoed["data"]
     assert "TENANT_FORBIDDEN" == foreign["error"]["code"]
     assert "TENANT_FORBIDDEN" == nameless["error"]["code"]
+
+
+async def test_its_worker_may_leave_the_mark_of_its_ledger(
+    broker: PrivateRabbitMQ, vault: ChildProcess, secrets: Path, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    worker = await _start_compose_worker(broker, vault, secrets, tmp_path, start_worker)
+
+    with _connected(broker, secrets, "operator") as operator:
+        operator.channel().exchange_declare("connectors.ledger", passive=True)
+
+    assert not worker.logged("ledger not checked")
 
 
 async def test_a_reply_cannot_be_sent_to_a_queue_that_did_not_ask_for_it(

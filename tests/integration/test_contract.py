@@ -98,16 +98,16 @@ async def test_a_bad_job_is_answered_and_dead_lettered_if_no_caller_can_fix_it(
     await start_worker(broker_url)
 
     with ExternalClient(broker_url) as client:
-        for body, code, parked in _BAD_JOBS:
+        for body, code, is_dead_lettered in _BAD_JOBS:
             reply = client.call(body)
-            letters = client.depth("connectors.dead")
+            dead_letters = client.depth("connectors.dead")
             client.channel.queue_purge("connectors.dead")
 
             assert ("failed", code, None) == (reply["status"], reply["error"]["code"], reply["data"]), body[
                 :80
             ]
             assert reply["error"]["say"] and reply["error"]["message"]
-            assert int(parked) == letters, body[:80]
+            assert int(is_dead_lettered) == dead_letters, body[:80]
         assert "succeeded" == client.call(job("dummy", "ping"))["status"]
 
 
@@ -140,10 +140,10 @@ async def test_a_failure_without_reply_to_is_dead_lettered_byte_for_byte(
             body, key="dummy.fail", message_id="m-1", headers={"CC": ["callers.x"], "traceparent": TRACE}
         )
         client.until(lambda: client.depth("connectors.dead") == 1, 10, lambda: "the dead letter")
-        _, properties, parked = client.channel.basic_get("connectors.dead")
+        _, properties, dead_letter = client.channel.basic_get("connectors.dead")
 
-    assert body == parked
-    assert ["a"] == [line["job_id"] for line in worker.logged("job parked")]
+    assert body == dead_letter
+    assert ["a"] == [line["job_id"] for line in worker.logged("job dead-lettered")]
     assert ("m-1", TRACE) == (properties.message_id, properties.headers["traceparent"])
     assert "CC" not in properties.headers
     assert {

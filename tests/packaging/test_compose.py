@@ -86,7 +86,7 @@ def test_make_secrets_writes_every_secret_that_is_mounted(compose: dict[str, Any
     mounted = {Path(secret["file"]).name for secret in compose["secrets"].values()}
     folders = {str(Path(secret["file"]).parent) for secret in compose["secrets"].values()}
 
-    assert mounted <= make_secrets.documents().keys()
+    assert mounted <= make_secrets.files().keys()
     assert {make_secrets.FOLDER.name} == folders
     assert f"{make_secrets.FOLDER.name}/" in (ROOT / ".gitignore").read_text().splitlines()
 

@@ -32,7 +32,7 @@ class TestContract(ConnectorContract):
         return HelpDesk()
 
     def credential(self, provider: HelpDesk, via: Via) -> Mapping[str, Any]:
-        return provider.document(via(provider.url))
+        return provider.secret(via(provider.url))
 
     def example(self, action: str, provider: HelpDesk) -> Mapping[str, Any]:
         return {"text": "two words"} if action == "count_words" else super().example(action, provider)
@@ -66,7 +66,7 @@ async def help_desk() -> AsyncIterator[HelpDesk]:
 async def worker(
     installed: Path, broker_url: str, openbao: PrivateOpenBao, help_desk: HelpDesk, tmp_path: Path
 ) -> AsyncIterator[WorkerProcess]:
-    await openbao.put_secret(PATH, help_desk.document())
+    await openbao.put_secret(PATH, help_desk.secret())
     role = await openbao.enable_approle(policy=WRITING_POLICY)
     secret_id = tmp_path / "secret-id"
     secret_id.write_text(role.secret_id.get_secret_value())

@@ -45,11 +45,26 @@ BAD_FRAMES: dict[str, tuple[int, bytes]] = {
     "B03 content_type": (_CONTENT_TYPE, short(b"\xff\xfe")),
     "B04 message_id": (_MESSAGE_ID, short(b"\xff\xfe")),
     "B05 header name": (_HEADERS, long(short(b"\xff\xfe") + b"S" + long(b"x"))),
-    "B06 timestamp": (_TIMESTAMP, struct.pack(">Q", 2**64 - 1)),
-    "B07 header timestamp": (_HEADERS, long(short(b"t") + b"T" + struct.pack(">Q", 2**64 - 1))),
     "B08 nested tables": (_HEADERS, nested_tables(1000)),
     "B09 nested arrays": (_HEADERS, nested_arrays(2000)),
 }
+
+
+def odd_timestamps(reply_to: str) -> dict[str, tuple[int, bytes]]:
+    """Property flags and bytes of calls whose timestamps are no date: other units, or nonsense."""
+    found = {}
+    for name, value in {
+        "B06": 2**64 - 1,
+        "us": 1_795_651_200 * 10**6,
+        "ticks": 639_000_000_000_000_000,
+    }.items():
+        stamp = struct.pack(">Q", value)
+        address = short(f"{name} property".encode()) + short(reply_to.encode())
+        found[f"{name} property"] = (_CORRELATION | _REPLY_TO | _TIMESTAMP, address + stamp)
+        headers = long(short(b"t") + b"T" + stamp)
+        address = headers + short(f"{name} header".encode()) + short(reply_to.encode())
+        found[f"{name} header"] = (_HEADERS | _CORRELATION | _REPLY_TO, address)
+    return found
 
 
 class FramePublisher:

@@ -22,6 +22,10 @@ class Provider:
         self.delay_s = 0.0
         #: Asked after the work and before the answer: is the connection to be cut?
         self.is_cut: Callable[[str], bool] = lambda key: False
+        #: Asked before the work: the status of a refusal, or None.
+        self.refuses: Callable[[str, str], int | None] = lambda kind, key: None
+        #: Asked after the work: the status of a failure, or None.
+        self.fails: Callable[[str, str], int | None] = lambda kind, key: None
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -29,7 +33,7 @@ class Provider:
         """Listen on a free loopback port."""
         app = web.Application()
         app.router.add_put("/bookings/{key}", self._book)
-        app.router.add_post("/notes/{key}", self._note)
+        app.router.add_post("/{kind}/{key}", self._note)
         app.router.add_get("/alive", self._alive)
         app.router.add_get("/{kind}/{key}", self._find)
         app.router.add_delete("/{kind}/{key}", self._remove)
@@ -58,12 +62,14 @@ class Provider:
         key = request.match_info["key"]
         if ("bookings", key) not in self.journal:
             self.journal.append(("bookings", key))
-        return await self._answer(request, key)
+        return await self._answer(request, key, kind="bookings")
 
     async def _note(self, request: web.Request) -> web.Response:
-        key = request.match_info["key"]
-        self.journal.append(("notes", key))
-        return await self._answer(request, key)
+        kind, key = request.match_info["kind"], request.match_info["key"]
+        if (status := self.refuses(kind, key)) is not None:
+            return web.json_response({}, status=status)
+        self.journal.append((kind, key))
+        return await self._answer(request, key, kind=kind)
 
     async def _alive(self, request: web.Request) -> web.Response:
         return await self._answer(request, "alive")
@@ -76,10 +82,10 @@ class Provider:
         self.undo(request.match_info["kind"], request.match_info["key"])
         return web.json_response({})
 
-    async def _answer(self, request: web.Request, key: str) -> web.Response:
+    async def _answer(self, request: web.Request, key: str, *, kind: str = "") -> web.Response:
         self.requests += 1
         if self.is_cut(key) and request.transport is not None:
             request.transport.abort()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
-        return web.json_response({"key": key})
+        return web.json_response({"key": key}, status=self.fails(kind, key) or 200)

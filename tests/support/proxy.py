@@ -39,7 +39,7 @@ class Proxy:
         self._to_client.set()
 
     def refuse(self) -> None:
-        """Hang up on whoever comes, at once; what is open stays."""
+        """Close each new connection at once; open ones stay."""
         self._refusing = True
 
     def blackhole(self) -> None:

@@ -75,12 +75,12 @@ def test_what_is_not_understood_is_refused_by_name(
 @given(
     place=st.integers(0, len(PASSWORD)),
     between=st.text("/#?@[]: %\\", min_size=1, max_size=3),
-    name=st.sampled_from(["database_url", "rabbitmq_url", "vault_url", "google_calendar_api_url"]),
+    name=st.sampled_from(["database_url", "rabbitmq_url", "vault_url", "proxy_url"]),
 )
 @settings(max_examples=200, deadline=None)
 def test_no_piece_of_a_password_is_shown_however_it_is_written(place: int, between: str, name: str) -> None:
     password = PASSWORD[:place] + between + PASSWORD[place:]
-    scheme = {"database_url": "postgresql", "rabbitmq_url": "amqp"}.get(name, "https")
+    scheme = {"database_url": "postgresql", "rabbitmq_url": "amqp"}.get(name, "http")
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(f"CONNECTORS_{name.upper()}", f"{scheme}://u:{password}@localhost/db")

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from connectors.sdk import Connector, UrlSetting
 from worker.broker.topology import DEAD_TTL_MS
+from worker.provider_http import http_policy
 from worker.settings import (
     DEAD_LETTER_TTL_HOURS,
     SettingError,
     Settings,
+    data_directory,
     load_settings,
     masked,
     unknown_names,
@@ -40,8 +43,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
         ("CONNECTORS_VAULT_URL", "https://vault.example", "CONNECTORS_VAULT_ROLE_ID"),
         ("CONNECTORS_CA_FILE", "/nowhere/ca.pem", "cannot be read"),
         ("CONNECTORS_LOG_LEVEL", "loud", "CONNECTORS_LOG_LEVEL"),
-        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://calendar.example/v3", "CONNECTORS_PLAINTEXT_HOSTS"),
-        ("CONNECTORS_GOOGLE_CALENDAR_API_URL", "calendar.example", "https://host"),
         ("CONNECTORS_RABBITMQ_URL", "amqp://u:hunter2@localhost:99999/", "CONNECTORS_RABBITMQ_URL"),
         ("CONNECTORS_VAULT_URL", "ftp://u:hunter2@vault.example", "ftp://u:******@vault.example"),
         ("CONNECTORS_DATABASE_URL", "postgresql://u:hunter2@localhost:99999/x", "CONNECTORS_DATABASE_URL"),
@@ -77,9 +78,28 @@ def test_a_connector_gets_its_own_settings_and_nothing_else(environment: pytest.
     environment.setenv("CONNECTORS_VAULT_TOKEN", "hunter2")
 
     read = load_settings()
+    calendar = Connector("google_calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
+    sly = Connector("vault", settings=[UrlSetting("token", "")])
 
-    assert {"api_url": "http://127.0.0.1:8080/calendar/v3"} == read.of_connector("google_calendar")
-    assert {} == read.of_connector("vault") == read.of_connector("dummy")
+    assert {"api_url": "http://127.0.0.1:8080/calendar/v3"} == read.of_connector(calendar)
+    assert {} == read.of_connector(sly) == read.of_connector(Connector("dummy"))
+
+
+@pytest.mark.parametrize("value", ["http://calendar.example/v3", "calendar.example"])
+def test_a_wrong_setting_of_a_connector_is_named(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("CONNECTORS_CALENDAR_API_URL", value)
+    calendar = Connector("calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
+
+    with pytest.raises(SettingError, match=r"^CONNECTORS_CALENDAR_API_URL='"):
+        load_settings().of_connector(calendar)
+
+
+def test_a_misspelt_setting_of_a_connector_is_found() -> None:
+    calendar = Connector("calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
+    environment = dict.fromkeys(["CONNECTORS_CALENDAR_API_URL", "CONNECTORS_CALENDAR_APIURL"], "x")
+
+    assert ["CONNECTORS_CALENDAR_APIURL"] == unknown_names([calendar], environment=environment)
+    assert [] == unknown_names(installed=["calendar"], environment=environment)
 
 
 def test_secrets_are_masked_where_settings_are_shown(environment: pytest.MonkeyPatch) -> None:
@@ -95,8 +115,8 @@ def test_secrets_are_masked_where_settings_are_shown(environment: pytest.MonkeyP
 
 
 def test_a_misspelt_setting_is_found() -> None:
-    assert ["CONNECTORS_CONCURENCY"] == unknown_names({"CONNECTORS_CONCURENCY": "1", "PATH": ""})
-    assert not unknown_names({f"CONNECTORS_{name.upper()}": "" for name in Settings.model_fields})
+    assert ["CONNECTORS_CONCURENCY"] == unknown_names(environment={"CONNECTORS_CONCURENCY": "1", "PATH": ""})
+    assert not unknown_names(environment={f"CONNECTORS_{name.upper()}": "" for name in Settings.model_fields})
 
 
 def test_a_ledger_that_forgets_before_its_dead_letters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +135,8 @@ def test_a_user_without_a_home_is_asked_for_a_data_directory(monkeypatch: pytest
 
     with pytest.raises(SettingError, match="CONNECTORS_DATA_DIR"):
         _ = load_settings().ledger_url
+    with pytest.raises(SettingError, match="set HOME"):
+        data_directory()
 
     monkeypatch.setenv("CONNECTORS_DATABASE_URL", "sqlite:////srv/ledger.db")
     assert "sqlite:////srv/ledger.db" == load_settings().ledger_url
@@ -155,3 +177,12 @@ def test_a_worker_ends_with_78_and_one_line(url: str, said: str, monkeypatch: py
     assert (78, 1) == (ended.returncode, len(ended.stderr.splitlines())), ended.stderr
     assert said in ended.stderr
     assert "ter2" not in ended.stderr
+
+
+def test_the_way_out_is_never_shown_with_its_password(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONNECTORS_PROXY_URL", "http://u:hunter2@proxy.example:3128")
+
+    read = load_settings()
+
+    assert "http://u:hunter2@proxy.example:3128" == http_policy(read).proxy_url
+    assert "http://u:******@proxy.example:3128" == masked(read)["CONNECTORS_PROXY_URL"]

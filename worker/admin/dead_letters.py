@@ -1,21 +1,25 @@
 """The dead-letter queue: list, replay, remove."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from connectors.sdk.runtime.deadline import format_instant
-from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
+from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable, fingerprint_of
+from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job
+from worker.admin.poison import count_poison
 from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
+from worker.broker.publish_probe import learn_user
 from worker.broker.topology import Topology
 from worker.job import headers as header
 from worker.job.headers import NO_DEADLINE
 from worker.ledger.schema import LedgerFault
-from worker.ledger.store import ledger_of
+from worker.ledger.store import SqlLedger, ledger_of
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
 
@@ -85,21 +89,34 @@ async def resolve_unknown(settings: Settings, job_id: str, *, happened: bool) ->
     """
     async with DeadLetterQueue(settings) as queue:
         found = [each.job() for each in await queue.all() if each.job_id == job_id]
-    ledger = ledger_of(settings)
-    try:
-        await ledger.start()
+    async with _ledger(settings) as ledger:
         resolved = [
-            await ledger.resolve(Identity(job.tenant, job.connector, job.action, job.key), happened=happened)
+            await ledger.resolve(
+                _identity(job), fingerprint_of(job.params, job.credential), happened=happened
+            )
             for job in found
             if job is not None
         ]
+    return any(resolved)
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings) -> AsyncIterator[SqlLedger]:
+    """Open the ledger for an operator's question."""
+    ledger = ledger_of(settings)
+    try:
+        await ledger.start()
+        yield ledger
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
     except LedgerUnavailable as unavailable:
         raise BrokerError(f"the ledger is unavailable: {unavailable}") from None
     finally:
         await ledger.close()
-    return any(resolved)
+
+
+def _identity(job: Job) -> Identity:
+    return Identity(job.tenant, job.connector, job.action, job.key)
 
 
 class DeadLetterQueue:
@@ -137,17 +154,38 @@ class DeadLetterQueue:
         a second copy, which the job's idempotency key makes harmless.
         """
         channel = await PublishChannel.open(self._connected)
+        user = await learn_user(self._connected, self._settings.broker_user, self._topology.jobs)
         chosen = await self._receive(wanted)
+        await self._check_settled(chosen)
         for dead_letter in chosen:
             came = dead_letter.delivery
             if not await channel.publish(
-                self._topology.jobs, came.routing_key, came.body, self._replayed(dead_letter, deadline)
+                self._topology.jobs, came.routing_key, came.body, self._replayed(dead_letter, deadline, user)
             ):
                 raise BrokerError(
                     f"no queue is bound for the job {dead_letter.job_id!r}, which stays here; start a worker once"
                 )
             await came.ack()
         return chosen
+
+    async def _check_settled(self, chosen: list[DeadLetterMessage]) -> None:
+        """Refuse to replay a write that may have happened and of which the ledger knows nothing any more.
+
+        Raises:
+            BrokerError: names the job, and how to settle it.
+        """
+        unknown = [each for each in chosen if each.reason == Code.OUTCOME_UNKNOWN]
+        if not unknown:
+            return
+        async with _ledger(self._settings) as ledger:
+            for dead_letter in unknown:
+                job = dead_letter.job()
+                if job is not None and not await ledger.knows(_identity(job)):
+                    raise BrokerError(
+                        f"the job {dead_letter.job_id!r} may have had its effect, and this ledger has no row for "
+                        f"it: look at the provider, then `connectors dead resolve {dead_letter.job_id} "
+                        "--happened` or `--not-happened`"
+                    )
 
     async def remove(self, wanted: Callable[[DeadLetterMessage], bool]) -> list[DeadLetterMessage]:
         """Remove dead letters for good, and return them."""
@@ -156,13 +194,12 @@ class DeadLetterQueue:
             await dead_letter.delivery.ack()
         return chosen
 
-    async def count_poison(self) -> int:
-        """Return the number of undecodable messages; reading one would kill the connection."""
-        found = await self._connected.count(self._topology.poison)
-        return 0 if found is None else found[0]
+    async def count_poison(self) -> dict[str, int]:
+        """Return how many messages the broker dead-lettered by itself, by the reason why."""
+        return await count_poison(self._connected, self._topology.poison)
 
     async def purge_poison(self) -> int:
-        """Remove the undecodable messages, and return how many there were."""
+        """Remove what the broker dead-lettered by itself, and return how many there were."""
         return await self._connected.purge(self._topology.poison)
 
     @property
@@ -195,9 +232,9 @@ class DeadLetterQueue:
             dead_letters.append(DeadLetterMessage(delivery))
         return dead_letters
 
-    def _replayed(self, dead_letter: DeadLetterMessage, deadline: str | None) -> Properties:
+    def _replayed(self, dead_letter: DeadLetterMessage, deadline: str | None, user: str) -> Properties:
         came = dead_letter.delivery.properties
         headers = {name: came.headers[name] for name in _KEPT if name in came.headers}
-        headers[header.FIRST_SEEN] = format_instant(datetime.now(UTC))
+        headers[header.FIRST_SEEN] = came.headers.get(header.FIRST_SEEN) or format_instant(datetime.now(UTC))
         headers[header.DEADLINE] = deadline or NO_DEADLINE
-        return replace(came, user_id=self._settings.broker_user, headers=headers)
+        return replace(came, user_id=user, headers=headers)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from worker.broker import BrokerError, Browser, Connection, PublishChannel
+from worker.broker.publish_probe import learn_user
 from worker.broker.topology import Topology
 from worker.job.headers import JobHeaders
 from worker.settings import Settings
@@ -60,11 +61,12 @@ async def retire_queue(settings: Settings, connector: str) -> int:
                 raise BrokerError(
                     f"{name!r} has {count[1]} consumers; stop the workers that run {connector!r} first"
                 )
+        user = await learn_user(connection, settings.broker_user, topology.jobs)
         for queue in queues:
             if counts[queue.name] is not None:
                 # First, because nothing new may arrive; from here on new jobs are unrouted.
                 await connection.unbind(queue.name, queue.exchange, queue.binding_key)
-                moved += await _move(connection, queue.name, topology.unrouted, settings)
+                moved += await _move(connection, queue.name, topology.unrouted, user, settings)
                 await connection.remove_queue(queue.name)
         return moved
     finally:
@@ -77,14 +79,16 @@ async def _connect(settings: Settings) -> Connection:
     )
 
 
-async def _move(connection: Connection, queue: str, exchange: str, settings: Settings) -> int:
+async def _move(connection: Connection, queue: str, exchange: str, user: str, settings: Settings) -> int:
     browser = await Browser.open(connection, queue)
     channel = await PublishChannel.open(connection)
     moved = 0
     while (delivery := await browser.next()) is not None:
         # Republished like a snooze: under our user, the first publisher in its header.
-        job_headers = JobHeaders.read(delivery, trusted=settings.trusted_users, now=datetime.now(UTC))
-        properties = replace(delivery.properties, user_id=settings.broker_user, headers=job_headers.write())
+        job_headers = JobHeaders.read(
+            delivery, trusted={*settings.trusted_users, user}, now=datetime.now(UTC)
+        )
+        properties = replace(delivery.properties, user_id=user, headers=job_headers.write())
         if not await channel.publish(exchange, delivery.routing_key, delivery.body, properties):
             raise BrokerError(f"no queue is bound to {exchange!r}; start a worker once, then retry")
         await delivery.ack()

@@ -9,6 +9,7 @@ import logging
 from worker.broker.channels import Browser, Consumer, PublishChannel
 from worker.broker.connection import Closed, Connection
 from worker.broker.declaring import declare
+from worker.broker.decoding import accept_any_timestamp
 from worker.broker.delivery import Delivery, Properties
 from worker.broker.errors import (
     BrokerError,
@@ -35,6 +36,8 @@ __all__ = [
     "TopologyMismatch",
     "declare",
 ]
+
+accept_any_timestamp()
 
 # The client logs each lost connection with a traceback; our own parts log it in one line.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)

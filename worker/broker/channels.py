@@ -41,6 +41,9 @@ class Consumer:
         self._queue = queue
         self._on_delivery = on_delivery
         self._tag: str | None = None
+        #: Deliveries so far, and those of them that are not settled.
+        self.delivered = 0
+        self.unsettled = 0
         self._cancelled = asyncio.Event()
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
 
@@ -72,7 +75,9 @@ class Consumer:
         """
 
         async def receive(message: DeliveredMessage) -> None:
-            self._on_delivery(read_delivery(message, self._channel))
+            self.delivered += 1
+            self.unsettled += not no_ack
+            self._on_delivery(read_delivery(message, self._channel, self._note_settled))
 
         try:
             async with rpc(f"consuming {self._queue}"):
@@ -91,19 +96,22 @@ class Consumer:
         finally:
             cancelled.cancel()
         if self._cancelled.is_set():
-            return f"the broker cancelled the consumer of {self._queue}: the queue is gone"
+            return f"the broker cancelled the consumer of {self._queue}, as it does if the queue is deleted"
         error = None if closing.cancelled() else closing.exception()
         return brief(error) if error else "the channel was closed"
 
-    async def count(self) -> int:
-        """Return how many consumers the broker sees on this queue."""
+    def _note_settled(self) -> None:
+        self.unsettled -= 1
+
+    async def count(self) -> tuple[int, int]:
+        """Return how many messages are ready in the queue, and how many consumers the broker sees on it."""
         channel = await self._connection.channel()
         try:
             async with rpc(f"looking at {self._queue}"):
                 found = await channel.queue_declare(self._queue, passive=True)
         finally:
             await close_channel(channel)
-        return found.consumer_count or 0
+        return found.message_count or 0, found.consumer_count or 0
 
     async def close(self) -> None:
         """Close the channel; what was not settled is delivered again."""
@@ -158,7 +166,9 @@ class PublishChannel:
     @property
     def is_open(self) -> bool:
         """Whether it can still be used."""
-        return not self._channel.is_closed
+        # The client notes why the broker closed a channel some loop turns before it calls it closed. What
+        # is written in between ends the whole connection ("expected 'channel.open'", measured).
+        return not self._channel.is_closed and self._channel._close_exception is None
 
     async def publish(
         self,
@@ -180,6 +190,8 @@ class PublishChannel:
             PublishUncertain: the channel or its connection ended first, or `timeout_s` was over.
             PublishRefused: the broker refused it.
         """
+        if not self.is_open:
+            raise PublishUncertain("the channel was closed before the message was sent")
         try:
             confirmed = await self._channel.basic_publish(
                 body,
@@ -195,8 +207,8 @@ class PublishChannel:
                 f"a queue rejects messages to {exchange or routing_key!r}: it is full, or has no majority"
             )
             raise PublishRefused(reason, Refusal.FULL) from None
-        except _REFUSALS as error:
-            raise PublishRefused(brief(error), _refusal_of(error)) from None
+        except REFUSALS as error:
+            raise PublishRefused(brief(error), refusal_of(error)) from None
         except TimeoutError:
             raise PublishUncertain(f"no confirm in {timeout_s or 0:g} s") from None
         except (aiormq.AMQPError, RuntimeError, OSError) as error:
@@ -213,14 +225,15 @@ class PublishChannel:
         await close_channel(self._channel)
 
 
-_REFUSALS: Final = (
+REFUSALS: Final = (
     aiormq.exceptions.ChannelAccessRefused,
     aiormq.exceptions.ChannelNotFoundEntity,
     aiormq.exceptions.ChannelPreconditionFailed,
 )
 
 
-def _refusal_of(error: aiormq.exceptions.AMQPChannelError) -> Refusal:
+def refusal_of(error: aiormq.exceptions.AMQPChannelError) -> Refusal:
+    """Return why a message was refused."""
     if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
         return Refusal.FORBIDDEN
     if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiormq
+from loguru import logger
 
 from worker.broker.calls import close_channel, rpc
 from worker.broker.connection import Connection
@@ -59,9 +60,22 @@ class _Declarer:
             ),
         )
         if declared:
-            channel = await self._open()
+            await self._bind(queue)
+
+    async def _bind(self, queue: Queue) -> None:
+        """Bind a queue; if the user may not, the binding has to be there already, and cannot be looked up."""
+        channel = await self._open()
+        try:
             async with rpc(f"binding the queue {queue.name!r}"):
                 await channel.queue_bind(queue.name, exchange=queue.exchange, routing_key=queue.binding_key)
+        except Forbidden as forbidden:
+            logger.warning(
+                "binding not checked",
+                queue=queue.name,
+                exchange=queue.exchange,
+                key=queue.binding_key,
+                reason=str(forbidden),
+            )
 
     async def check_reply_exchange(self, name: str) -> None:
         channel = await self._open()

@@ -42,6 +42,7 @@ class Delivery:
     returns: int
     _tag: int
     _channel: aiormq.abc.AbstractChannel
+    _on_settled: Callable[[], None] = lambda: None
 
     @property
     def is_stale(self) -> bool:
@@ -58,12 +59,14 @@ class Delivery:
 
     async def requeue(self) -> bool:
         """Return the message to its queue, unchanged."""
-        return await self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True, wait=False))
+        # Not nack: RabbitMQ 4.3 counts a reject towards the delivery limit, and a nack no more.
+        return await self._settle(lambda: self._channel.basic_reject(self._tag, requeue=True, wait=False))
 
     async def _settle(self, send: Callable[[], Awaitable[None]]) -> bool:
         # Delivery tags start again on a new channel: a late ack must be dropped, never sent elsewhere.
         if self._channel.is_closed:
             return False
+        self._on_settled()
         sending: asyncio.Future[None] | None = None
         try:
             if not self._channel.connection.write_queue.full():
@@ -85,7 +88,11 @@ class Delivery:
         return True
 
 
-def read_delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> Delivery:
+def read_delivery(
+    message: DeliveredMessage,
+    channel: aiormq.abc.AbstractChannel,
+    on_settled: Callable[[], None] = lambda: None,
+) -> Delivery:
     """Return a delivery of the client library as one of ours."""
     came = message.header.properties
     headers = came.headers or {}
@@ -109,6 +116,7 @@ def read_delivery(message: DeliveredMessage, channel: aiormq.abc.AbstractChannel
         returns=returns if isinstance(returns, int) else 0,
         _tag=message.delivery_tag or 0,
         _channel=channel,
+        _on_settled=on_settled,
     )
 
 

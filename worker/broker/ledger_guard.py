@@ -10,8 +10,10 @@ from worker.broker.calls import close_channel, rpc
 from worker.broker.connection import Connection
 from worker.broker.errors import BrokerError, Forbidden, TopologyMismatch
 
-#: Seconds between tries to leave the mark while there is none: the ledger may be unavailable at the start.
-RETRY_S: Final = 0.5
+#: Seconds between looks for a connection and the ledger, while one of them is unavailable.
+CHECK_S: Final = 0.2
+#: Seconds before a mark is tried again that the broker could not be asked for.
+RETRY_S: Final = 1.0
 #: Tries at a mark that no worker holds any more.
 _MARK_TRIES: Final = 3
 
@@ -21,19 +23,25 @@ class LedgerConflict(TopologyMismatch):
 
 
 class LedgerGuard:
-    """Marks the broker with the worker's ledger, for as long as the connection lives.
+    """Marks the broker with the worker's ledger, for as long as a connection lives.
 
     The mark is an exchange that is deleted with its last binding; its alternate-exchange argument names
     the ledger, so the broker refuses to declare it with another one. A worker without a mark (no
     connection, a ledger that was never reached) has proven nothing, and may claim no effect.
+
+    The connection is the publisher's: no message is delivered there, so none can end it.
     """
 
-    def __init__(self, name: str, ledger_id: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        ledger_id: Callable[[], str | None],
+        connection: Callable[[], Connection | None],
+    ) -> None:
         self._name = name
         self._ledger_id = ledger_id
-        self._connection: Connection | None = None
-        self._marking = asyncio.Lock()
-        self._watch: asyncio.Task[None] | None = None
+        self._connection = connection
         #: Set while it is proven.
         self.proven = asyncio.Event()
 
@@ -46,46 +54,30 @@ class LedgerGuard:
             return "the ledger was not reached yet, so it is not known to be the one that other workers keep"
         return "it is not known whether other workers keep the same ledger: no connection to the broker"
 
-    async def hold(self, connection: Connection) -> None:
-        """Leave the mark on a new connection, as soon as the ledger is known.
-
-        Raises:
-            LedgerConflict: another worker keeps another ledger.
-            BrokerError: the broker cannot be asked.
-        """
-        self._connection = connection
-        await self._mark()
-
     async def run(self) -> None:
-        """Keep the mark: leave it once the ledger is known, and again if it was removed.
+        """Keep the proof: at the start, after every reconnect, and once the ledger is reached.
 
         Raises:
             LedgerConflict: another worker keeps another ledger.
         """
         while True:
-            await asyncio.sleep(RETRY_S)
-            if self.proven.is_set():
+            connection, ledger_id = self._connection(), self._ledger_id()
+            if connection is None or ledger_id is None:
+                await asyncio.sleep(CHECK_S)
                 continue
             try:
-                await self._mark()
+                await _mark(connection, self._name, ledger_id)
             except LedgerConflict:
                 raise
             except BrokerError as error:
                 logger.warning("ledger not proven", reason=str(error))
-
-    async def _mark(self) -> None:
-        async with self._marking:
-            connection, ledger_id = self._connection, self._ledger_id()
-            if self.proven.is_set() or ledger_id is None or connection is None or not connection.is_open:
-                return
-            await _mark(connection, self._name, ledger_id)
+                await asyncio.sleep(RETRY_S)
+                continue
             self.proven.set()
-            self._watch = asyncio.create_task(self._until_closed(connection))
-
-    async def _until_closed(self, connection: Connection) -> None:
-        """Withdraw the proof once the mark is gone with its connection."""
-        await connection.closed()
-        self.proven.clear()
+            try:
+                await connection.closed()
+            finally:
+                self.proven.clear()
 
 
 async def _mark(connection: Connection, name: str, ledger_id: str) -> None:

@@ -1,6 +1,7 @@
 """One queue consumed on one connection, for as long as the worker lives."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -16,19 +17,38 @@ from worker.broker import (
     Delivery,
     TopologyMismatch,
 )
-from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect, reconnect_delay_s
 from worker.broker.topology import JobQueue
 
 #: Seconds between checks for a change: an alarm, the end of a quarantine.
 WATCH_S: Final = 0.5
-#: Checks between questions whether the broker still sees our consumer (30 s); clients have reconnected without one.
-CONSUMER_CHECK_TICKS: Final = 60
+#: Checks between questions whether the broker still knows our consumer (10 s); brokers have forgotten one.
+CONSUMER_CHECK_TICKS: Final = 20
+#: Seconds with messages ready, room for them, and none delivered, after which our consumer is missing.
+MISSING_S: Final = 30.0
 #: Seconds before a broken channel is built again.
 REBUILD_S: Final = 1.0
 #: Deliveries received one by one after a frame that could not be decoded.
 QUARANTINE_DELIVERIES: Final = 20
 
 OnDelivery = Callable[[JobQueue, Delivery], None]
+
+
+class _Idle:
+    """How long messages were ready for a consumer that has room, and none came."""
+
+    def __init__(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+        self._delivered = -1
+        self._since = 0.0
+
+    def is_missing(self, consumer: Consumer, ready: int) -> bool:
+        """Note one look at the queue; return whether the consumer must have been forgotten."""
+        has_room = consumer.unsettled < self._prefetch
+        if ready == 0 or not has_room or consumer.delivered != self._delivered:
+            self._delivered, self._since = consumer.delivered, time.monotonic()
+            return False
+        return time.monotonic() - self._since >= MISSING_S
 
 
 class QueueConsumer:
@@ -186,14 +206,23 @@ class QueueConsumer:
                 raise BrokerError(await ended)
         finally:
             ended.cancel()
+            if not self._stopping:
+                await consumer.close()  # a channel for each queue that was deleted would add up
 
     async def _watch(self, consumer: Consumer, prefetch: int, ends: set["asyncio.Task[Any]"]) -> None:
         """Wait until consuming has ended, or should start again."""
-        ticks = 0
+        ticks, idle = 0, _Idle(prefetch)
         while not self._stopping and self._flowing.is_set():
             done, _ = await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
             if done or (prefetch == 1 < self._prefetch and not self.is_quarantined):
                 return
             ticks += 1
-            if ticks % CONSUMER_CHECK_TICKS == 0 and await consumer.count() == 0:
-                raise BrokerError(f"the broker sees no consumer on {self.queue.name}")
+            if ticks % CONSUMER_CHECK_TICKS == 0:
+                ready, consumers = await consumer.count()
+                if consumers == 0:
+                    raise BrokerError(f"the broker sees no consumer on {self.queue.name}")
+                if idle.is_missing(consumer, ready):
+                    raise BrokerError(
+                        f"{ready} messages are ready in {self.queue.name} and none was delivered "
+                        f"for {MISSING_S:g} s: the broker has forgotten our consumer"
+                    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.broker import BrokerError, BrokerRefused, Connection, Consumer, Delivery
-from worker.broker.confirmed_publisher import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect, reconnect_delay_s
 
 #: Seconds between questions whether the broker still sees our consumer.
 CHECK_S: Final = 10.0
@@ -119,7 +119,7 @@ class ReplyQueue:
         while True:
             await asyncio.sleep(CHECK_S)
             try:
-                if await consumer.count() == 0:
+                if (await consumer.count())[1] == 0:
                     return "the broker sees no consumer on it"
             except BrokerError as error:
                 return str(error)

@@ -111,6 +111,12 @@ class Topology:
         for delay in RETRY_DELAYS_S:
             yield Exchange(self.retry(delay), "fanout")  # a fanout keeps the job's own routing key
 
+    def published(self) -> Iterator[str]:
+        """Yield the exchanges that a worker publishes to, besides replies."""
+        yield self.jobs
+        yield self.dead
+        yield from map(self.retry, RETRY_DELAYS_S)
+
     def queues(self) -> Iterator[Queue]:
         """Yield the queues that every worker shares."""
         yield Queue(self.poison, self.poison, "", _quorum(UNLIMITED))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, as_json, fail, faults_told, print_json, printable
+from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, as_json, errors_reported, fail, print_json, printable
 from worker.cli.source import read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def call(
         },
         timeout,
     )
-    with faults_told():
+    with errors_reported():
         result = asyncio.run(_call(job, timeout))
     if json_wanted:
         print_json(result.model_dump(mode="json", warnings=False))  # a newer worker's code is no Code
@@ -95,7 +95,7 @@ def publish(
     Validates the whole file first; sends nothing if a line is invalid.
     """
     jobs = _read_jobs(file)
-    with faults_told():
+    with errors_reported():
         asyncio.run(_publish(jobs, bulk=bulk))
     print(f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} published")
 

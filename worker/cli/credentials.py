@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, fail, faults_told, print_json, print_table
+from worker.cli.output import EXIT_USAGE, errors_reported, fail, print_json, print_table
 from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
     from connectors.sdk.connector import Connector
-
-#: Seconds for a provider's answer; a person waits.
-CHECK_TIMEOUT_S = 20.0
 
 app = typer.Typer(help="The credentials of connectors, in the vault.", no_args_is_help=True)
 
@@ -36,19 +33,21 @@ def put(
     if not isinstance(secret, dict):
         fail(f"{shown(file)} must hold a JSON object", EXIT_USAGE)
     _check(connector, secret)
-    with faults_told():
+    with errors_reported():
         version = _operate("put", tenant, connector, credential, secret)
     print(f"stored {tenant}/{connector}/{credential}{f' (version {version})' if version else ''}")
 
 
 @app.command()
 def check(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
-    """Read a credential as a worker would, check its form, and ask the provider whether it takes it."""
-    with faults_told():
-        secret = asyncio.run(_read(tenant, connector, credential))
-        checked = _check(connector, secret)
-        if checked.can_check:
-            asyncio.run(_ask_provider(checked, secret, tenant, credential))
+    """Read a credential as a worker does, check its form, and ask the provider whether it takes it.
+
+    A refresh token that the provider exchanges is stored.
+    """
+    with errors_reported():
+        found = _find(connector)
+        asyncio.run(_check_as_worker(found, tenant, credential))
+        if found.can_check:
             print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
         else:
             print(f"{tenant}/{connector}/{credential} is there and well-formed; {connector} asks no further")
@@ -60,7 +59,7 @@ def list_credentials(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the names of a tenant's credentials."""
-    with faults_told():
+    with errors_reported():
         found = [
             {"tenant": tenant, "connector": connector, "credential": name}
             for connector in sorted(_operate("connectors", tenant))
@@ -78,7 +77,7 @@ def list_credentials(
 @app.command()
 def delete(connector: str, tenant: Tenant = "default", credential: Credential = "default") -> None:
     """Delete a credential with all its versions."""
-    with faults_told():
+    with errors_reported():
         _operate("delete", tenant, connector, credential)
     print(f"deleted {tenant}/{connector}/{credential}")
 
@@ -97,57 +96,30 @@ def _operate(verb: str, *args: Any) -> Any:
         return getattr(operator, verb)(*args)
 
 
-async def _read(tenant: str, connector: str, credential: str) -> dict[str, Any]:
+async def _check_as_worker(connector: "Connector[Any]", tenant: str, credential: str) -> None:
     from worker.cli.calls import settings_for_clients
-    from worker.credentials.vault_config import vault_config
-    from worker.credentials.vault_source import VaultCredentials
+    from worker.credentials.provider_check import ProviderCheck
     from worker.settings import SettingError
 
     settings = settings_for_clients()
     if settings.vault_url is None:
         raise SettingError("CONNECTORS_VAULT_URL is not set: there is no vault to read")
-    source = VaultCredentials(vault_config(settings))
-    await source.start()
-    try:
-        return dict(await source.fetch(tenant, connector, credential))
-    finally:
-        await source.close()
+    await ProviderCheck(settings, connector).run(tenant, credential)
 
 
-async def _ask_provider(connector: "Connector", secret: dict[str, Any], tenant: str, credential: str) -> None:
-    from connectors.sdk.context import Context
-    from connectors.sdk.errors import Timeout
-    from connectors.sdk.http.client import HttpPolicy, HttpPool
-    from worker.cli.calls import settings_for_clients
-
-    settings = settings_for_clients()
-    connector.settings.update(settings.of_connector(connector.name))
-    pool = HttpPool(HttpPolicy(allow_plaintext_hosts=settings.plaintext_hosts, ca_file=settings.ca_file))
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await connector.call_check(
-                Context(
-                    job_id="credentials-check",
-                    tenant=tenant,
-                    connector=connector.name,
-                    action="check",
-                    idempotency_key="credentials-check",
-                    credential=connector.read_credential(secret),
-                    http=pool.client(
-                        tenant=tenant, connector=connector.name, credential=credential, deadline=None
-                    ),
-                )
-            )
-    except TimeoutError:
-        raise Timeout(f"the provider did not answer in {CHECK_TIMEOUT_S:g} s") from None
-    finally:
-        await pool.close()
-
-
-def _check(connector: str, secret: dict[str, Any]) -> "Connector":
-    """Return the connector after checking the secret against it."""
-    from connectors.registry import load
+def _check(connector: str, secret: dict[str, Any]) -> None:
+    """Check a secret against its connector."""
     from connectors.sdk.errors import CredentialInvalid
+
+    try:
+        _find(connector).read_credential(secret)
+    except CredentialInvalid as error:
+        fail(error.message)
+
+
+def _find(connector: str) -> "Connector[Any]":
+    """Return an installed connector that takes a credential."""
+    from connectors.registry import load
 
     entry = load([connector]).installed.get(connector)
     if entry is None or entry.connector is None:
@@ -158,8 +130,4 @@ def _check(connector: str, secret: dict[str, Any]) -> "Connector":
         )
     if entry.connector.credential is None:
         fail(f"the connector {connector!r} takes no credential", EXIT_USAGE)
-    try:
-        entry.connector.read_credential(secret)
-    except CredentialInvalid as error:
-        fail(error.message)
     return entry.connector

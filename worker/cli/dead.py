@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, confirm, fail, faults_told, print_json, print_table
+from worker.cli.output import EXIT_USAGE, confirm, errors_reported, fail, print_json, print_table
 
 if TYPE_CHECKING:
     from worker.admin.dead_letters import DeadLetterMessage
@@ -20,11 +20,11 @@ def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Prin
     from worker.admin.dead_letters import DeadLetterQueue
     from worker.cli.calls import settings_for_clients
 
-    async def read() -> tuple[list[dict[str, Any]], int]:
+    async def read() -> tuple[list[dict[str, Any]], dict[str, int]]:
         async with DeadLetterQueue(settings_for_clients()) as queue:
             return view_dead_letters(await queue.all()), await queue.count_poison()
 
-    with faults_told():
+    with errors_reported():
         found, poison = asyncio.run(read())
     if as_json:
         print_json(found)
@@ -45,10 +45,8 @@ def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Prin
         ],
         empty="There are no dead letters.",
     )
-    if poison:
-        print(
-            f"And {poison} messages that no client can decode, in the poison queue (`dead purge --poison`)."
-        )
+    for reason, count in poison.items():
+        print(f"And in the poison queue (`dead purge --poison`): {count} messages {reason}.")
 
 
 @app.command()
@@ -66,7 +64,7 @@ def show(
         async with DeadLetterQueue(settings_for_clients()) as queue:
             return [each for each in await queue.all() if each.job_id == job_id]
 
-    with faults_told():
+    with errors_reported():
         found = asyncio.run(read())
     if not found:
         fail(f"no dead letter has the id {job_id!r}; `connectors dead list` shows them")
@@ -103,7 +101,7 @@ def replay(
         async with DeadLetterQueue(settings_for_clients()) as queue:
             return await queue.replay(_chosen(job_ids, everything, reason), deadline=deadline)
 
-    with faults_told():
+    with errors_reported():
         _report(asyncio.run(send_back()), "replayed", job_ids)
 
 
@@ -120,7 +118,7 @@ def resolve(
 
     if happened is None:
         fail("give --happened or --not-happened", EXIT_USAGE)
-    with faults_told():
+    with errors_reported():
         if not asyncio.run(resolve_unknown(settings_for_clients(), job_id, happened=happened)):
             fail(f"no dead letter {job_id!r} has an unknown outcome in this ledger")
     print(
@@ -153,7 +151,7 @@ def purge(
         async with DeadLetterQueue(settings_for_clients()) as queue:
             return await queue.remove(_chosen(job_ids, not (job_ids or reason), reason))
 
-    with faults_told():
+    with errors_reported():
         if poison:
             print(f"{asyncio.run(remove_poison())} removed")
         else:

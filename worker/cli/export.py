@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, fail, faults_told
+from worker.cli.output import EXIT_USAGE, errors_reported, fail
 
 if TYPE_CHECKING:
     from connectors.sdk.connector import Action
@@ -33,7 +33,7 @@ def asyncapi(connector: Names = None) -> None:
     from schemas.asyncapi import asyncapi as describe_wire
     from worker.settings import load_settings
 
-    with faults_told():
+    with errors_reported():
         prefix = load_settings().prefix
     facts = [
         ActionFacts(
@@ -81,7 +81,7 @@ def definitions() -> None:
     from worker.broker.topology import Topology
     from worker.settings import load_settings
 
-    with faults_told():
+    with errors_reported():
         settings = load_settings()
     _print(
         broker_definitions(
@@ -116,7 +116,7 @@ def _actions(names: list[str] | None) -> "list[Action[..., Any]]":
     from connectors.registry import load
     from worker.settings import load_settings
 
-    with faults_told():
+    with errors_reported():
         wanted = names or list(load_settings().enabled)
     registry = load(wanted)
     for name in wanted:

@@ -61,7 +61,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
+def errors_reported() -> Iterator[None]:
     """Report an expected error as one line, with its exit code."""
     from loguru import logger
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output import confirm, faults_told, print_json, print_table
+from worker.cli.output import confirm, errors_reported, print_json, print_table
 
 app = typer.Typer(help="List the connectors' queues, or retire one.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ def list_queues(
     from worker.admin.queues import inspect_queues
     from worker.cli.calls import settings_for_clients
 
-    with faults_told():
+    with errors_reported():
         settings = settings_for_clients()
         wanted = sorted({*installed_names(), *settings.enabled, *(names or [])})
         found = asyncio.run(inspect_queues(settings, wanted))
@@ -63,6 +63,6 @@ def retire(
     from worker.cli.calls import settings_for_clients
 
     confirm(f"Retire the queue of {name!r}? Its waiting jobs are answered CONNECTOR_NOT_FOUND.", yes=yes)
-    with faults_told():
+    with errors_reported():
         moved = asyncio.run(retire_queue(settings_for_clients(), name))
     print(f"retired {name}: {moved} waiting jobs were moved to the unrouted queue")

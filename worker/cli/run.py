@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output import fail, faults_told, print_json, print_table
+from worker.cli.output import errors_reported, fail, print_json, print_table
 
 
 def worker() -> None:
@@ -23,7 +23,7 @@ def dev(
     """Start a private RabbitMQ, OpenBao, provider sandboxes and a worker; Ctrl-C stops everything."""
     from worker.dev.stack import run_dev
 
-    with faults_told():
+    with errors_reported():
         sys.exit(asyncio.run(run_dev(keep_data=keep_data)))
 
 
@@ -34,7 +34,7 @@ def demo(
     from worker.dev.demo import run_demo
     from worker.dev.errors import InfrastructureError
 
-    with faults_told():
+    with errors_reported():
         try:
             sys.exit(asyncio.run(run_demo(keep=keep)))
         except InfrastructureError as error:
@@ -45,7 +45,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """Print the effective settings, secrets masked."""
     from worker.settings import load_settings, masked
 
-    with faults_told():
+    with errors_reported():
         shown = masked(load_settings())
     if as_json:
         print_json(shown)

@@ -19,7 +19,7 @@ class BoundedThreads:
 
     Not a ThreadPoolExecutor: its queue has no bound, and the interpreter joins its threads at exit,
     so a call that hangs would hold up a worker that is asked to stop.
-    Whoever builds it closes it; threads start as they are needed.
+    Its creator closes it; threads start as they are needed.
 
     Args:
         count: calls that run at once.
@@ -55,7 +55,7 @@ class BoundedThreads:
         return await future
 
     def close(self) -> None:
-        """Let the threads end after the call they are in; calls that wait are dropped."""
+        """End the threads after the call they are in; calls that wait are dropped."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -131,7 +131,7 @@ class CredentialCache:
         return await self._outcome(name, joined or self._start_read(name), joined=joined is not None)
 
     async def _withheld(self, name: CredentialName, failing: _Failing) -> SecretFields:
-        """Return the stale secret, or fail without a read; slowly, since whoever asks will ask again."""
+        """Return the stale secret, or fail without a read; slowly, because its callers will ask again."""
         kept, now = self._kept.get(name), self._clock()
         if kept is not None and now < kept.stale_until:
             self._on_fetch(FetchOutcome.STALE)

@@ -45,7 +45,7 @@ class LoginGate:
         self._refused: LoginRefused | None = None
 
     def check(self, proof: SecretStr) -> None:
-        """Let a login pass that may succeed.
+        """Pass a login that may succeed.
 
         Raises:
             LoginRefused: as the vault did.

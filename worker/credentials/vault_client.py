@@ -78,8 +78,8 @@ class VaultClient:
     Nothing is taken from the surroundings: not VAULT_TOKEN, no client certificate, no proxy.
     Redirects are refused, so a token reaches the host of CONNECTORS_VAULT_URL alone. hvac resolves
     `..` in a path; only the parts of a CredentialName reach one here.
-    `VaultSession` runs the calls in its threads, `VaultOperator` in the operator's command; whoever
-    builds a client closes it.
+    `VaultSession` runs the calls in its threads, `VaultOperator` in the operator's command; its
+    creator closes a client.
     """
 
     def __init__(self, config: VaultConfig, *, connections: int = 1) -> None:
@@ -254,6 +254,22 @@ class VaultClient:
         if not isinstance(version["data"], dict):
             raise CredentialInvalid(f"{name} is not an object of fields: put it again")
         return version["data"], int(_part(version, "metadata").get("version", 0))
+
+    def may_write(self, token: SecretStr, name: CredentialName) -> bool:
+        """Return whether the policy lets the token store a new version; False if it does not let us know.
+
+        Raises:
+            VaultUnavailable.
+        """
+        client, path = self._client(token), self.data_path(name)
+        try:
+            answer = ask(lambda: client.write_data("sys/capabilities-self", data={"paths": [path]}))
+        except Refusal as refusal:
+            if refusal.status == 403:
+                return False
+            raise refusal.unavailable() from None
+        capabilities = _part(answer, "data").get(path)
+        return isinstance(capabilities, list) and not {"update", "root"}.isdisjoint(map(str, capabilities))
 
     def write(self, token: SecretStr, name: CredentialName, fields: Mapping[str, JsonValue]) -> int:
         """Store one secret as a new version, and return the version's number.

@@ -179,7 +179,7 @@ def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
         reason = "the vault cannot be reached"
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError):
         reason = "an answer of CONNECTORS_VAULT_URL broke off, or is not HTTP"
-    # Outside of the handler: the other exception bears the token in its request's headers, and so
+    # Outside of the handler: the other exception carries the token in its request's headers, and so
     # it is not even the context of ours.
     raise kind(reason)
 

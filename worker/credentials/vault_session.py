@@ -92,7 +92,7 @@ class Availability:
             logger.info("vault available")
 
     def mark_answered(self) -> None:
-        """Take an answer to a read, good or bad, for the end of a row of failures."""
+        """End a row of failures: a read was answered, with a secret or without."""
         self._failures = 0
 
     async def wait(self, timeout_s: float) -> bool:
@@ -259,8 +259,7 @@ class VaultSession:
         try:
             fault = await self._call(lambda: self._client.probe(login.token), timeout_s=timeout_s)
         except TokenRefused:
-            if not self._lookup_is_denied and not await self._is_alive(login):
-                await self._new_login(instead_of=login)
+            await self._replace_if_over(login)
         else:
             if fault is not None and fault != self.mount_fault:
                 logger.error("vault mount unusable", reason=fault)
@@ -293,6 +292,17 @@ class VaultSession:
                 f"{self._client.data_path(name)}"
             ) from None
 
+    async def may_write(self, name: CredentialName) -> bool:
+        """Return whether the login may store a rotated token.
+
+        Raises:
+            VaultUnavailable.
+        """
+        login = self._login
+        if login is None:
+            raise VaultUnavailable(self.availability.reason or "not logged in")
+        return await self._call(lambda: self._client.may_write(login.token, name))
+
     async def _read(self, name: CredentialName) -> SecretFields:
         login = self._login
         if login is None or _is_over(login):
@@ -305,21 +315,28 @@ class VaultSession:
             f"the vault's policy does not let the worker read {name}: grant `read` on "
             f"{self._client.data_path(name)}"
         )
-        if self._lookup_is_denied or await self._is_alive(login):
+        successor = await self._replace_if_over(login)
+        if successor is None:
             raise denied
-        successor = await self._new_login(instead_of=login)
         try:
             return await self._call(lambda: self._client.read(successor.token, name))
         except TokenRefused:
-            # New and yet not alive: the policy lacks lookup-self. Ask no more, or each 403 costs a login.
-            self._lookup_is_denied = not await self._is_alive(successor)
             raise denied from None
+
+    async def _replace_if_over(self, login: Login) -> Login | None:
+        """Return a successor to a login that the vault answered 403; None if that was the policy's doing."""
+        if self._lookup_is_denied or await self._is_alive(login):
+            return None
+        successor = await self._new_login(instead_of=login)
+        # New and yet not alive: the policy lacks lookup-self. Ask no more, or each 403 costs a login.
+        self._lookup_is_denied = not successor.is_limited and not await self._is_alive(successor)
+        return successor
 
     async def _is_alive(self, login: Login) -> bool:
         return await self._call(lambda: self._client.is_alive(login.token))
 
     async def _new_login(self, instead_of: Login | None) -> Login:
-        """Get a login to replace one that is over, unless another read has got it already."""
+        """Return a login to replace one that is over, unless another read has got it already."""
         if self._login is instead_of:
             self._login = None
         if self._login is not None:

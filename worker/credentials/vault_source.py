@@ -117,6 +117,25 @@ class VaultCredentials:
             task = asyncio.create_task(self._store_later(name, rotation), name=f"keep {name.path}")
             self._keeping[name] = task
 
+    async def may_write(self, name: CredentialName) -> bool:
+        """Return whether a rotated token could be stored.
+
+        Raises:
+            VaultUnavailable.
+        """
+        return await self._session.may_write(name)
+
+    async def is_stored(self, name: CredentialName, rotation: Rotation) -> bool:
+        """Return whether the stored secret is past the older tokens, waiting for a store under way."""
+        keeping = self._keeping.get(name)
+        if keeping is not None:
+            await asyncio.wait({keeping}, timeout=KEEP_AGAIN_S + KEEP_AGAIN_S)
+        try:
+            secret = await self.fetch(*name)
+        except (ConnectorError, VaultUnavailable):
+            return False
+        return secret.get(rotation.field) not in {each.get_secret_value() for each in rotation.older}
+
     async def wait_available(self, timeout_s: float) -> bool:
         """Wait until the vault is believed to answer again; False when the time is over."""
         return await self._session.availability.wait(timeout_s)

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Self
 
 import asyncpg
-from platformdirs import user_data_path
 
 from worker.dev import debian
 from worker.dev.errors import InfrastructureError, NotInstalled, StartFailed
 from worker.dev.ports import LOOPBACK, free_ports, is_free
 from worker.dev.process import ChildProcess, base_environment, run
+from worker.settings import data_directory
 
 #: Seconds until it takes connections, and for making its data directory.
 START_TIMEOUT_S = 60.0
@@ -45,7 +45,7 @@ class PostgresPrograms:
 class PrivatePostgres:
     """One server: start, kill, pause, restart, stop.
 
-    It listens on 127.0.0.1 alone, without unix sockets. Whoever calls `start` calls `stop`, or uses
+    It listens on 127.0.0.1 alone, without unix sockets. Its user calls `stop` after `start`, or uses
     `async with`; a launcher that dies leaves nothing behind. What is in the directory stays and is found
     again by the next server on it. Nothing is bound to an event loop.
     """
@@ -60,7 +60,7 @@ class PrivatePostgres:
                  programs: those to run instead of the ones found on the machine.
         """
         self._directory = directory.absolute()
-        self._cache = cache if cache is not None else user_data_path("connectors-service")
+        self._cache = cache if cache is not None else data_directory()
         self._programs = programs
         self._password = ""
         self._port = 0

@@ -42,7 +42,7 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 class ChildProcess:
     """One program: started, paused, killed, stopped, and started again with the same command.
 
-    Whoever calls `start` calls `stop` or `kill`. Output goes to `log`, appended.
+    Its user calls `stop` or `kill` after `start`. Output goes to `log`, appended.
     """
 
     def __init__(

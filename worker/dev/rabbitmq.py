@@ -11,12 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from platformdirs import user_data_path
-
 from worker.dev.errors import CommandFailed, StartFailed
 from worker.dev.ports import LOOPBACK, free_ports, is_free
 from worker.dev.process import ChildProcess, run
 from worker.dev.rabbitmq_programs import RabbitMQPrograms, find_programs
+from worker.settings import data_directory
 
 #: Seconds for a node to boot; about 5 on an idle machine, several times that on a busy one.
 BOOT_TIMEOUT_S = 90.0
@@ -76,7 +75,7 @@ class PrivateRabbitMQ:
     """One broker node: start, kill, pause, restart, stop.
 
     Two brokers of one machine see nothing of each other: ports, node names' mapper (epmd), cookie, data and
-    configuration are each node's own. Whoever calls `start` calls `stop`, or uses `async with`; a launcher
+    configuration are each node's own. Its user calls `stop` after `start`, or uses `async with`; a launcher
     that dies leaves nothing behind. What is in the directory stays and is found again by the next broker on
     it. Nothing is bound to an event loop.
     """
@@ -87,6 +86,7 @@ class PrivateRabbitMQ:
         *,
         cache: Path | None = None,
         config: Sequence[str] = (),
+        plugins: Sequence[str] = (),
         programs: RabbitMQPrograms | None = None,
         identity: Identity | None = None,
         epmd: Epmd | None = None,
@@ -96,13 +96,15 @@ class PrivateRabbitMQ:
         Args:    directory: its data, configuration and log; made where it is not there.
                  cache: where downloaded packages are kept; default the user's data directory.
                  config: further lines of rabbitmq.conf, as `consumer_timeout = 5000`.
+                 plugins: enabled from the start, by name.
                  programs: those to run instead of the ones found on the machine.
                  identity: the node's, where there is no data yet; default one of its own.
                  epmd: a running one to share with other nodes; default one of its own.
         """
         self.directory = directory.absolute()
-        self._cache = cache if cache is not None else user_data_path("connectors-service")
+        self._cache = cache if cache is not None else data_directory()
         self._config = tuple(config)
+        self._plugins = tuple(plugins)
         self._programs = programs
         self._identity: Identity | None = None
         self._first_identity = identity
@@ -299,7 +301,7 @@ class PrivateRabbitMQ:
         cookie = self.directory / ".erlang.cookie"
         _write_secret(cookie, self._known().cookie)
         _write_secret(self.directory / "rabbitmq.conf", self._configuration())
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         self._epmd_port = epmd.port
         return ChildProcess(

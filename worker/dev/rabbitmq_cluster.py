@@ -7,11 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from platformdirs import user_data_path
-
 from worker.dev.errors import CommandFailed
 from worker.dev.rabbitmq import Epmd, Identity, PrivateRabbitMQ
 from worker.dev.rabbitmq_programs import RabbitMQPrograms, find_programs
+from worker.settings import data_directory
 
 #: Seconds that a quorum queue may be without a leader; an election takes a few at most.
 ELECTION_TIMEOUT_S = 30.0
@@ -20,7 +19,7 @@ ELECTION_TIMEOUT_S = 30.0
 class PrivateCluster:
     """Nodes with one cookie, one user and one epmd; each is killed, paused and restarted by itself.
 
-    A virtual host made on one is there on all. Whoever calls `start` calls `stop`, or uses `async with`.
+    A virtual host made on one is there on all. Its user calls `stop` after `start`, or uses `async with`.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class PrivateCluster:
         self.nodes: list[PrivateRabbitMQ] = []
         self._directory = directory.absolute()
         self._size = size
-        self._cache = cache if cache is not None else user_data_path("connectors-service")
+        self._cache = cache if cache is not None else data_directory()
         self._config = tuple(config)
         self._programs = programs
         self._epmd: Epmd | None = None

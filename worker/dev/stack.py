@@ -49,7 +49,7 @@ class Stack:
         self._keep_data = keep_data
         self._exit = AsyncExitStack()
         self._directory = (
-            settings.data_dir / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
+            settings.directory / "dev" if keep_data else Path(tempfile.mkdtemp(prefix="connectors-"))
         )
         self._guard = None if keep_data else _guard_of(self._directory)
 
@@ -114,11 +114,10 @@ class Stack:
         """Start the sandboxes whose URL no setting gives, and put their credentials in the vault."""
         if self.vault is None:
             return
-        given = self.settings.model_fields_set
         self.sandboxes = tuple(
             sandbox
             for sandbox in make_sandboxes()
-            if given.isdisjoint(name.lower() for name in sandbox.settings)
+            if not any(self.settings.is_set(name.lower()) for name in sandbox.settings)
         )
         for sandbox in self.sandboxes:
             self._exit.push_async_callback(sandbox.stop)
@@ -193,7 +192,7 @@ async def run_dev(*, keep_data: bool) -> int:
     async with Stack(settings, keep_data=keep_data) as stack:
         running_file = None
         if stack.vault is not None:
-            running_file = write_running(settings.data_dir, stack.settings_for_others(stack.vault))
+            running_file = write_running(settings.directory, stack.settings_for_others(stack.vault))
         sandboxes = "".join(f"\n  sandbox     {each.connector}: {each.url}" for each in stack.sandboxes)
         try:
             print(

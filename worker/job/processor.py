@@ -17,17 +17,17 @@ from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.outcome import Attempt, Outcome, ProgressCallback, Snooze, ignore_progress
 from connectors.sdk.runtime.result import refused_outcome, result_of
-from connectors.sdk.runtime.retry import Retry, decide, final_outcome
+from connectors.sdk.runtime.retry import LEFT_BEHIND, Retry, decide, final_outcome
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
 from schemas.result import Result
 from worker.broker import Delivery
 from worker.broker.confirmed_publisher import PublishOutcome
-from worker.broker.topology import DELIVERY_LIMIT, JobQueue
-from worker.job.concurrency import ConcurrencyLimiter
+from worker.broker.topology import DELIVERY_LIMIT, RETRY_DELAYS_S, JobQueue
 from worker.job.disposition import DeadLetter, Delay, Disposition, Reply, Requeue, Reroute
 from worker.job.headers import JobHeaders
 from worker.job.publisher import JobPublisher
+from worker.job.waiting_room import Place, WaitingRoom
 from worker.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -38,8 +38,14 @@ _CONTENT_TYPE: Final = re.compile(r"application/json\s*(;\s*charset\s*=\s*\"?utf
 SNOOZE_S: Final = (*(1.0,) * 5, *(5.0,) * 10, 30.0)
 #: Seconds added to the end of a lease that is waited for.
 LEASE_SLACK_S: Final = 0.1
-#: Waits shorter than this are spent in memory; the shortest retry queue would take twice as long.
-WAIT_IN_MEMORY_S: Final = 0.5
+#: Seconds that a job spends in the shortest retry queue.
+SHORTEST_RETRY_S: Final = min(RETRY_DELAYS_S.values())
+#: Waits shorter than this are spent in memory: the shortest retry queue takes as long.
+WAIT_IN_MEMORY_S: Final = SHORTEST_RETRY_S
+#: A snoozed job whose deadline is nearer than this waits in memory: from a retry queue it would come back too late.
+NEAR_DEADLINE_S: Final = 1.5
+#: Seconds between looks of a job that waits in memory, at least.
+LOOK_AGAIN_S: Final = 0.1
 #: Seconds that a dead letter has before the caller is told of it: who hears of it should find it there.
 LETTER_HEAD_START_S: Final = 1.0
 #: Seconds until a dead letter that found no room is tried again.
@@ -54,6 +60,8 @@ class _InFlight:
     #: The newest delivery of it: it may come again, on a new channel, while its job runs.
     delivery: Delivery
     headers: JobHeaders
+    #: Its place in memory and its slot; None before its bytes are read.
+    place: Place | None = None
 
 
 class JobProcessor:
@@ -65,8 +73,8 @@ class JobProcessor:
     3. publish that, and wait for the broker's confirm; nothing is decided
     4. settle, here alone. A crash before repeats a result, never loses one
 
-    A slot is held while the action runs, and not for the rest. Started by the service; `drain` waits for what is in
-    flight.
+    A slot is held while the action runs, and not for the rest; the deadline counts from the moment a job arrives.
+    Started by the service; `drain` waits for what is in flight.
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class JobProcessor:
         registry: Registry,
         metrics: Metrics,
         *,
-        limiters: Mapping[JobQueue, ConcurrencyLimiter],
+        rooms: Mapping[JobQueue, WaitingRoom],
         trusted_users: Collection[str],
         max_attempts: int,
         max_body_bytes: int,
@@ -86,13 +94,17 @@ class JobProcessor:
         self._publisher = publisher
         self._connectors = registry.connectors
         self._metrics = metrics
-        self._limiters = limiters
-        self._trusted = frozenset(trusted_users)
+        self._rooms = rooms
+        self._trusted = set(trusted_users)
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
         self._clock = clock or SystemClock()
         self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def trust(self, user: str) -> None:
+        """Let headers of ours count from one more broker user."""
+        self._trusted.add(user)
 
     def receive(self, queue: JobQueue, delivery: Delivery) -> None:
         """Process a delivery in a task of our own."""
@@ -126,6 +138,8 @@ class JobProcessor:
             await self._clock.sleep(1.0)  # the broker's delivery limit ends this; no hot loop until then
             await self._settle(message, Requeue())
         finally:
+            if message.place is not None:
+                message.place.leave()
             self._metrics.job_ended(message.queue.name)
             # In the task, not after it: a redelivery is never swapped into what has ended.
             if self._in_flight.get(identity) is message:
@@ -138,19 +152,27 @@ class JobProcessor:
             return job
         if (detour := self._detour(message, job)) is not None:
             return detour
+        place = message.place = self._rooms[message.queue].enter(job.tenant, len(message.delivery.body))
         await self._wait_until_due(message)
         started_at = self._clock.now()
-        try:
-            outcome = await self._run(message, job)
-        except Snooze as snooze:
-            return self._snooze(message, job, snooze)
-        except Exception as bug:
-            _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
-            error = ConnectorError(
-                "this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR
-            )
-            outcome = Outcome(error=error, attempts=message.headers.attempts)
-        return self._after(message, job, outcome, started_at)
+        deadline = Deadline(message.headers.deadline_of(job.deadline), self._clock)
+        self._progress_of(message, job)("accepted", None)
+        if (full := _room_full(place, job, deadline)) is not None:
+            place.leave()
+            return self._snooze(message, job, full)
+        while True:
+            try:
+                outcome = await self._run(message, job, place, deadline)
+            except Snooze as snooze:
+                if (wait_s := self._wait_here_s(message, snooze, deadline)) is None:
+                    place.leave()
+                    return self._snooze(message, job, snooze)
+            except Exception as bug:
+                outcome = _worker_failed(message, job, bug)
+                return self._after(message, job, outcome, started_at)
+            else:
+                return self._after(message, job, outcome, started_at)
+            await self._clock.sleep(wait_s)
 
     async def _publish(self, message: _InFlight, disposition: Disposition) -> None:
         """Publish what was decided, and wait for the confirm. Decides nothing."""
@@ -161,8 +183,8 @@ class JobProcessor:
                     await self._dead_letter(message, disposition.if_undelivered)
             case DeadLetter():
                 await self._dead_letter(message, disposition)
-            case Delay(headers):
-                await self._publisher.delay(message.delivery, headers, self._clock.now())
+            case Delay(headers, decided_at):
+                await self._publisher.delay(message.delivery, headers, decided_at)
             case Reroute(job):
                 await self._publisher.reroute(message.delivery, message.headers, job)
             case Requeue():
@@ -216,28 +238,41 @@ class JobProcessor:
         ):
             return Reroute(job)
         if self._due_in_s(message) > WAIT_IN_MEMORY_S:
-            return Delay(headers.after_snooze())
+            return Delay(headers.after_snooze(), self._clock.now())
         return None
 
-    async def _run(self, message: _InFlight, job: Job) -> Outcome:
-        """Run one attempt of a job in a slot.
+    def _wait_here_s(self, message: _InFlight, snooze: Snooze, deadline: Deadline) -> float | None:
+        """Return the seconds that a job whose deadline is near waits in memory; None if it is delayed."""
+        remaining_s = deadline.remaining_s()
+        if remaining_s is None or not 0 < remaining_s <= NEAR_DEADLINE_S or self._executor.is_stopping:
+            return None
+        return min(max(self._snooze_s(message, snooze), LOOK_AGAIN_S), remaining_s)
+
+    async def _run(self, message: _InFlight, job: Job, place: Place, deadline: Deadline) -> Outcome:
+        """Run one attempt in a slot; if the deadline comes before the slot does, only the ledger is asked.
 
         Raises:
             Snooze: it cannot run now; no attempt is counted.
         """
-        headers, limiter = message.headers, self._limiters[message.queue]
-        deadline = Deadline(headers.deadline_of(job.deadline), self._clock)
-        report = self._progress_of(message, job)
-        report("accepted", None)
-        async with limiter.hold(bulk=message.queue.bulk):
+        headers = message.headers
+        try:
+            if not (deadline.has_passed or await place.take(deadline) or deadline.has_passed):
+                raise Snooze("the worker is stopping")
             if headers.failures == 0 and headers.snoozes == 0:
                 self._metrics.job_waited(message.queue.name, self._waited_s(message))
-            with limiter.admit(job.tenant) as admitted:
-                if not admitted and not deadline.has_passed:
-                    delay_s = limiter.delay_over_limit(job.tenant)
-                    raise Snooze("tenant concurrency limit reached", retry_in_s=delay_s)
-                attempt = Attempt(deadline, headers.publisher, headers.attempts, headers.is_uncertain, report)
-                return await self._executor.execute(job, attempt)
+            report = self._progress_of(message, job)
+            outcome = await self._executor.execute(
+                job,
+                Attempt(
+                    deadline, headers.publisher, headers.attempts, headers.is_uncertain, report, place.slot
+                ),
+            )
+        except BaseException:
+            place.slot.end()
+            raise
+        # What goes on after the answer is bounded by itself, and keeps no one from running.
+        place.slot.end() if outcome.ack_after is None else place.slot.release()
+        return outcome
 
     def _after(self, message: _InFlight, job: Job, outcome: Outcome, started_at: datetime) -> Disposition:
         """Return what an attempt leads to: an answer, or another attempt."""
@@ -253,16 +288,29 @@ class JobProcessor:
             deadline=headers.deadline_of(job.deadline),
             retry_after_s=error.retry_after_s,
             random_fraction=random.random(),  # noqa: S311  # jitter, not a secret
+            shortest_s=SHORTEST_RETRY_S,
         )
         if isinstance(decision, Retry):
             delay_s = round((decision.not_before - now).total_seconds(), 1)
             self._progress_of(message, job)("retrying", None)
             self._metrics.retried(job.connector, error.code)
             _log(job).info("job retried", code=error.code, attempt=outcome.attempts, delay_s=delay_s)
-            return Delay(headers.after_failure(outcome, not_before=decision.not_before))
+            return Delay(headers.after_failure(outcome, not_before=decision.not_before), now)
         used_up = error.code.facts.retryable and not decision.at_deadline
         outcome = final_outcome(outcome, at_deadline=decision.at_deadline)
+        if outcome.error is not None and outcome.error.code is Code.DEADLINE_EXCEEDED:
+            outcome.error.message += self._own_clock(message)
         return self._answer(message, job, outcome, started_at, dead_letter=used_up)
+
+    def _own_clock(self, message: _InFlight) -> str:
+        """Return when a job was published by its publisher's clock: clocks that differ are then found."""
+        published = message.delivery.properties.timestamp
+        if published is None:
+            return ""
+        if published.tzinfo is None:
+            published = published.replace(tzinfo=UTC)
+        age_s = (self._clock.now() - published).total_seconds()
+        return f"; it was published {abs(age_s):.0f} s {'ago' if age_s >= 0 else 'from now'} by its own clock"
 
     def _answer(
         self,
@@ -278,26 +326,37 @@ class JobProcessor:
         error, ack_after = outcome.error, outcome.ack_after
         if error is None:
             return Reply(job, result, ack_after=ack_after)
+        if any(name.endswith(LEFT_BEHIND) for name in error.data or ()):
+            self._metrics.left_behind(*self._labels(job))
         if dead_letter or error.code.facts.dead_lettered:
             return DeadLetter(error, outcome.attempts, job, result, ack_after)
         return Reply(job, result, DeadLetter(error, outcome.attempts, job), ack_after)
 
     def _snooze(self, message: _InFlight, job: Job, snooze: Snooze) -> Disposition:
         """Run the job later without counting an attempt; it is back by its deadline."""
-        if self._executor.is_stopping:
+        was_started = message.place is not None and message.place.slot.was_started
+        if self._executor.is_stopping and was_started:
             return Requeue()
+        # A job that only waited for a slot is not given back: the queue would count that as an attempt.
         headers, now = message.headers, self._clock.now()
-        delay_s = SNOOZE_S[min(headers.snoozes, len(SNOOZE_S) - 1)]
-        if snooze.retry_in_s is not None:
-            delay_s = snooze.retry_in_s
-        elif snooze.at_most_s is not None:
-            delay_s = min(delay_s, snooze.at_most_s + LEASE_SLACK_S)
+        delay_s = self._snooze_s(message, snooze)
         not_before = now + timedelta(seconds=delay_s)
         deadline = headers.deadline_of(job.deadline)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
-        _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
-        return Delay(headers.after_snooze(not_before))
+        # Of a flood there are thousands of lines a minute, and the first one says it all.
+        level = (
+            "DEBUG" if headers.snoozes and message.place is not None and message.place.went_round else "INFO"
+        )
+        _log(job).log(level, "job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
+        return Delay(headers.after_snooze(not_before), now)
+
+    def _snooze_s(self, message: _InFlight, snooze: Snooze) -> float:
+        """Return the seconds until a snoozed job is run again."""
+        if snooze.retry_in_s is not None:
+            return snooze.retry_in_s
+        delay_s = SNOOZE_S[min(message.headers.snoozes, len(SNOOZE_S) - 1)]
+        return delay_s if snooze.at_most_s is None else min(delay_s, snooze.at_most_s + LEASE_SLACK_S)
 
     async def _wait_until_due(self, message: _InFlight) -> None:
         """Spend a short wait in memory."""
@@ -331,7 +390,7 @@ class JobProcessor:
     async def _reply(
         self, message: _InFlight, job: Job | JobRefused, result: Result
     ) -> PublishOutcome | None:
-        """Tell the caller, and count the job as finished; None if no reply was asked for."""
+        """Reply to the caller, and count the job as finished; None if no reply was requested."""
         sent = None
         if message.delivery.properties.reply_to is not None:
             sent = await self._publisher.reply(message.delivery, message.headers, result)
@@ -400,18 +459,38 @@ class JobProcessor:
     async def drain(self, timeout_s: float) -> int:
         """Wait for what is in flight, and return how many jobs were left unfinished; those come again."""
         self._executor.stop_waiting()
+        for room in self._rooms.values():
+            room.slots.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         return await self.abandon()
 
     async def abandon(self) -> int:
-        """Give up what is in flight at once; unsettled, it comes again."""
+        """Abandon the jobs in flight at once; unsettled, they are delivered again."""
         left = list(self._tasks)
         for task in left:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=1.0)
         return len(left)
+
+
+def _room_full(place: Place, job: Job, deadline: Deadline) -> Snooze | None:
+    """Return the snooze of a job that finds no room; one that would come back too late stays."""
+    if not place.room.is_full_for(job.tenant):
+        return None
+    delay_s = place.room.delay_s(job.tenant, deadline)
+    if delay_s is None:
+        return None
+    place.went_round = True
+    return Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
+
+
+def _worker_failed(message: _InFlight, job: Job, bug: Exception) -> Outcome:
+    """Log a bug of ours, and return its outcome."""
+    _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
+    error = ConnectorError("this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR)
+    return Outcome(error=error, attempts=message.headers.attempts)
 
 
 def _check_properties(delivery: Delivery) -> None:

@@ -21,7 +21,7 @@ _DIRECT: Final = "amq.rabbitmq.reply-to."
 _DIRECT_PATTERN: Final = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_-]{16,}\.[A-Za-z0-9+/=_-]+")
 #: Refusals of a reply before it counts as undeliverable: a full queue may empty.
 _REPLY_REFUSALS: Final = 3
-#: Progress messages on their way at once; more are dropped, for they are never counted on.
+#: Progress messages in flight at once; more are dropped, because no caller relies on them.
 _MAX_PROGRESS: Final = 100
 #: Refusals of a dead letter before it waits in a retry queue.
 _LETTER_REFUSALS: Final = 3
@@ -55,7 +55,7 @@ class JobPublisher:
         self._progress: set[asyncio.Task[Any]] = set()
 
     def refusal_of(self, reply_to: str | None) -> str | None:
-        """Say why nothing may be published to an address; None where it may."""
+        """Return why nothing may be published to an address; None if it may."""
         if reply_to is None:
             return None
         is_direct = _DIRECT_PATTERN.fullmatch(reply_to) is not None

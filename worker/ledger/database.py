@@ -30,7 +30,7 @@ MAX_REFUSED_S: Final = 30.0
 CONNECTIONS: Final = 8
 #: Seconds that a transaction waits while every connection is in use.
 POOL_WAIT_S: Final = 30.0
-#: Seconds before whoever's statement failed by itself may ask again; the database goes on for others.
+#: Seconds before the caller of a statement that failed by itself may ask again; the database goes on for others.
 PACE_S: Final = 1.0
 #: Tries of a transaction that others are in the way of.
 MAX_RACES: Final = 5

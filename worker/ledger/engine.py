@@ -1,10 +1,14 @@
 """Connections to the ledger's database: how they are made, looked at before use, and given up together."""
 
+import asyncio
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
+import aiosqlite
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import registry
@@ -15,6 +19,8 @@ from worker.database_url import DatabaseUrl
 
 #: Connections to SQLite: one writes at a time, and one reads beside it.
 SQLITE_CONNECTIONS: Final = 2
+#: Part of a transaction's time that SQLite waits for a lock: it says so itself before it is cut short.
+LOCK_PART: Final = 0.9
 #: Seconds after which a connection is made anew: below the 4 minutes after which balancers drop idle ones.
 RECYCLE_S: Final = 180
 #: Seconds of rest after which a connection is asked whether it lives before it is used, and for its answer.
@@ -96,10 +102,34 @@ async def _ping(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     await connection.execute("select 1", timeout=PING_TIMEOUT_S)
 
 
+class SqliteConnection(aiosqlite.Connection):
+    """A connection that is stopped once.
+
+    aiosqlite carries out no second order to stop, and a task that awaits it waits for ever: a cancelled
+    transaction gives two, and a worker that ends would hang in its event loop's last step.
+    """
+
+    _is_stopped = False
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """Stop the thread; None if it is stopping already."""
+        if self._is_stopped:
+            return None
+        self._is_stopped = True
+        return super().stop()
+
+
 def _sqlite(url: DatabaseUrl, size: int, timeout_s: float) -> AsyncEngine:
+    async def connect() -> aiosqlite.Connection:
+        connection = SqliteConnection(
+            partial(sqlite3.connect, str(url.file), timeout=timeout_s * LOCK_PART), 64
+        )
+        connection._thread.daemon = True  # one that waits for a lock keeps no process from ending
+        return await connection
+
     engine = create_async_engine(
         sa.URL.create("sqlite+aiosqlite", database=str(url.file)),
-        connect_args={"timeout": timeout_s},
+        async_creator=connect,
         pool_size=size,
         max_overflow=0,
     )

@@ -1,5 +1,6 @@
 """What a failed transaction says: of itself, of its connection, or of how the database is set up."""
 
+import sqlite3
 from enum import Enum, auto
 from typing import Final
 
@@ -39,6 +40,8 @@ def sort(error: BaseException) -> Fault:
         return Fault.RACE
     if state in _SETTINGS or any(sign in str(error.orig) for sign in _WRONG_FILES):
         return Fault.SETTING
+    if isinstance(error.orig, sqlite3.Error):
+        return Fault.STATEMENT  # a lock that was not given, a full disk: another connection has no other file
     is_lost = error.connection_invalidated or state in _CONNECTION_STATES
     # Without a code it comes from the driver: a connection that is closed, or broke.
     return (

@@ -26,7 +26,7 @@ entries = sa.Table(
     sa.Column("fingerprint", sa.String(64), nullable=False),
     #: running, done, unknown, undoing, undone
     sa.Column("state", sa.String(8), nullable=False),
-    #: Grows with every claim; whoever holds an older one is late.
+    #: Grows with every claim; a worker with an older one writes nothing.
     sa.Column("fence", sa.BigInteger, nullable=False),
     #: Epoch seconds by the database's clock, here and below.
     sa.Column("lease_until", sa.Double, nullable=False),

@@ -215,8 +215,20 @@ class SqlLedger:
 
         return await self._ask(remove)
 
-    async def resolve(self, identity: Identity, *, happened: bool) -> bool:
-        """Settle an unknown outcome as an operator says; False if there is none under this key."""
+    async def knows(self, identity: Identity) -> bool:
+        """Return whether there is a row for this key, whatever its state."""
+
+        async def look(connection: AsyncConnection) -> bool:
+            row = sa.select(entries.c.key).where(_is(identity), entries.c.expires_at >= self._now)
+            return (await connection.execute(row)).one_or_none() is not None
+
+        return await self._ask(look)
+
+    async def resolve(self, identity: Identity, fingerprint: str, *, happened: bool) -> bool:
+        """Settle an unknown outcome as an operator says; False if the key's outcome is known.
+
+        A key whose row is gone gets a new one: without it a replay would have the effect twice.
+        """
         unknown = sa.and_(_is(identity), entries.c.state == "unknown")
         # An undo that could not find out leaves the key marked: no run may begin, whatever is settled.
         undoing = sa.and_(
@@ -226,16 +238,27 @@ class SqlLedger:
             entries.c.lease_until < self._now,
         )
         settled = {"in_flight": False, "expires_at": self._now + self._ttl_s}
-        statements: tuple[sa.Update | sa.Delete, ...] = (
-            (
-                sa.update(entries).where(unknown).values(state="done", result="null", **settled),
-                sa.update(entries).where(undoing).values(result="null", **settled),
-            )
-            if happened
-            else (
-                sa.delete(entries).where(unknown),
-                sa.update(entries).where(undoing).values(state="undone", **settled),
-            )
+        outcome = (
+            {"state": "done", "result": "null"} if happened else {"state": "running", "lease_until": 0.0}
+        )
+        missing = self._insert(entries).values(
+            **{
+                **identity._asdict(),
+                "fingerprint": fingerprint,
+                "fence": _new_fence(),
+                "lease_until": 0.0,
+                "lands_at": 0.0,
+                "attempts": 0,
+                **settled,
+                **outcome,
+            }
+        )
+        statements = (
+            sa.update(entries).where(unknown).values(**settled, **outcome),
+            sa.update(entries)
+            .where(undoing)
+            .values(**({"result": "null"} if happened else {"state": "undone"}), **settled),
+            missing.on_conflict_do_nothing(index_elements=["tenant", "connector", "action", "key"]),
         )
 
         async def settle(connection: AsyncConnection) -> bool:

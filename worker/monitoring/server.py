@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from socket import socket
@@ -15,7 +16,7 @@ from loguru import logger
 from worker.logs.masking import mask_shapes
 from worker.metrics import CONTENT_TYPE, Metrics
 from worker.monitoring import page
-from worker.monitoring.listener import Listener, Response, bind, plain
+from worker.monitoring.listener import DEFAULT_POLICY, Listener, ListenerPolicy, Response, bind, plain
 from worker.monitoring.status import CheckResult, Checks, Status, StatusSource
 from worker.monitoring.watchdog import BEAT_S, BLOCKED_AFTER_S, Watchdog
 
@@ -46,6 +47,7 @@ class MonitoringServer:
     Args:
         checks: the readiness checks by name, run for each request.
         not_loaded: connectors that failed to load, with the reason; shown in /readyz, which stays ready.
+        hung_calls: returns how many calls of each action hang; shown in /readyz. Called on the worker's loop.
         blocked_after_s: seconds without a turn of the loop after which the worker is unhealthy.
     """
 
@@ -58,9 +60,13 @@ class MonitoringServer:
         status: StatusSource,
         *,
         not_loaded: Mapping[str, str] | None = None,
+        hung_calls: Callable[[], Mapping[str, int]] = dict,
         blocked_after_s: float = BLOCKED_AFTER_S,
+        listener_policy: ListenerPolicy = DEFAULT_POLICY,
     ) -> None:
         self._not_loaded = {name: _shown(reason) for name, reason in (not_loaded or {}).items()}
+        self._hung_calls = hung_calls
+        self._listener_policy = listener_policy
         self._host = host
         self._port = port
         self._metrics = metrics
@@ -127,7 +133,7 @@ class MonitoringServer:
     async def _serve(self, bound: socket, serving: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        listener = Listener(self._respond)
+        listener = Listener(self._respond, self._listener_policy)
         await listener.serve(bound)
         serving.set_result(None)
         while not self._stopping.is_set():
@@ -157,16 +163,21 @@ class MonitoringServer:
         blocked_s = self._watchdog.blocked_s()
         if blocked_s is None:
             return plain(HTTPStatus.OK, "ok")
-        return plain(HTTPStatus.SERVICE_UNAVAILABLE, _blocked(blocked_s))
+        return plain(HTTPStatus.SERVICE_UNAVAILABLE, _blocked(blocked_s, self._watchdog.blocked_in()))
 
     async def _readiness(self) -> Response:
         results = await self._check_all()
         ready = all(result.ok for result in results)
+        hung: Mapping[str, int] = {}
+        if results[0].ok:
+            with suppress(TimeoutError):
+                hung = await self._on_worker_loop(self._hung_calls)
         shown = [{"name": check.name, "ok": check.ok, "detail": check.reason} for check in results]
+        answer = {"ready": ready, "checks": shown, "not_loaded": self._not_loaded, "hung_calls": hung}
         return Response(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
             "application/json",
-            json.dumps({"ready": ready, "checks": shown, "not_loaded": self._not_loaded}).encode() + b"\n",
+            json.dumps(answer).encode() + b"\n",
         )
 
     async def _page(self) -> Response:
@@ -183,7 +194,7 @@ class MonitoringServer:
     async def _check_all(self) -> list[CheckResult]:
         blocked_s = self._watchdog.blocked_s()
         if blocked_s is not None:
-            return [CheckResult(_LOOP_CHECK, _blocked(blocked_s))]
+            return [CheckResult(_LOOP_CHECK, _blocked(blocked_s, self._watchdog.blocked_in()))]
         try:
             results = await self._on_worker_loop(partial(_run_checks, self._checks))
         except TimeoutError:
@@ -230,5 +241,5 @@ def _shown(reason: str) -> str:
     return mask_shapes(reason)[:MAX_REASON]
 
 
-def _blocked(blocked_s: float) -> str:
-    return f"the event loop has not turned for {blocked_s:.1f} s"
+def _blocked(blocked_s: float, task: str) -> str:
+    return f"the event loop has not turned for {blocked_s:.1f} s; it hangs in {task}"

@@ -29,8 +29,8 @@ class Watchdog:
     """Watches one event loop from another thread.
 
     1. the loop calls `beat` by a timer of its own; how late that comes is the lag
-    2. another thread calls `check`; if the last beat is too long ago, it logs the stack the loop hangs in,
-       once for each block
+    2. another thread calls `check`; if the last beat is too long ago, it logs the action and the stack the loop
+       hangs in, once for each block
     3. the next beat logs that the loop turns again, and how long it was blocked
 
     The monitoring server starts it on the loop to watch, calls `check`, and stops it.
@@ -97,6 +97,7 @@ class Watchdog:
         logger.error(
             "event loop blocked",
             blocked_s=round(blocked_s, 1),
+            task=self.blocked_in(),
             hint="synchronous code runs on it; the innermost frame below shows which",
             stack=self._stack(),
         )
@@ -116,6 +117,11 @@ class Watchdog:
             self._worst_before_s, self._worst_s = self._worst_s, 0.0
             self._remember_until = now + _MEMORY_S
         self._worst_s = max(self._worst_s, lag_s)
+
+    def blocked_in(self) -> str:
+        """Return the name of the task that the loop runs now; an action's says of which connector, and which job."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        return "no task" if task is None else task.get_name()
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._thread_id)

@@ -9,10 +9,11 @@ from typing import Protocol
 
 from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.publish_probe import PublishProbe
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
 from worker.credentials.source import SecretStore
-from worker.job.concurrency import ConcurrencyLimiter
+from worker.job.waiting_room import WaitingRoom
 from worker.ledger.store import SqlLedger
 from worker.monitoring.status import ConnectorStatus, QueueStatus, Status
 
@@ -25,12 +26,16 @@ class _Worker(Protocol):
     credentials: SecretStore
     ledger: SqlLedger
     confirmed_publisher: ConfirmedPublisher
+    publish_probe: PublishProbe
 
     @property
-    def limiters(self) -> Mapping[JobQueue, ConcurrencyLimiter]: ...
+    def rooms(self) -> Mapping[JobQueue, WaitingRoom]: ...
 
     @property
     def is_stopping(self) -> bool: ...
+
+    @property
+    def hung_fault(self) -> str | None: ...
 
 
 class WorkerStatus:
@@ -49,6 +54,7 @@ class WorkerStatus:
             "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
             "ledger": lambda: self._worker.ledger.unavailable_reason,
+            "actions": lambda: self._worker.hung_fault,
         }
 
     def snapshot(self) -> Status:
@@ -73,7 +79,7 @@ class WorkerStatus:
         )
 
     def _queue_status(self, consumer: QueueConsumer) -> QueueStatus:
-        limiter = self._worker.limiters[consumer.queue]
+        limiter = self._worker.rooms[consumer.queue].slots
         return QueueStatus(
             consumer.queue.name,
             slots_used=limiter.used,
@@ -82,13 +88,7 @@ class WorkerStatus:
         )
 
     def _broker(self) -> str | None:
-        if not self._worker.confirmed_publisher.is_open:
-            return "the publishing connection is down"
-        return (
-            None
-            if self._worker.confirmed_publisher.flowing.is_set()
-            else "the broker blocks publishing: its memory or disk alarm is on"
-        )
+        return self._worker.confirmed_publisher.fault or self._worker.publish_probe.fault
 
     def _queues(self) -> str | None:
         faults = [

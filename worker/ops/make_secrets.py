@@ -1,6 +1,6 @@
 """Create the passwords and keys of compose.yaml, once, with nothing but Python: `make secrets`.
 
-Each is drawn here and written to `secrets/`, which git ignores. The directory is its owner's alone; the
+Each is created here and written to `secrets/`, which git ignores. The directory is its owner's alone; the
 files in it can be read by all, since compose mounts them as they are and each container has a user of
 its own.
 """
@@ -17,14 +17,15 @@ from typing import Any, Final
 
 FOLDER: Final = Path(__file__).parents[2] / "secrets"
 
-#: Broker users: configure, write, read, and tags. A worker declares nothing, reads job queues and writes
-#: to our exchanges, not to the default one: the broker blocks what a forged reply_to could reach.
+#: Broker users: configure, write, read, and tags. A worker reads job queues and writes to our exchanges, not
+#: to the default one: the broker blocks what a forged reply_to could reach. It declares nothing but the mark
+#: of its ledger, with a queue of its own that holds it: workers with another ledger are found out by it.
 #: A publisher sends jobs, and reads replies from a queue of its own.
 USERS: Final = {
     "worker": (
-        "^$",
-        r"^connectors\.(jobs|dead|replies|retry\.[0-9]+[smh])$",
-        r"^connectors\.(jobs\..+|unrouted)$",
+        r"^(connectors\.ledger|amq\.gen-.*)$",
+        r"^(connectors\.(jobs|dead|replies|retry\.[0-9]+[smh]|ledger(\..+)?)|amq\.gen-.*)$",
+        r"^connectors\.(jobs\..+|unrouted|ledger)$",
         [],
     ),
     "agent": (
@@ -45,16 +46,16 @@ def main() -> int:
     unfinished = FOLDER.with_name(f"{FOLDER.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    for name, text in documents().items():
+    for name, text in files().items():
         path = unfinished / name
         path.write_text(text)
         path.chmod(0o644)
     unfinished.rename(FOLDER)  # all or nothing, so that an interrupted run is begun again
-    sys.stdout.write(f"wrote {FOLDER.name}/: {', '.join(sorted(documents()))}\n")
+    sys.stdout.write(f"wrote {FOLDER.name}/: {', '.join(sorted(files()))}\n")
     return 0
 
 
-def documents() -> dict[str, str]:
+def files() -> dict[str, str]:
     """Return new random secrets, each file's text by its name."""
     passwords = {user: secrets.token_hex(24) for user in USERS}
     replies = "CONNECTORS_REPLY_EXCHANGE=connectors.replies\n"

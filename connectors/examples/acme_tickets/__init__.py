@@ -55,7 +55,7 @@ async def open_ticket(
 
 @open_ticket.reconcile
 async def find_ticket(subject: str, caller: str, ctx: Ctx) -> Ticket | None:
-    """Look for the ticket that bears our reference."""
+    """Find the ticket with our reference."""
     try:
         answer = await ctx.credential.api(ctx).get(f"/tickets/by-reference/{ctx.key_digest}")
     except NotFound:

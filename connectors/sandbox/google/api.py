@@ -103,6 +103,9 @@ def _change(
         start=changed["start"],
     )
     _notify(store, calendar, changed, request, "updated")
+    here = [guest["email"] for guest in changed.get("attendees", ())]
+    gone = [guest for guest in event.get("attendees", ()) if guest["email"] not in here]
+    _notify(store, calendar, {**changed, "attendees": gone}, request, "uninvited")
     return store.render(calendar, changed)
 
 

@@ -73,6 +73,8 @@ class Authority:
 
     store: Store
     token_url: str = ""
+    #: Whether a refresh token is exchanged each time it is used; the old one is void then.
+    rotates: bool = False
     _users: dict[str, _User] = field(default_factory=dict)
     _services: dict[str, _Service] = field(default_factory=dict)
     _tokens: dict[str, _Issued] = field(default_factory=dict)
@@ -135,12 +137,20 @@ class Authority:
         now = self.store.now()
         self._tokens[token] = _Issued(actor, now + timedelta(seconds=TOKEN_LIFETIME_S))
         self.store.journal.write(now, "token", account=actor.email)
-        return {
+        answer = {
             "access_token": token,
             "expires_in": TOKEN_LIFETIME_S,
             "scope": " ".join(sorted(actor.scopes)),
             "token_type": "Bearer",
         }
+        return answer | (
+            self._exchange_refresh_token(form) if self.rotates and grant == "refresh_token" else {}
+        )
+
+    def _exchange_refresh_token(self, form: Mapping[str, str]) -> dict[str, str]:
+        newest = f"1//sandbox-{token_urlsafe(24)}"
+        self._users[newest] = self._users.pop(form["refresh_token"])
+        return {"refresh_token": newest}
 
     def actor_of(self, authorization: str) -> Actor:
         """Return whose token this is.

@@ -53,6 +53,8 @@ class Api:
     def operation(self, request: Request) -> str:
         """Return the operation of a call, the name used by faults and the journal's counts."""
         head, size = request.path[0] if request.path else "", len(request.path)
+        if head == "actions":
+            return "flow"
         if head != "sobjects" or size < 2:
             return head or "versions"
         if size == 2:
@@ -79,6 +81,8 @@ class Api:
         head = request.path[0] if request.path else ""
         if head == "sobjects":
             return self._sobjects(request)
+        if head == "actions":
+            return self._flow(request)
         if (request.method, head) not in known:
             raise Refusal(404, "NOT_FOUND", "The requested resource does not exist")
         return known[request.method, head](request)
@@ -117,6 +121,33 @@ class Api:
     def _limits(self, _request: Request) -> Reply:
         daily = {"Max": self.daily_limit, "Remaining": max(self.daily_limit - self.used, 0)}
         return Reply(200, {"DailyApiRequests": daily, "DataStorageMB": {"Max": 1024, "Remaining": 1000}})
+
+    def _flow(self, request: Request) -> Reply:
+        """Run a flow; there is no resource to convert a lead here, as in every org."""
+        flow = self.store.flows.get(request.path[3]) if request.path[1:3] == ("custom", "flow") else None
+        if flow is None or request.method != "POST":
+            raise Refusal(404, "NOT_FOUND", "The requested resource does not exist")
+        results = []
+        for values in _body(request).get("inputs") or [{}]:
+            outputs, errors = {"Flow__InterviewStatus": "Finished"}, None
+            try:
+                outputs |= flow(values)
+            except Refusal as refusal:
+                fault = {
+                    "statusCode": refusal.code,
+                    "message": refusal.message,
+                    "fields": refusal.fields or [],
+                }
+                errors = [fault]
+            results.append(
+                {
+                    "actionName": request.path[3],
+                    "errors": errors,
+                    "isSuccess": errors is None,
+                    "outputValues": None if errors else outputs,
+                }
+            )
+        return Reply(200 if all(each["isSuccess"] for each in results) else 400, results)
 
     def _composite(self, request: Request) -> Reply:
         """Run several calls in one; with `allOrNone`, undo all of them if one fails."""

@@ -7,8 +7,8 @@
 One call goes through: a fault that was asked for (`faults`) · the session (`authority`) · the resource
 (`api`), which reads and changes the `store` and writes each effect into the `journal`.
 
-Known to differ from Salesforce: one org, one user who may do everything, no sharing, no flows, searches
-find at once what was written, and of SOQL what `salesforce_soql` says.
+Known differences from Salesforce: one org, one user who may do everything, no sharing, flows are functions of
+the test, searches find a record as soon as it is written, and `soql` lists the supported SOQL.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
 from connectors.sandbox.salesforce.faults import Fault, Journal, Refusal
 from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
 from connectors.sandbox.salesforce.schema import Field
+from connectors.sandbox.salesforce.soap import answer_soap
 from connectors.sandbox.salesforce.store import Rule, Store
 
 __all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
@@ -169,6 +170,8 @@ class SalesforceSandbox:
         work: Callable[[], web.Response]
         if raw == "/services/oauth2/token":
             operation, work = "token", partial(self._token, request, body)
+        elif raw.startswith("/services/Soap/u/"):
+            operation, work = "soap", partial(answer_soap, self.store, self.authority, body)
         else:
             asked = _read(request, raw)
             operation = "unknown" if asked is None else self.api.operation(asked)

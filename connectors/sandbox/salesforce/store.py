@@ -8,6 +8,11 @@ from typing import Any, Final
 
 from connectors.salesforce.fields import full_id
 from connectors.sandbox.salesforce.faults import Journal, Refusal
+from connectors.sandbox.salesforce.refusals import (
+    duplicates_refusal,
+    unknown_field_refusal,
+    unparsable_refusal,
+)
 from connectors.sandbox.salesforce.schema import Field, ObjectType, person_account_fields, standard_objects
 
 Record = dict[str, Any]
@@ -41,6 +46,8 @@ class Store:
     blocking_rules: set[str] = field(default_factory=set)
     #: Object → the owner that its active assignment rule chooses, unless a call switches the rule off.
     assignment_rules: dict[str, str] = field(default_factory=dict)
+    #: Autolaunched flows by API name: each takes its inputs, and returns its outputs or raises a Refusal.
+    flows: dict[str, Callable[[Record], Record]] = field(default_factory=dict)
     _records: dict[str, dict[str, Record]] = field(default_factory=dict)
     _serial: int = 0
     _case_serial: int = 1000
@@ -181,6 +188,47 @@ class Store:
         record.update(changed)
         self.journal.write(self.now(), "changed", kind.name, record["Id"], fields=sorted(values))
 
+    def convert_lead(self, values: Mapping[str, str], *, allow_duplicates: bool) -> dict[str, str]:
+        """Convert a lead, and return the ids of what it became.
+
+        Raises:
+            Refusal: the lead, its account or its contact cannot be converted.
+        """
+        lead = self.find("Lead", values["leadId"])
+        if lead.get("IsConverted"):
+            raise Refusal(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
+        statuses = [each["MasterLabel"] for each in self.records("LeadStatus") if each["IsConverted"]]
+        if values.get("convertedStatus") not in statuses:
+            raise Refusal(400, "INVALID_STATUS", "invalid convertedStatus")
+        person = {name: lead.get(name) for name in ("FirstName", "LastName", "Email", "Phone", "Title")}
+        account_id = values.get("accountId") or self._account_of(lead)["Id"]
+        self.find("Account", account_id)
+        contact_id = values.get("contactId") or str(
+            self.insert("Contact", {**person, "AccountId": account_id}, allow_duplicates=allow_duplicates)[
+                "Id"
+            ]
+        )
+        made = {"accountId": str(account_id), "contactId": contact_id}
+        if values.get("doNotCreateOpportunity") != "true":
+            opportunity = {
+                "Name": values.get("opportunityName") or f"{lead.get('Company') or lead['Name']}-",
+                "StageName": "Prospecting",
+                "CloseDate": self.now().date().isoformat(),
+                "AccountId": account_id,
+            }
+            made["opportunityId"] = str(self.insert("Opportunity", opportunity)["Id"])
+        lead.update({"IsConverted": True, "Status": values["convertedStatus"]})
+        lead.update({f"Converted{name[0].upper()}{name[1:]}": value for name, value in made.items()})
+        self.journal.write(self.now(), "converted", "Lead", lead["Id"])
+        return made
+
+    def _account_of(self, lead: Record) -> Record:
+        if not lead.get("Company"):
+            raise Refusal(
+                400, "REQUIRED_FIELD_MISSING", "Required fields are missing: [Name]", fields=["Name"]
+            )
+        return self.insert("Account", {"Name": lead["Company"]})
+
     def delete(self, object_name: str, record: Record) -> None:
         """Move a record to the recycle bin."""
         record["IsDeleted"] = True
@@ -212,12 +260,12 @@ class Store:
             if isinstance(value, dict):
                 reference = kind.relationship(name)
                 if reference is None:
-                    raise _unknown(kind, name)
+                    raise unknown_field_refusal(kind, name)
                 values[reference.name] = self._referred(reference, value)
                 continue
             found = kind.find(name)
             if found is None:
-                raise _unknown(kind, name)
+                raise unknown_field_refusal(kind, name)
             if not found.is_writeable:
                 message = (
                     f"Unable to create/update fields: {found.name}. Please check the security settings of this "
@@ -246,10 +294,10 @@ class Store:
         match found.type:
             case "boolean":
                 if not isinstance(value, bool):
-                    raise _unparsable(found, value)
+                    raise unparsable_refusal(found, value)
             case "int" | "double" | "currency":
                 if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise _unparsable(found, value)
+                    raise unparsable_refusal(found, value)
                 if abs(value) >= 10**15:
                     message = f"{found.name}: value outside of valid range on numeric field: {value}"
                     raise Refusal(400, "NUMBER_OUTSIDE_VALID_RANGE", message, fields=[found.name])
@@ -316,7 +364,7 @@ class Store:
                 if other["Id"] != record["Id"] and str(other.get("Email")).casefold() == email
             ]
             if same:
-                raise _duplicates(kind, same, may_save=not blocks)
+                raise duplicates_refusal(kind, same, may_save=not blocks)
 
 
 def _field(kind: ObjectType, name: str) -> Field:
@@ -327,7 +375,7 @@ def _field(kind: ObjectType, name: str) -> Field:
 
 def _checked_text(found: Field, value: Any) -> str:
     if not isinstance(value, str):
-        raise _unparsable(found, value)
+        raise unparsable_refusal(found, value)
     if len(value) > found.length:
         message = f"{found.name}: data value too large: {value[:80]} (max length={found.length})"
         raise Refusal(400, "STRING_TOO_LONG", message, fields=[found.name])
@@ -345,51 +393,7 @@ def _check_time(found: Field, value: Any) -> None:
         kind = date if found.type == "date" else datetime
         kind.fromisoformat(value)
     except (ValueError, TypeError):
-        raise _unparsable(found, value) from None
-
-
-def _unparsable(found: Field, value: Any) -> Refusal:
-    message = (
-        f"Cannot deserialize instance of {found.type} from {type(value).__name__} value {str(value)[:80]}"
-    )
-    return Refusal(400, "JSON_PARSER_ERROR", f"{message} or request may be missing a required field")
-
-
-def _unknown(kind: ObjectType, name: str) -> Refusal:
-    return Refusal(400, "INVALID_FIELD", f"No such column '{name}' on sobject of type {kind.name}")
-
-
-def _duplicates(kind: ObjectType, same: list[Record], *, may_save: bool) -> Refusal:
-    records = [
-        {
-            "additionalInformation": [],
-            "fieldDiffs": [],
-            "matchConfidence": 100.0,
-            "record": {
-                "attributes": {"type": kind.name, "url": f"/sobjects/{kind.name}/{other['Id']}"},
-                "Id": other["Id"],
-            },
-        }
-        for other in same
-    ]
-    result = {
-        "allowSave": may_save,
-        "duplicateRule": f"Standard_{kind.name}_Duplicate_Rule",
-        "duplicateRuleEntityType": kind.name,
-        "errorMessage": "Use one of these records?",
-        "matchResults": [
-            {
-                "entityType": kind.name,
-                "errors": [],
-                "matchEngine": "FuzzyMatchEngine",
-                "matchRecords": records,
-                "rule": f"Standard_{kind.name}_Match_Rule",
-                "size": len(records),
-                "success": True,
-            }
-        ],
-    }
-    return Refusal(400, "DUPLICATES_DETECTED", "Use one of these records?", more={"duplicateResult": result})
+        raise unparsable_refusal(found, value) from None
 
 
 def _stamp(at: datetime) -> str:

@@ -9,7 +9,7 @@ The rule, decided by who wrote the host, never by who asks:
 
 A host that only a job's parameters or a provider's answer (a redirect) named is "anybody's", so a
 job reaches nothing inside. A public-looking name that resolves to 127.0.0.1 stays refused even
-where a credential names it: loopback has to be written as loopback (rebinding). Link-local and
+if a credential names it: loopback has to be written as loopback (rebinding). Link-local and
 metadata addresses are refused for all.
 
 Spellings are read by one strict pattern and sent as read, so that no second parser can see another
@@ -160,7 +160,7 @@ def read_host(text: str) -> str:
 
 
 def reach_of(host: str, internal: Collection[str]) -> Reach:
-    """Say how far inside a host may lie, by its spelling and the operator's setting."""
+    """Return how far inside a host may lie, by its spelling and the operator's setting."""
     if host in internal:
         return Reach.INTERNAL
     if host == "localhost" or host.endswith(".localhost"):
@@ -210,7 +210,7 @@ def check_address(address: Address, reach: Reach) -> None:
 
 @lru_cache(maxsize=1024)
 def literal_of(host: str) -> Address | None:
-    """Take a host for an address, where it is written as one."""
+    """Return the address that a host is written as; None if it is a name."""
     if ":" not in host and not host[-1:].isdigit():
         return None
     try:

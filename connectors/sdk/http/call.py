@@ -15,7 +15,7 @@ from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
-from connectors.sdk.http.status import wait_asked_s
+from connectors.sdk.http.status import location_of, wait_asked_s
 from connectors.sdk.http.tokens import Token
 from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
@@ -96,7 +96,7 @@ class HttpCall:
         response = await self._follow(_with_bearer(request, token), follow_redirects)
         if response.status_code != 401:
             return response
-        # Refused is answered and not done: whatever the method, it may be sent once more.
+        # A refused token proves that nothing was done: any method may be sent once more.
         auth.drop(token)
         renewed = await self._token(request, auth)
         if renewed.value == token.value:
@@ -105,7 +105,7 @@ class HttpCall:
 
     async def _follow(self, request: HttpRequest, follow_redirects: bool) -> httpx.Response:
         """Send, and send again to where the answer leads if that is allowed."""
-        effect = None if request.is_safe else self._effects.track()
+        effect = self._track(request)
         response = await self._send(request, effect)
         for _ in range(MAX_REDIRECTS):
             if not _leads_on(request, response, follow_redirects):
@@ -114,10 +114,20 @@ class HttpCall:
             response = await self._send(request, effect)
         if _leads_on(request, response, follow_redirects):
             sent = Sent.ANSWERED if effect is None else Sent.UNCERTAIN
-            raise Rejected(f"{request.target.host} redirects more than {MAX_REDIRECTS} times", sent=sent)
+            raise Rejected(
+                f"{request.target.host} redirects more than {MAX_REDIRECTS} times",
+                data={"status": response.status_code, "location": location_of(response.headers)},
+                sent=sent,
+            )
         if effect is not None and is_unprocessed(response.status_code, request.unprocessed_statuses):
             effect.prove_unprocessed()
         return response
+
+    def _track(self, request: HttpRequest) -> RequestEffect | None:
+        if not request.is_safe:
+            return self._effects.track()
+        self._effects.has_asked = True
+        return None
 
     def _hop(self, request: HttpRequest, location: str) -> HttpRequest:
         """Check where a redirect leads, and leave behind what must not go there."""
@@ -152,7 +162,7 @@ class HttpCall:
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
             outcome = "cancelled"
-            response = await self._send_in_time(replace(request, goes_out=reach is Reach.PUBLIC), effect)
+            response = await self._send_in_time(request, effect, reach)
             outcome = f"{response.status_code // 100}xx"
             _report(breaker, permit, response, state.wall_clock())
             permit = None
@@ -169,9 +179,12 @@ class HttpCall:
             state.on_call(reach.value, outcome, state.clock() - started)
         return response
 
-    async def _send_in_time(self, request: HttpRequest, effect: RequestEffect | None) -> httpx.Response:
+    async def _send_in_time(
+        self, request: HttpRequest, effect: RequestEffect | None, reach: Reach
+    ) -> httpx.Response:
         """Send within the call's time; once a write has left, the deadline ends it no more."""
-        host, limit = request.target.host, asyncio.timeout(None)
+        host, remaining_s = request.target.host, self._remaining_s(request)
+        limit = asyncio.timeout(remaining_s)
 
         def record_sent() -> None:
             if effect is not None:
@@ -180,12 +193,13 @@ class HttpCall:
                     limit.reschedule(_at(self._remaining_s(request)))
 
         progress = SendProgress(record_sent)
-        remaining_s = self._remaining_s(request)
+        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
         if remaining_s > 0:
             try:
                 async with limit:
-                    limit.reschedule(_at(remaining_s))
-                    return await self._transmit(request, progress)
+                    return await self._state.transport.send(
+                        request, progress, slots, goes_out=reach is Reach.PUBLIC
+                    )
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
@@ -193,10 +207,6 @@ class HttpCall:
         if effect is not None and progress.sent is Sent.UNCERTAIN:
             remaining_s = request.limit.timeout_s
         raise _late(request, f"{host} did not answer", progress.sent, remaining_s)
-
-    async def _transmit(self, request: HttpRequest, progress: SendProgress) -> httpx.Response:
-        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
-        return await self._state.transport.send(request, progress, slots)
 
     async def _token(self, request: HttpRequest, auth: Auth) -> Token:
         remaining_s = self._remaining_s(request)
@@ -270,7 +280,7 @@ def _report(breaker: HostBreaker, permit: BreakerPermit, response: httpx.Respons
 
 
 def _outcome_of(error: ConnectorError) -> str:
-    """Name a failure for the metrics."""
+    """Return a failure's name for the metrics."""
     if isinstance(error, Timeout):
         return "timeout"
     if error.code is Code.RESULT_TOO_LARGE:

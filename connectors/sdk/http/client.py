@@ -12,7 +12,7 @@ tenant, connector, credential and deadline. One call goes through these steps:
 
 All within one total deadline. Each error says in `sent` how far the job had come:
 
-    NO          nothing that could change the provider has left: safe to repeat, whatever it does
+    NO          nothing that could change the provider has left: safe to repeat
     ANSWERED    the provider has answered that it did nothing (a 4xx other than 408)
     UNCERTAIN   cut off, timed out or answered 5xx after it may have been processed
 
@@ -31,12 +31,12 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
-from connectors.sdk.http.address import RefusedAddress, Target, read_host, read_url
+from connectors.sdk.errors import ConnectorError, InvalidParams
+from connectors.sdk.http.address import RefusedAddress, Target, read_url
+from connectors.sdk.http.api_base import ApiBase
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
-from connectors.sdk.http.circuit_breaker import HostBreakers
+from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
-from connectors.sdk.http.content_coding import ACCEPT_ENCODING
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
@@ -46,10 +46,9 @@ from connectors.sdk.http.request import (
     HttpRequest,
     Query,
     TimeLimit,
-    add_headers,
     encode_body,
     encode_query,
-    encode_secret_query,
+    merge_headers,
 )
 from connectors.sdk.http.resolver import Lookup
 from connectors.sdk.http.status import is_error, status_error
@@ -67,7 +66,7 @@ OnQuota = Callable[[tuple[str, str, str], int, int], None]
 class HttpPolicy:
     """What an operator's settings say about outbound calls."""
 
-    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed where a credential or
+    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed if a credential or
     #: a setting names one of these.
     allow_plaintext_hosts: frozenset[str] = frozenset()
     #: CONNECTORS_CA_FILE: trusted beside the public authorities.
@@ -80,6 +79,8 @@ class HttpPolicy:
     timeout_s: float = 30.0
     #: Most decoded bytes of an answer, unless a call says otherwise.
     max_response_bytes: int = 10 * 1024 * 1024
+    #: When a host that fails is no longer called.
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
 
 
 class HttpPool:
@@ -126,7 +127,7 @@ class HttpPool:
         )
         self.state = PoolState(
             transport,
-            HostBreakers(clock=clock),
+            HostBreakers(clock=clock, policy=policy.breaker),
             CompensationSlots(),
             internal,
             on_call or _ignore_call,
@@ -164,19 +165,7 @@ class HttpClient:
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
     """
 
-    __slots__ = (
-        "_auth",
-        "_base",
-        "_deadline",
-        "_effects",
-        "_ends_at",
-        "_headers",
-        "_named",
-        "_pool",
-        "_query",
-        "_tls",
-        "account",
-    )
+    __slots__ = ("_base", "_deadline", "_effects", "_ends_at", "_pool", "_tls", "account")
 
     def __init__(self, pool: HttpPool, account: Account, deadline: float | None, effects: JobEffects) -> None:
         self._pool = pool
@@ -186,12 +175,8 @@ class HttpClient:
         self._effects = effects
         #: Of a compensation: when its time ends, by the pool's clock.
         self._ends_at: float | None = None
-        self._base: Target | None = None
-        self._headers: Headers = {}
-        self._auth: Auth | None = None
-        self._query = ""
+        self._base: ApiBase | None = None
         self._tls: TlsIdentity | None = None
-        self._named: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> TokenCache:
@@ -226,14 +211,10 @@ class HttpClient:
         Raises:
             CredentialInvalid: the URL or a host cannot be one.
         """
-        try:
-            base = read_url(base_url)
-            named = frozenset({base.netloc, *map(read_host, allowed_hosts)})
-        except RefusedAddress as error:
-            raise CredentialInvalid(f"the API's URL {error}", sent=Sent.NO) from None
         client = self._copy()
-        client._base, client._headers, client._named = base, headers or {}, named
-        client._auth, client._query = auth, "" if not query else encode_secret_query(query)
+        client._base = ApiBase.read(
+            base_url, headers=headers or {}, query=query or {}, auth=auth, allowed_hosts=allowed_hosts
+        )
         return client
 
     def with_tls(self, identity: TlsIdentity | None) -> "HttpClient":
@@ -289,7 +270,7 @@ class HttpClient:
         """Make one call and read its answer whole.
 
         Args:
-            url: absolute, or a path where the client was made by `at`; percent-encoded already.
+            url: absolute, or a path if the client was made by `at`; percent-encoded already.
             params: the query, encoded here.
             json: a body, as are `content` (bytes or text) and `data` (a form); one of them.
             auth: gives a bearer token; renewed once after a 401.
@@ -297,7 +278,7 @@ class HttpClient:
             max_bytes: most decoded bytes of the answer.
             cut_answer: return an answer over `max_bytes` cut, rather than failing; `is_cut` tells.
             follow_redirects: of GET and HEAD, at most 5, to this origin and the hosts that `at` was
-                given. Any other method follows 307 and 308 within its origin, whatever is said here.
+                given. Any other method always follows 307 and 308 within its origin.
             raise_for_status: turn 400 and more into an error, and a redirect of a write, too.
             changes_nothing: a POST that only asks, such as a search; its failure leaves nothing open.
             unprocessed_statuses: statuses of 500 and more by which the provider vows that it did nothing.
@@ -310,9 +291,9 @@ class HttpClient:
         if method not in METHODS:
             raise InvalidParams.field("method", f"must be one of {', '.join(sorted(METHODS))}")
         target = self._read(url, params)
-        is_own = self._base is not None and target.origin == self._base.origin
-        if auth is None and is_own:
-            auth = self._auth
+        base = self._base if self._base is not None and self._base.owns(target) else None
+        if auth is None and base is not None:
+            auth = base.auth
         body, content_type = encode_body(json, content, data)
         if body is not None and method in BODILESS_METHODS:
             raise InvalidParams.field("method", f"{method} carries no body")
@@ -320,14 +301,15 @@ class HttpClient:
         request = HttpRequest(
             method,
             target,
-            self._merge_headers(target, headers, content_type),
+            # The credential's own last: nothing given with a call takes their place.
+            merge_headers(content_type, headers or {}, {} if base is None else base.headers),
             body,
             policy.max_response_bytes if max_bytes is None else max_bytes,
             self._limit(policy.timeout_s if timeout_s is None else timeout_s, started),
             changes_nothing or method in SAFE_METHODS,
             frozenset(unprocessed_statuses),
-            self._query if is_own else "",
-            self._tls if is_own else None,
+            "" if base is None else base.secret_query,
+            None if base is None else self._tls,
             cut_answer,
         )
         try:
@@ -364,7 +346,7 @@ class HttpClient:
         return HttpCall(
             self._pool.state,
             self.account,
-            self._named,
+            frozenset() if self._base is None else self._base.named,
             self._effects,
             is_compensation=self._ends_at is not None,
         )
@@ -386,16 +368,8 @@ class HttpClient:
 
     def _read(self, url: str, params: Query | None) -> Target:
         """Read the URL: a path belongs to the base, and never names a host."""
-        base = self._base
-        if base is not None and not url.startswith(("https://", "http://")):
-            root = base.url.partition("?")[0]
-            if url.startswith("/"):
-                root = root.rstrip("/")
-            elif url and not url.startswith("?"):
-                raise InvalidParams.field("url", "must be absolute, or a path that begins with /")
-            url = root + url
         try:
-            target = read_url(url)
+            target = read_url(url if self._base is None else self._base.url_of(url))
         except RefusedAddress as error:
             raise InvalidParams.field("url", str(error)) from None
         if not params:
@@ -403,24 +377,9 @@ class HttpClient:
         query = encode_query(params)
         return replace(target, query=f"{target.query}&{query}" if target.query else query)
 
-    def _merge_headers(
-        self, target: Target, headers: Headers | None, content_type: str | None
-    ) -> dict[str, str]:
-        merged = {"User-Agent": "connectors-service", "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
-        if content_type is not None:
-            merged["Content-Type"] = content_type
-        if headers:
-            add_headers(merged, headers)
-        # The credential's own last: nothing given with a call takes their place.
-        if self._base is not None and target.origin == self._base.origin:
-            add_headers(merged, self._headers)
-        return merged
-
     def _copy(self) -> "HttpClient":
         client = HttpClient(self._pool, self.account, self._deadline, self._effects)
-        client._base, client._headers, client._named = self._base, self._headers, self._named
-        client._auth, client._ends_at = self._auth, self._ends_at
-        client._query, client._tls = self._query, self._tls
+        client._base, client._tls, client._ends_at = self._base, self._tls, self._ends_at
         return client
 
 

@@ -5,7 +5,7 @@ leaves x-gzip and stacked codings undecoded.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ MAX_CODINGS: Final = 3
 #: Bytes decoded at a time: how far a cap can be overrun.
 PIECE_BYTES: Final = 65_536
 
-_GZIP: Final = frozenset({"gzip", "x-gzip"})
 #: Registered codings that we did not ask for. Any other word is a server's mistake (`utf-8`, `none`): its body
 #: is not encoded.
 _FOREIGN: Final = frozenset(
@@ -66,11 +65,10 @@ class BodyDecoder:
     """
 
     def __init__(self, content_encoding: str, max_bytes: int) -> None:
-        names = [name.strip().lower() for name in content_encoding.split(",")]
+        names = [name.strip().lower() for name in content_encoding.split(",")] if content_encoding else []
         if not _FOREIGN.isdisjoint(names) or len(names) > MAX_CODINGS:
             raise BadContent
-        kinds: dict[str, Callable[[], _Decoder]] = {**dict.fromkeys(_GZIP, _Gzip), "deflate": _Deflate}
-        self._decoders: list[_Decoder] = [kinds[name]() for name in reversed(names) if name in kinds]
+        self._decoders = [_DECODERS[name]() for name in reversed(names) if name in _DECODERS]
         self._sizes = [0] * (len(self._decoders) + 1)
         self._max_bytes = max_bytes
 
@@ -152,3 +150,6 @@ class _Deflate:
     def finish(self) -> None:
         if self._stream is None or not self._stream.eof:
             raise BadContent
+
+
+_DECODERS: Final[Mapping[str, Callable[[], _Decoder]]] = {"gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate}

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import InvalidParams
 from connectors.sdk.http.address import Target
+from connectors.sdk.http.content_coding import ACCEPT_ENCODING
 from connectors.sdk.http.tls_identity import TlsIdentity
 
 QueryValue = str | int | float | bool
@@ -76,8 +77,6 @@ class HttpRequest:
     tls: TlsIdentity | None = None
     #: Give an answer over `max_bytes` cut, rather than failing.
     cuts_answer: bool = False
-    #: Whether it leaves for the public network, through a proxy if there is one.
-    goes_out: bool = True
 
     def url_with_secrets(self) -> str:
         """Return the URL as it is written on the wire; never to be shown."""
@@ -109,15 +108,10 @@ def encode_query(params: Query) -> str:
     return "&".join(pairs)
 
 
-def encode_secret_query(query: Mapping[str, SecretStr]) -> str:
-    """Return the query of a credential, encoded."""
-    return encode_query({name: value.get_secret_value() for name, value in query.items()})
-
-
 def encode_body(
     value: Any, content: bytes | str | None, data: Query | None
 ) -> tuple[bytes | None, str | None]:
-    """Encode a JSON value, text or bytes, or a form; give the body and its content type.
+    """Encode a JSON value, text or bytes, or a form; return the body and its content type.
 
     Raises:
         InvalidParams: more than one is given, or it cannot be encoded (NaN, a lone surrogate).
@@ -138,7 +132,7 @@ def encode_body(
 
 
 def add_headers(merged: dict[str, str], headers: Headers) -> None:
-    """Add headers, each replacing one of the same name, whatever its case.
+    """Add headers, each replacing one of the same name in any case.
 
     Raises:
         InvalidParams: a name or value that HTTP does not allow, or one that the transport writes.
@@ -152,8 +146,22 @@ def add_headers(merged: dict[str, str], headers: Headers) -> None:
         merged[name] = value
 
 
+def merge_headers(content_type: str | None, *parts: Headers) -> dict[str, str]:
+    """Return the headers of a request; of one name the last is taken.
+
+    Raises:
+        InvalidParams: as `add_headers`.
+    """
+    merged = {"User-Agent": "connectors-service", "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
+    if content_type is not None:
+        merged["Content-Type"] = content_type
+    for headers in parts:
+        add_headers(merged, headers)
+    return merged
+
+
 def header_fault(name: str, value: str) -> str | None:
-    """Say what is wrong with a header, never quoting its value; None if nothing is."""
+    """Return what is wrong with a header, never quoting its value; None if nothing is."""
     if not name or not _TOKEN_CHARS.issuperset(name):
         return "a name has characters that HTTP does not allow"
     if name.lower() in TRANSPORT_HEADERS or name.lower().startswith("proxy-"):
@@ -161,8 +169,3 @@ def header_fault(name: str, value: str) -> str | None:
     if not value.isascii() or not value.replace("\t", " ").isprintable():
         return f"the value of {name} has a line break or another character that HTTP does not allow"
     return None
-
-
-def invalid(field: str, issue: str) -> InvalidParams:
-    """Return the error of a call that was refused before anything left."""
-    return InvalidParams.field(field, issue)

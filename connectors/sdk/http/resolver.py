@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from connectors.sdk.http.address import check_address, reach_of
 
-#: Resolve a name to addresses; raises OSError where there is none. Blocks nothing.
+#: Resolve a name to addresses; raises OSError if there is none. Blocks nothing.
 Lookup = Callable[[str, int], Awaitable[Collection[str]]]
 
 #: Seconds for one DNS question; getaddrinfo itself cannot be stopped.
@@ -25,7 +25,7 @@ class GuardedResolver(AbstractResolver):
 
     Args:
         internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
-        lookup: asks DNS; the system's resolver where None.
+        lookup: asks DNS; the system's resolver if None.
     """
 
     def __init__(self, internal: Collection[str], lookup: Lookup | None = None) -> None:
@@ -36,7 +36,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Give the addresses of a host, each one allowed for it.
+        """Return the addresses of a host, each one allowed for it.
 
         Raises:
             RefusedAddress: one of them is not.
@@ -66,7 +66,7 @@ class GuardedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Let go of the threads; a question that hangs ends by itself."""
+        """Release the threads; a question that hangs ends by itself."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -37,7 +37,7 @@ STATUS_ERRORS: Final[Mapping[int, type[ConnectorError]]] = MappingProxyType(
 #: Longest wait taken over from a provider. Beyond it a header is a mistake, or an attack.
 MAX_WAIT_S: Final = 3600.0
 
-#: How much of a redirect's path is told.
+#: How much of a redirect's path is reported.
 MAX_LOCATION_CHARS: Final = 1024
 
 _MEANINGS: Final[Mapping[type[ConnectorError], str]] = MappingProxyType(
@@ -104,16 +104,21 @@ def status_error(
     )
 
 
-def _redirect_error(status: int, host: str, headers: Mapping[str, str], sent: Sent) -> Rejected:
+def location_of(headers: Mapping[str, str]) -> str | None:
+    """Return the path that a redirect names: its host and query may say too much."""
     try:
         path = urlsplit(headers.get("location", "")).path[:MAX_LOCATION_CHARS]
     except ValueError:
-        path = ""
-    shown = "".join(char for char in path if char.isprintable())
-    to = f" to {shown}" if shown else ""
+        return None
+    return "".join(char for char in path if char.isprintable()) or None
+
+
+def _redirect_error(status: int, host: str, headers: Mapping[str, str], sent: Sent) -> Rejected:
+    path = location_of(headers)
+    to = "" if path is None else f" to {path}"
     return Rejected(
         f"{host} redirects the request{to} (status {status}), which is not followed",
-        data={"status": status, "location": shown or None},
+        data={"status": status, "location": path},
         sent=sent,
     )
 

@@ -23,6 +23,8 @@ MAX_PEM_BYTES: Final = 32_768
 class TlsContexts:
     """The contexts of all connections: one for those without an identity, one for each identity.
 
+    A CA file that is replaced counts from the next request on.
+
     Args:
         ca_file: authorities that every connection trusts beside the public ones.
 
@@ -33,6 +35,7 @@ class TlsContexts:
     def __init__(self, ca_file: Path | None) -> None:
         self._ca_file = ca_file
         self.default = _with_file(ca_file)
+        self._stamp = _stamp(ca_file)
         self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
 
     async def of(self, identity: TlsIdentity | None) -> ssl.SSLContext:
@@ -41,6 +44,7 @@ class TlsContexts:
         Raises:
             CredentialInvalid: a certificate or key cannot be read, or they do not belong together.
         """
+        self._follow_file()
         if identity is None:
             return self.default
         digest = identity.digest()
@@ -53,6 +57,18 @@ class TlsContexts:
                 self._contexts.popitem(last=False)
         self._contexts.move_to_end(digest)
         return context
+
+    def _follow_file(self) -> None:
+        """Read the CA file again if it was replaced; one that cannot be read changes nothing."""
+        stamp = _stamp(self._ca_file)
+        if stamp is None or stamp == self._stamp:
+            return
+        try:
+            self.default = _with_file(self._ca_file)
+        except ValueError:
+            return  # it is being written; the next request looks again
+        self._stamp = stamp
+        self._contexts.clear()
 
     def _create(self, identity: TlsIdentity) -> ssl.SSLContext:
         context = _own_public() if self._ca_file is None else _with_file(self._ca_file)
@@ -96,6 +112,17 @@ def _invalid(field_name: str, issue: str) -> CredentialInvalid:
     return CredentialInvalid(
         f"{field_name} {issue}", details=[Detail(field=field_name, issue=issue)], sent=Sent.NO
     )
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int] | None:
+    """Return what tells a file from the one that takes its place; None if there is none."""
+    if file is None:
+        return None
+    try:
+        found = file.stat()  # follows the links that Kubernetes replaces
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _with_file(ca_file: Path | None) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Unavailable
 
 #: A token is renewed so long before it expires, or a tenth of its life before, if that is shorter:
-#: it must live until the provider has read it, whatever its clock says.
+#: it must live until the provider has read it, by a clock that may differ.
 RENEW_BEFORE_S: Final = 60.0
 #: Seconds a fetch may take, however long its job has: many jobs wait for one fetch.
 FETCH_TIMEOUT_S: Final = 30.0
@@ -130,7 +130,7 @@ class TokenCache:
     def _settle(self, key: Hashable, running: asyncio.Task[Token]) -> None:
         self._fetches.pop(key, None)
         if not running.cancelled():
-            # Looked at here, so that asyncio does not report it where every waiter has gone.
+            # Looked at here, so that asyncio does not report it if every waiter has gone.
             running.exception()
 
 

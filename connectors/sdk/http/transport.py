@@ -2,7 +2,7 @@
 
 The class of aiohttp's error does not tell whether a request left: a POST that is cut after it was
 processed and a refused connection look alike. So a `SendProgress` notes the moment before the first byte
-is handed to the socket, and each failure is judged by it.
+is handed to the socket, and each failure is told apart by it.
 
 Deliberately absent: the environment's proxies and .netrc (trust_env is off), cookies, redirects (the
 client follows them, hop by hop), and aiohttp's own second try of a GET whose connection was dropped: one
@@ -62,13 +62,13 @@ class SendProgress:
 
 
 class Transport:
-    """The process's connections: one aiohttp session, made when the first request needs it.
+    """The process's connections: one aiohttp session, created when the first request needs it.
 
     Args:
         internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
         ca_file: certificates to trust beside the public ones.
         per_host: connections to one host at most; further calls wait for one.
-        proxy_url: where calls of public hosts go through; None for the straight way.
+        proxy_url: where calls of public hosts go through; None to call them directly.
         lookup: resolves names; the system's resolver if None.
 
     Raises:
@@ -98,7 +98,12 @@ class Transport:
         self._is_closed = False
 
     async def send(
-        self, request: HttpRequest, progress: SendProgress, slots: asyncio.Semaphore | None = None
+        self,
+        request: HttpRequest,
+        progress: SendProgress,
+        slots: asyncio.Semaphore | None = None,
+        *,
+        goes_out: bool = True,
     ) -> httpx.Response:
         """Send one request and read its answer whole, decoded.
 
@@ -106,6 +111,7 @@ class Transport:
 
         Args:
             slots: bound this request in the place of the host's own slots.
+            goes_out: whether it leaves for the public network, through the proxy if there is one.
 
         Raises:
             RefusedAddress: the host's name leads to an address that is refused.
@@ -123,7 +129,7 @@ class Transport:
                     data=_payload(request.body),
                     allow_redirects=False,
                     ssl=tls,
-                    proxy=self._proxy_url if request.goes_out else None,
+                    proxy=self._proxy_url if goes_out else None,
                     trace_request_ctx=progress,
                 ) as answer,
             ):
@@ -141,7 +147,7 @@ class Transport:
         await self._resolver.close()
 
     def _slots_of(self, netloc: str) -> asyncio.Semaphore:
-        """Find the slots of a host; they live while a call holds or awaits one."""
+        """Return the slots of a host; they live while a call holds or awaits one."""
         slots = self._slots.get(netloc)
         if slots is None:
             slots = self._slots[netloc] = asyncio.Semaphore(self._per_host)
@@ -228,22 +234,25 @@ def _too_large(request: HttpRequest) -> ConnectorError:
 
 
 class Answer(httpx.Response):
-    """An answer read whole, which makes its request only for who asks: that costs more than the rest."""
+    """An answer read whole, which creates its request only if it is asked for: that costs more than the rest."""
 
     asked: tuple[str, str]
+    #: Whether the request changes nothing.
+    is_safe: bool
 
     def json(self, **options: Any) -> Any:
         """Read the body as JSON.
 
         Raises:
-            Unavailable: it is none. What was asked for may have been done; its answer is of no use.
+            Unavailable: it is none. A write may have been done; its answer is of no use.
         """
         try:
             return super().json(**options)
         except (ValueError, RecursionError):
             pass  # raised below, outside of the handler: the library's error holds the body
         host = urlsplit(self.asked[1]).hostname
-        raise Unavailable(f"{host} answered with what is not JSON", sent=Sent.UNCERTAIN)
+        sent = Sent.NO if self.is_safe else Sent.UNCERTAIN
+        raise Unavailable(f"{host} did not return JSON", sent=sent)
 
     @property
     def request(self) -> httpx.Request:
@@ -267,7 +276,7 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: HttpRequest, content: byt
             if name.lower() not in {b"content-encoding", b"content-length"}
         )
     response = Answer(answer.status, headers=list(headers), content=content)
-    response.asked = request.method, request.target.url
+    response.asked, response.is_safe = (request.method, request.target.url), request.is_safe
     content_type = answer.headers.get("content-type", "")
     if "charset" in content_type:
         response.encoding = charset_of(content_type)
@@ -275,7 +284,7 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: HttpRequest, content: byt
 
 
 def _explain(error: Exception, host: str, progress: SendProgress) -> ConnectorError:
-    """Say in our own words what happened; a third party's text may hold what it must not."""
+    """Return what happened in our own words; a third party's text may hold what it must not."""
     if progress.sent is Sent.NO:
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             what = f"the name {host} cannot be resolved"

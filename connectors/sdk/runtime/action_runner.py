@@ -5,11 +5,10 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from connectors.sdk.context import Context, JobLog
@@ -19,9 +18,11 @@ from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.deadline import deadline_exceeded
+from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.infrastructure import Infrastructure
 from connectors.sdk.runtime.outcome import Outcome
-from connectors.sdk.runtime.threads import ThreadCall, Threads
+from connectors.sdk.runtime.slot import Slot
+from connectors.sdk.runtime.threads import THREADS, ThreadCall, Threads
 from schemas.error import Code
 from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES
@@ -29,10 +30,17 @@ from schemas.result import MAX_RESULT_BYTES
 #: Seconds that a cancelled action gets to clean up.
 CLEAN_UP_S: Final = 2.0
 
+#: Calls that may hang for each thread of a connector; the pool has twice the room for what runs.
+HUNG_PER_THREAD: Final = 2
+
+#: Codes by which a provider has answered for the key itself, so that an earlier attempt is settled, too. A refused
+#: credential, a missing permission or a limit says nothing of what happened before.
+_DEFINITE: Final = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.REJECTED})
+
 #: Awaited right before a call leaves; raises if it must not.
 BeforeSend = Callable[[], Awaitable[None]]
 #: Returns what excludes other jobs of the tenant and connector under a name.
-LeaseOf = Callable[[Job, str], AbstractAsyncContextManager[None]]
+LeaseOf = Callable[[Job, Slot, str], AbstractAsyncContextManager[None]]
 
 
 class CredentialSource(Protocol):
@@ -80,6 +88,7 @@ class ActionRunner:
 
     Args:
         action_timeout_s: in place of each action's own; for tests.
+        threads: synchronous actions of one connector that run at once.
     """
 
     def __init__(
@@ -92,6 +101,8 @@ class ActionRunner:
         *,
         log: logging.Logger,
         action_timeout_s: float | None = None,
+        threads: int = THREADS,
+        on_hung: HungCallback = ignore_hung,
     ) -> None:
         self._credentials = credentials
         self._http = http
@@ -100,7 +111,9 @@ class ActionRunner:
         self._lease = lease
         self._log = log
         self._action_timeout_s = action_timeout_s
-        self._threads = Threads()
+        self._threads = Threads(threads)
+        #: Calls that go on though they were given up.
+        self.hung = HungCalls(most=HUNG_PER_THREAD * threads, on_change=on_hung)
         self._running: set[asyncio.Task[Any]] = set()
 
     def close(self) -> None:
@@ -128,7 +141,7 @@ class ActionRunner:
         job, source = call.job, self._credentials
         fetch = partial(source.fetch, job.tenant, job.connector, job.credential)
         return await self._infrastructure.ask(
-            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt
+            lambda: self._by_deadline(call, fetch()), source.wait_available, call.attempt, may_abandon=True
         )
 
     async def run(
@@ -146,17 +159,29 @@ class ActionRunner:
             heeds_deadline: end the call at the deadline. A write on its way is left to finish.
             on_refused: called if the provider refused the secret, so that nothing has happened.
         """
-        outcome = await self._run_once(call, secret, heeds_deadline, before_send)
-        if not _is_refused_secret(outcome, call):
-            return outcome
-        on_refused()
-        job = call.job
-        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
-        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=secret)
-        fresh = await self.fetch(call)
-        if fresh == secret:
-            return outcome  # the same secret would be refused again, and accounts get locked
-        return await self._run_once(call.after(outcome.attempts), fresh, heeds_deadline, before_send)
+        has_fresh = False
+        while True:
+            execution = self._prepared(call, secret)
+            await call.attempt.slot.resume()
+            call.attempt.deadline.check()
+            if before_send is not None:
+                await before_send()
+                execution.effects.may_leave = self._within(self.limit_s(call))
+            call.attempt.report_progress("started", None)
+            task = execution.task = asyncio.create_task(self._execute(execution), name=_task_name(call))
+            self._track(task)
+            try:
+                outcome = await self._outcome_of(execution, heeds_deadline=heeds_deadline)
+            finally:
+                if not task.done():  # the worker abandons the job
+                    task.cancel()
+            if has_fresh or not _is_refused_secret(outcome, call):
+                return outcome
+            on_refused()
+            fresh = await self._fetch_anew(call, secret)
+            if fresh == secret:
+                return outcome  # the same secret would be refused again, and accounts get locked
+            call, secret, has_fresh = call.after(outcome.attempts), fresh, True
 
     async def run_hook(
         self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
@@ -166,7 +191,8 @@ class ActionRunner:
         Raises:
             ConnectorError: what it raised, or TIMEOUT.
         """
-        task = self._start(self._contain(context, hook))
+        await call.attempt.slot.resume()
+        task = self._track(asyncio.create_task(self._contain(context, hook), name=_task_name(call)))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -210,45 +236,40 @@ class ActionRunner:
             locale=job.locale,
             log=JobLog(self._log, fields, partial(call.action.signature.personal, job.params)),
             _report=lambda message: attempt.report_progress("note", message),
-            _lease=partial(self._lease, job),
+            _lease=partial(self._lease, job, attempt.slot),
             _steps=call.steps,
             _now=self._clock.now,
         )
 
-    async def _run_once(
-        self, call: Call, secret: Mapping[str, Any], heeds_deadline: bool, before_send: BeforeSend | None
-    ) -> Outcome:
-        assert call.params is not None
+    def _prepared(self, call: Call, secret: Mapping[str, Any]) -> _Execution:
+        """Return what is needed to start the action's function."""
         effects = JobEffects()
         call.steps.on_recorded = effects.clear
         context = self.context(call, call.connector.read_credential(secret), effects)
-        call.attempt.deadline.check()
-        if before_send is not None:
-            await before_send()
-            effects.may_leave = self._within(self.limit_s(call))
-        call.attempt.report_progress("started", None)
-        execution = _Execution(call, context, effects)
-        execution.task = self._start(self._execute(execution, call.params))
-        try:
-            return await self._outcome_of(execution, heeds_deadline=heeds_deadline)
-        finally:
-            if not execution.task.done():  # the worker abandons the job
-                execution.task.cancel()
+        return _Execution(call, context, effects)
+
+    async def _fetch_anew(self, call: Call, refused: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the secret as the vault has it now."""
+        job = call.job
+        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
+        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=refused)
+        return await self.fetch(call)
 
     def _within(self, seconds: float) -> Callable[[], bool]:
         """Return what tells whether so many seconds have not passed yet."""
         ends_at = self._clock.monotonic() + seconds
         return lambda: self._clock.monotonic() < ends_at
 
-    def _start(self, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        task = asyncio.create_task(function)
+    def _track(self, task: "asyncio.Task[Any]") -> "asyncio.Task[Any]":
+        """Count a function of a connector among those that run."""
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _execute(self, execution: _Execution, params: BaseModel) -> Any:
+    async def _execute(self, execution: _Execution) -> Any:
         """Call the function; whatever it raises stays inside this task."""
-        call = execution.call
+        call, params = execution.call, execution.call.params
+        assert params is not None
         with as_connector_error(execution.context):
             if call.action.is_async:
                 value = await call.action.call(params, execution.context)
@@ -277,7 +298,12 @@ class ActionRunner:
             limit_s, at_deadline = remaining_s, True
         await self._clock.wait({task}, limit_s)
         if not task.done():
-            await self._cancel(task, call)
+            call.attempt.slot.release()  # what is left is to clean up
+            cleaning = asyncio.create_task(self._cancel(task, call))
+            if heeds_deadline:  # nothing depends on how a READ ends: its caller does not wait for that
+                outcome = self._given_up(execution, attempts, at_deadline=at_deadline)
+                return replace(outcome, ack_after=cleaning)
+            await cleaning
             if not task.done() or task.cancelled():
                 return self._given_up(execution, attempts, at_deadline=at_deadline)
         if task.cancelled():
@@ -287,8 +313,9 @@ class ActionRunner:
         if error is None:
             return Outcome(data=task.result(), attempts=attempts)
         assert isinstance(error, ConnectorError)
-        uncertain = error.sent is Sent.UNCERTAIN or execution.effects.may_have_effect
-        return Outcome(error=error, attempts=attempts, is_uncertain=uncertain)
+        uncertain = _is_uncertain(error, execution.effects)
+        settles = not uncertain and _settles_key(error, execution.effects)
+        return Outcome(error=error, attempts=attempts, is_uncertain=uncertain, settles_key=settles)
 
     def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
         """Say what became of a call whose time was over."""
@@ -305,6 +332,8 @@ class ActionRunner:
             still_running = None if task is None or task.done() else task
             return Outcome(error=error, attempts=attempts, is_uncertain=True, still_running=still_running)
         ended = thread.give_up()
+        if ended is not None:
+            self.hung.add(call.job.connector, call.job.action, ended)
         still_running = None if ended is None else asyncio.create_task(self._finish(execution, ended))
         if thread.never_started:
             error = Timeout(f"no thread was free for {call.name} in {self.limit_s(call):g} s", sent=Sent.NO)
@@ -328,6 +357,7 @@ class ActionRunner:
             JobLog(self._log, {"job_id": call.job.id}).warning(
                 "action ignores its cancellation", connector=call.job.connector, action=call.job.action
             )
+            self.hung.add(call.job.connector, call.job.action, task)
             task.add_done_callback(_retrieve_exception)
 
     async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
@@ -338,10 +368,11 @@ class ActionRunner:
         """
         task = asyncio.ensure_future(asking)
         try:
-            await self._clock.wait({task}, call.attempt.deadline.remaining_s())
-            if not task.done():
-                call.attempt.deadline.check()
-            return await task
+            while not task.done():
+                await self._clock.wait({task}, call.attempt.deadline.remaining_s())
+                if not task.done():
+                    call.attempt.deadline.check()
+            return task.result()
         finally:
             task.cancel()
 
@@ -377,6 +408,21 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
         ) from None
 
 
+def _is_uncertain(error: ConnectorError, effects: JobEffects) -> bool:
+    """Whether an effect may be there though the action failed."""
+    if effects.may_have_effect:
+        return True
+    if effects.has_sent and not error.is_sent_given:
+        return False  # each request was refused: that is a proof, whatever the author made of it
+    return error.sent is Sent.UNCERTAIN
+
+
+def _settles_key(error: ConnectorError, effects: JobEffects) -> bool:
+    """Whether a refusal answers for an earlier attempt, too: not if the run only asked, and sent no write."""
+    is_write_refused = effects.has_sent or not effects.has_asked
+    return is_write_refused and error.sent is Sent.ANSWERED and error.code in _DEFINITE
+
+
 def _is_refused_secret(outcome: Outcome, call: Call) -> bool:
     """Whether the provider refused the secret before anything happened."""
     return (
@@ -390,3 +436,8 @@ def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
     """Look at the error of a task that is not awaited any more: asyncio reports unseen ones."""
     if not task.cancelled():
         task.exception()
+
+
+def _task_name(call: Call) -> str:
+    """Return the name that a blocked event loop is reported with."""
+    return f"{call.name} of job {call.job.id}"

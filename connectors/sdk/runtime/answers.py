@@ -44,7 +44,7 @@ def outcome_of(known: Done | InProgress | Unknown | Undone | Mismatch, call: Cal
 
 def outcome_past_deadline(known: Done | InProgress | Unknown | Undone | Mismatch, call: Call) -> Outcome:
     """Return the answer to a job that came after its deadline and whose key is known."""
-    if isinstance(known, InProgress):  # whoever is at it may send at any moment
+    if isinstance(known, InProgress):  # the worker that holds it may send at any moment
         error = late(call, is_uncertain=True)
         return Outcome(error=error, attempts=call.attempt.attempts, is_uncertain=True)
     return outcome_of(known, call)

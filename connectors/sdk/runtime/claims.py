@@ -4,17 +4,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from connectors.sdk.context import JobLog
+from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.runtime.answers import late
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.infrastructure import Infrastructure
 from connectors.sdk.runtime.lease import HeldClaim, LeasePolicy, LeaseRenewer
-from connectors.sdk.runtime.ledger import Ledger, LedgerUnavailable
+from connectors.sdk.runtime.ledger import Claimed, Ledger, LedgerUnavailable
 from connectors.sdk.runtime.outcome import Snooze
+from connectors.sdk.runtime.slot import UNLIMITED, Slot
 
 T = TypeVar("T")
 
@@ -54,6 +57,14 @@ class ClaimKeeper:
 
         return await self.ask(ask, call)
 
+    def bound(self, claimed: Claimed, call: Call) -> Claimed:
+        """Return the claim with a believable time until an earlier call has landed.
+
+        A database whose clock was set back by ten minutes says ten minutes more.
+        """
+        at_most_s = call.action.lands_within_s(Effect.WRITE) + self.policy.stall_s
+        return replace(claimed, lands_within_s=min(claimed.lands_within_s, at_most_s))
+
     @asynccontextmanager
     async def hold(self, claim: HeldClaim) -> AsyncIterator[None]:
         """Renew the lease while the block runs; give the claim back if it is abandoned."""
@@ -85,13 +96,14 @@ class ClaimKeeper:
         with suppress(LedgerUnavailable):  # then the undo's lease runs out, and the mark stays
             await self._ledger.abort_undo(claim.identity, claim.fence)
 
-    async def record_steps(self, claim: HeldClaim, steps: Mapping[str, Any]) -> None:
+    async def record_steps(self, claim: HeldClaim, slot: Slot, steps: Mapping[str, Any]) -> None:
         """Store what the finished parts of an action returned.
 
         Raises:
             Snooze: another worker has taken the job over.
         """
-        held = await self._store(lambda: self._ledger.record_step(claim.identity, claim.fence, steps))
+        held = await self._store(lambda: self._ledger.record_step(claim.identity, claim.fence, steps), slot)
+        await slot.resume()
         if not held:
             raise Snooze("another worker has taken the job over")
         claim.has_steps = True
@@ -99,11 +111,11 @@ class ClaimKeeper:
     async def store_later(self, store: Callable[[], Awaitable[bool]]) -> None:
         """Go on storing a result whose caller was answered already."""
         with suppress(LedgerUnavailable):
-            await self._store(store)
+            await self._store(store, UNLIMITED)
             return
         _LOG.warning("result not stored", reason="the ledger stayed unavailable")
 
-    async def _store(self, store: Callable[[], Awaitable[bool]]) -> bool:
+    async def _store(self, store: Callable[[], Awaitable[bool]], slot: Slot) -> bool:
         until = self._clock.monotonic() + self.policy.store_s
         while True:
             try:
@@ -111,4 +123,5 @@ class ClaimKeeper:
             except LedgerUnavailable:
                 if self._clock.monotonic() >= until or self._infrastructure.is_stopping:
                     raise
+            slot.pause()
             await self._ledger.wait_available(self.policy.renew_s)

@@ -17,6 +17,7 @@ from connectors.sdk.runtime.action_runner import ActionRunner, CredentialSource
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.claims import ClaimKeeper
 from connectors.sdk.runtime.clock import Clock, SystemClock
+from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.idempotency import IdempotentRunner
 from connectors.sdk.runtime.infrastructure import HoldPolicy, Infrastructure
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -24,6 +25,7 @@ from connectors.sdk.runtime.ledger import Ledger
 from connectors.sdk.runtime.name_lease import NameLeases
 from connectors.sdk.runtime.outcome import Attempt, Outcome
 from connectors.sdk.runtime.reconcile import Reconciler
+from connectors.sdk.runtime.threads import THREADS
 from connectors.sdk.runtime.undo import UndoRunner
 from schemas.error import Code
 from schemas.job import Job
@@ -57,6 +59,8 @@ class Executor:
         lease_policy: LeasePolicy | None = None,
         hold_policy: HoldPolicy | None = None,
         action_timeout_s: float | None = None,
+        threads: int = THREADS,
+        on_hung: HungCallback = ignore_hung,
         log: logging.Logger = CONNECTOR_LOG,
     ) -> None:
         self._registry = registry
@@ -74,6 +78,8 @@ class Executor:
             leases.hold,
             log=log,
             action_timeout_s=action_timeout_s,
+            threads=threads,
+            on_hung=on_hung,
         )
         keeper = ClaimKeeper(ledger, self._infrastructure, policy, clock)
         reconciler = Reconciler(self._runner, clock)
@@ -89,6 +95,11 @@ class Executor:
     def running(self) -> Collection["asyncio.Task[Any]"]:
         """The functions of connectors that run now."""
         return self._runner.running
+
+    @property
+    def hung(self) -> HungCalls:
+        """The calls that go on though they were given up."""
+        return self._runner.hung
 
     def stop_waiting(self) -> None:
         """Send jobs that wait for infrastructure back to their queue: the worker is stopping."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Sent, Timeout
+from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Timeout
 from connectors.sdk.runtime.action_runner import ActionRunner
 from connectors.sdk.runtime.answers import late, outcome_of, outcome_past_deadline
 from connectors.sdk.runtime.call import Call
@@ -27,10 +27,6 @@ from connectors.sdk.runtime.ledger import (
 from connectors.sdk.runtime.outcome import Outcome, Snooze
 from connectors.sdk.runtime.reconcile import Reconciler
 from schemas.error import Code
-
-#: Codes by which a provider has answered for the key itself, so that an earlier attempt is settled, too. A refused
-#: credential, a missing permission or a limit says nothing of what happened before.
-DEFINITE: Final = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.REJECTED})
 
 T = TypeVar("T")
 
@@ -84,9 +80,13 @@ class IdempotentRunner:
             running = self._running.get(identity)
             is_copy = running is not None
             if running is None:
-                running = self._start(call, identity, fingerprint)
+                running = _Running(fingerprint)
+                task = asyncio.create_task(self._claim_and_execute(call, identity, running))
+                self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
+            else:
+                call.attempt.slot.pause()  # it only waits; if it runs after all, its slot is resumed then
             remaining_s = call.attempt.deadline.remaining_s()
             # A job that comes too late only asks the ledger, and that answer is worth its moment.
             limit_s = None if remaining_s == 0 and not is_copy else remaining_s
@@ -116,12 +116,12 @@ class IdempotentRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, call: Call, identity: Identity, fingerprint: str) -> _Running:
-        running = self._running[identity] = _Running(fingerprint)
+    def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
+        """Let copies of the job find its task, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
-        running.task = asyncio.create_task(self._claim_and_execute(call, identity, running))
-        running.task.add_done_callback(lambda _: self._running.pop(identity, None))
-        return running
+        running.task = task
+        self._running[identity] = running
+        task.add_done_callback(lambda _: self._running.pop(identity, None))
 
     async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the key and execute its effect, or return what the ledger knows."""
@@ -141,6 +141,7 @@ class IdempotentRunner:
         if not isinstance(claimed, Claimed):
             return outcome_of(claimed, call)
         holds_until = asked_at + self._keeper.policy.lease_s
+        claimed = self._keeper.bound(claimed, call)
         claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
@@ -151,7 +152,7 @@ class IdempotentRunner:
     def _prepared(self, call: Call, claim: HeldClaim) -> Call:
         """Return the call with what the ledger knows of its key."""
         call.steps.results = dict(claim.claimed.steps)
-        call.steps.record = partial(self._keeper.record_steps, claim)
+        call.steps.record = partial(self._keeper.record_steps, claim, call.attempt.slot)
         return replace(call.after(claim.attempts), is_repeat=claim.is_repeat)
 
     async def _execute(self, call: Call, claim: HeldClaim, running: _Running) -> Outcome:
@@ -234,6 +235,7 @@ class IdempotentRunner:
         self, call: Call, claim: HeldClaim, effect: Effect, secret: Mapping[str, Any], outcome: Outcome
     ) -> Outcome:
         """Record how the call ended; find out if it did not say."""
+        call.attempt.slot.release()
         error = outcome.error
         call = call.after(outcome.attempts)
         if error is None:
@@ -241,7 +243,7 @@ class IdempotentRunner:
         if outcome.is_uncertain and effect is Effect.WRITE:
             return await self._settle_write(call, claim, secret, outcome, error)
         if not outcome.is_uncertain:
-            claim.in_flight = claim.is_repeat and not _is_definite(error)
+            claim.in_flight = claim.is_repeat and not outcome.settles_key
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         return replace(outcome, is_uncertain=claim.may_have_effect(self._clock.monotonic()))
 
@@ -333,14 +335,10 @@ def unknown_error(reason: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"{reason}; the write may or may not have happened")
 
 
-def _is_definite(error: ConnectorError) -> bool:
-    return error.sent is Sent.ANSWERED and error.code in DEFINITE
-
-
 def _keeps_its_code(error: ConnectorError) -> bool:
     """Return whether the error tells of a fault that must not be hidden behind OUTCOME_UNKNOWN.
 
-    A redirected write is such a fault, too: whoever sent it has to know the new address (contract, section 9).
+    A redirected write is such a fault, too: its sender has to know the new address (contract, section 9).
     """
-    is_redirect = error.code is Code.REJECTED and error.sent is Sent.UNCERTAIN
+    is_redirect = error.code is Code.REJECTED and "location" in (error.data or {})
     return is_redirect or error.code in {Code.CONNECTOR_ERROR, Code.RESULT_TOO_LARGE, Code.INTERNAL_ERROR}

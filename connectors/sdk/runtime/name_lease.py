@@ -9,6 +9,7 @@ from connectors.sdk.errors import Sent, Unavailable
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.lease import HeldClaim, LeasePolicy, LeaseRenewer
 from connectors.sdk.runtime.ledger import Claimed, Identity, Ledger, LedgerUnavailable
+from connectors.sdk.runtime.slot import Slot
 from schemas.job import Job
 
 #: No action can have this name, so that no job's key meets a lease's.
@@ -29,14 +30,14 @@ class NameLeases:
         self._locks: dict[Identity, _SharedLock] = {}
 
     @asynccontextmanager
-    async def hold(self, job: Job, name: str) -> AsyncIterator[None]:
-        """Hold a name of the job's tenant and connector.
+    async def hold(self, job: Job, slot: Slot, name: str) -> AsyncIterator[None]:
+        """Hold a name of the job's tenant and connector; while it is another's, the slot is, too.
 
         Raises:
             Unavailable: it was not free for WAIT_S, or the ledger is unavailable; nothing was sent.
         """
         identity = Identity(job.tenant, job.connector, _ACTION, name[:255])
-        async with self._here(identity):
+        async with self._here(identity, slot):
             claim = await self._claim(identity)
             try:
                 async with LeaseRenewer(self._ledger, claim, self._policy, self._clock):
@@ -46,17 +47,20 @@ class NameLeases:
                     await self._ledger.forget(identity, claim.fence)
 
     @asynccontextmanager
-    async def _here(self, identity: Identity) -> AsyncIterator[None]:
+    async def _here(self, identity: Identity, slot: Slot) -> AsyncIterator[None]:
         """Queue behind the jobs of this process, in order."""
         lock = self._locks.setdefault(identity, _SharedLock())
         lock.users += 1
         try:
             try:
                 async with asyncio.timeout(WAIT_S):
+                    if lock.locked():
+                        slot.pause()
                     await lock.acquire()
             except TimeoutError:
                 raise _taken() from None
             try:
+                await slot.resume()
                 yield
             finally:
                 lock.release()

@@ -7,6 +7,7 @@ from typing import Any
 
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.slot import UNLIMITED, Slot
 from schemas.result import Stage
 
 ProgressCallback = Callable[[Stage, str | None], None]
@@ -28,6 +29,8 @@ class Attempt:
     #: An earlier attempt may have had its effect, as the job's headers carry it.
     is_uncertain: bool = False
     report_progress: ProgressCallback = ignore_progress
+    #: The right to run, held while the action does.
+    slot: Slot = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Outcome:
     replayed: bool = False
     #: An effect may be there that no stored result tells of.
     is_uncertain: bool = False
+    #: The provider refused the write under its key: what an earlier attempt did is settled, too.
+    settles_key: bool = False
     #: A call that goes on though it was given up: a thread, or a task that ignores its cancellation.
     still_running: "asyncio.Future[Any] | None" = None
     #: What goes on after the caller was answered: a write left to finish, a record still to be written.

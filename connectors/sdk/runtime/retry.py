@@ -16,6 +16,8 @@ DELAYS_S: Final = (1.0, 5.0, 30.0, 120.0)
 MAX_WAIT_S: Final = 6 * 3600.0
 #: Attempts in all, unless the operator sets another number.
 MAX_ATTEMPTS: Final = 5
+#: How the names end under which a connector says in `error.data` what it could not take back.
+LEFT_BEHIND: Final = "left_behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ def decide(
     deadline: datetime | None,
     retry_after_s: float | None,
     random_fraction: float,
+    shortest_s: float = 0.0,
 ) -> Retry | GiveUp:
     """Decide whether a failed job is run again, and when.
 
@@ -49,12 +52,13 @@ def decide(
         failures: observed ones, this one counted; crashes are not.
         retry_after_s: what the provider asked for; no attempt comes before.
         random_fraction: from 0 to 1, for the jitter.
+        shortest_s: seconds until a job that is sent to a retry queue is back at the earliest.
     """
     if not code.facts.retryable or failures >= max_attempts or (retry_after_s or 0.0) > MAX_WAIT_S:
         return GiveUp()
     delay_s = max(backoff_s(failures, random_fraction), retry_after_s or 0.0)
     not_before = now + timedelta(seconds=delay_s)
-    if deadline is not None and not_before >= deadline:
+    if deadline is not None and max(not_before, now + timedelta(seconds=shortest_s)) >= deadline:
         return GiveUp(at_deadline=True)
     return Retry(not_before)
 
@@ -78,8 +82,11 @@ def final_outcome(outcome: Outcome, *, at_deadline: bool) -> Outcome:
 
 
 def _out_of_time(last: ConnectorError, *, is_uncertain: bool) -> ConnectorError:
+    # What an earlier request left at the provider is never hidden by the deadline.
+    left = {name: value for name, value in (last.data or {}).items() if name.endswith(LEFT_BEHIND)}
     return deadline_exceeded(
         f"no time was left for another attempt before the deadline; the last met {last.code}: {last.message}",
         outcome="unknown" if is_uncertain else "not_started",
         last_code=last.code.value,
+        **left,
     )

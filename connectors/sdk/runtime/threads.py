@@ -5,8 +5,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-#: Threads for synchronous actions, per connector.
+#: Synchronous actions of one connector that run at once, unless the worker sets another number.
 THREADS: Final = 32
+#: Times as many threads as run at once: beside them there is room for writes past their deadline, and twice for
+#: calls that hang. They are started as they are needed.
+HEADROOM: Final = 4
 
 
 class ThreadCall:
@@ -33,15 +36,22 @@ class ThreadCall:
 
 
 class Threads:
-    """One bounded pool per connector: a connector that hangs its threads starves itself alone."""
+    """One bounded pool per connector: a connector that hangs its threads starves itself alone, and late.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: calls of one connector that run at once; threads that hang are replaced up to four times as many.
+    """
+
+    def __init__(self, at_once: int = THREADS) -> None:
+        self.at_once = at_once
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
     def start(self, connector: str, function: Callable[..., Any], *args: Any) -> ThreadCall:
         """Run a function in a thread of its connector's."""
         if connector not in self._pools:
-            self._pools[connector] = ThreadPoolExecutor(THREADS, thread_name_prefix=f"{connector}-action")
+            self._pools[connector] = ThreadPoolExecutor(
+                self.at_once * HEADROOM, thread_name_prefix=f"{connector}-action"
+            )
         return ThreadCall(self._pools[connector].submit(function, *args))
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ class UndoRunner:
             case InProgress(lease_s):
                 raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
         holds_until = asked_at + self._keeper.policy.lease_s
-        claim = running.claim = HeldClaim(identity, claimed, attempts, holds_until)
+        claim = running.claim = HeldClaim(identity, self._keeper.bound(claimed, call), attempts, holds_until)
         claim.is_undoing = call.attempt.is_uncertain  # whatever comes now unsays no earlier attempt
         async with self._keeper.hold(claim):
             try:

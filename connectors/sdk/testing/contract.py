@@ -266,6 +266,46 @@ class ConnectorContract:
         """A provider that works and never answers is given up; the effect is there once at most."""
         self._each(_cut("hang_after"))
 
+    def test_a_5xx_after_the_work_has_one_effect(self) -> None:
+        """A provider that works and then fails is not taken for one that did nothing."""
+        for status in (500, 503):
+            self._each(_cut("fail_after", status=status))
+
+    def test_a_redirected_write_is_no_success(self) -> None:
+        """A write that is answered by a redirect did nothing, and is not told as done."""
+
+        async def check(scene: "_Scene", action: Action[..., Any]) -> None:
+            if scene.effect(action) is Effect.READ:
+                return
+            before = scene.state()
+            scene.proxy.fail(Fault("redirect", hits=self.is_work))
+            ran = await scene.kit.run(action, scene.example(action), key="k")
+            if scene.proxy.hit:
+                scene.expect(ran.code is not None, "takes a redirect of its write for a success")
+                scene.expect(are_alike(before, scene.state()), "leaves something behind a redirected write")
+
+        self._each(check)
+
+    def test_a_failed_run_cleans_up_behind_a_rate_limit(self) -> None:
+        """What an earlier request of a failed run did is taken back, though the account is to slow down."""
+
+        async def check(scene: "_Scene", action: Action[..., Any]) -> None:
+            if scene.effect(action) is not Effect.KEYED:
+                return  # an uncertain WRITE is OUTCOME_UNKNOWN
+            before = scene.state()
+            headers = {"Retry-After": "30"}
+            scene.proxy.fail(Fault("refuse", status=429, headers=headers, skip=1, times=1, hits=self.is_work))
+            deadline = scene.kit.clock.now() + timedelta(seconds=5)  # no second attempt
+            ran = await scene.kit.run(action, scene.example(action), key="k", deadline=deadline)
+            if scene.proxy.hit and ran.code is not None:
+                said = scene.said(ran) - {"outcome", "last_code"}
+                scene.expect(
+                    are_alike(before, scene.state()) or bool(said),
+                    "leaves something behind a rate limit, and does not say what",
+                )
+
+        self._each(check)
+
     def test_a_cancelled_run_ends_at_once(self) -> None:
         """An action that is cancelled lets go within two seconds, and swallows nothing."""
 
@@ -369,6 +409,23 @@ class ConnectorContract:
 
         self._each(check)
 
+    def test_an_undo_believes_only_a_proof(self) -> None:
+        """A 404 without a word of the provider's is no proof that the effect is gone."""
+
+        async def check(scene: "_Scene", action: Action[..., Any]) -> None:
+            if not action.can_undo:
+                return
+            before, params = scene.state(), scene.example(action)
+            await scene.kit.run(action, params, key="k")
+            scene.proxy.fail(Fault("refuse", status=404, hits=self.is_work))
+            undone = await scene.kit.run(action, params, key="k", mode="undo")
+            if scene.proxy.hit and undone.code is None:
+                scene.expect(
+                    are_alike(before, scene.state()), "says that it undid what is still there (a bare 404)"
+                )
+
+        self._each(check)
+
     # How the checks are made.
 
     @classmethod
@@ -441,6 +498,11 @@ class _Scene:
     def effect(self, action: Action[..., Any]) -> Effect:
         return self.kit.effect_of(action, self.example(action))
 
+    def said(self, ran: Ran) -> set[str]:
+        """Name what an error tells a program."""
+        error = ran.result.error
+        return set() if error is None or error.data is None else set(error.data)
+
     async def run_until_hit(
         self, action: Action[..., Any], params: Mapping[str, Any], **about: Any
     ) -> "asyncio.Task[Ran]":
@@ -457,7 +519,7 @@ class _Scene:
             self.faults.append(fault)
 
 
-def _cut(kind: Any) -> Work:
+def _cut(kind: Any, *, status: int = 500) -> Work:
     async def check(scene: _Scene, action: Action[..., Any]) -> None:
         params, effect = scene.example(action), scene.effect(action)
         before = scene.state()
@@ -466,7 +528,7 @@ def _cut(kind: Any) -> Work:
             await calm.kit.run(action, calm.example(action), key="k")
             one_effect = calm.state()
         hits = scene.contract.is_work if effect is not Effect.READ else _is_no_token_request
-        scene.proxy.fail(Fault(kind, times=1, hits=hits))
+        scene.proxy.fail(Fault(kind, status=status, times=1, hits=hits))
         task = await scene.run_until_hit(action, params, key="k")
         if kind == "hang_after":
             scene.kit.end_calls()

@@ -1,8 +1,8 @@
 """What can go wrong between a connector and a provider, on demand."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -17,9 +17,19 @@ from connectors.sdk.testing.provider import HANG_S, Asked, read_request
 CANARY: Final = "third-party-canary"
 _HOP: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
-Kind = Literal["cut_before", "cut_after", "hang_before", "hang_after", "refuse", "garble", "empty"]
+Kind = Literal[
+    "cut_before",
+    "cut_after",
+    "hang_before",
+    "hang_after",
+    "refuse",
+    "fail_after",
+    "redirect",
+    "garble",
+    "empty",
+]
 #: By these the provider does its work.
-_WORKS: Final = frozenset({"cut_after", "hang_after", "garble", "empty"})
+_WORKS: Final = frozenset({"cut_after", "hang_after", "fail_after", "garble", "empty"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +37,18 @@ class Fault:
     """One way to fail.
 
     `cut_before` and `hang_before`: the provider never hears of it. `cut_after` and `hang_after`: it has
-    done the work. `refuse`: `status`, with everything that was sent in the body. `garble`: the work is
-    done, its answer no JSON. `empty`: the work is done, and the answer empty.
+    done the work. `refuse`: `status`, with everything that was sent in the body; `fail_after`: the same, once the
+    work is done. `redirect`: 302 to another path. `garble`: the work is done, its answer is not JSON. `empty`: the
+    work is done, and the answer empty.
     """
 
     kind: Kind
     status: int = 500
+    headers: Mapping[str, str] = field(default_factory=dict)
     #: Requests that it hits; None: all.
     times: int | None = None
+    #: Requests that pass before the first one is hit.
+    skip: int = 0
     #: Which requests it may hit.
     hits: Callable[[Asked], bool] = lambda asked: not asked.is_token_request
 
@@ -49,6 +63,7 @@ class FaultProxy:
         self.fault: Fault | None = None
         #: Requests that a fault has hit.
         self.hit = 0
+        self._passed = 0
         #: Set by the first of them, once its work is done where the fault lets it be.
         self.first_hit = asyncio.Event()
         #: Every request, in order.
@@ -67,7 +82,7 @@ class FaultProxy:
 
     def fail(self, fault: Fault | None) -> None:
         """Fail this way from now on; None: no more."""
-        self.fault, self.hit = fault, 0
+        self.fault, self.hit, self._passed = fault, 0, 0
         self.first_hit.clear()
 
     async def __aenter__(self) -> Self:
@@ -94,10 +109,14 @@ class FaultProxy:
         self.hit += 1
         answer = await self._forward(request, asked) if fault.kind in _WORKS else None
         self.first_hit.set()
-        if fault.kind == "refuse":
+        if fault.kind == "redirect":
+            return web.Response(status=302, headers={"Location": f"{self._origin}/moved-elsewhere"})
+        if fault.kind in {"refuse", "fail_after"}:
             # As providers do that quote what they were sent.
             quoted = f"{CANARY} {dict(asked.headers)} {asked.body.decode('utf-8', 'replace')}"
-            return web.json_response({"error": quoted, "message": quoted}, status=fault.status)
+            return web.json_response(
+                {"error": quoted, "message": quoted}, status=fault.status, headers=fault.headers
+            )
         if fault.kind == "garble":
             return web.Response(text=f"<html>{CANARY}", content_type="text/html")
         if fault.kind == "empty" and answer is not None:
@@ -115,6 +134,9 @@ class FaultProxy:
     def _fault_for(self, asked: Asked) -> Fault | None:
         fault = self.fault
         if fault is None or not fault.hits(asked) or (fault.times is not None and self.hit >= fault.times):
+            return None
+        if self._passed < fault.skip:
+            self._passed += 1
             return None
         return fault
 

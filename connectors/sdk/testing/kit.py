@@ -62,7 +62,7 @@ class Kit:
     ) -> None:
         self.connector = connector
         self.clock = clock or FakeClock()
-        self._settings = dict(settings or {})
+        self._settings = {**connector.settings, **(settings or {})}
         self._max_attempts = max_attempts
         self._timeout_s = timeout_s
         self._tenant = tenant

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from connectors.sandbox.google.server import Fault
-from connectors.sdk.errors import InvalidParams, NotFound, Rejected, Unavailable
+from connectors.sdk.errors import InvalidParams, NotFound, Rejected, Sent, Unavailable
 from tests.support.desk import OWNER, Desk
 
 pytestmark = pytest.mark.integration
@@ -268,3 +268,12 @@ async def test_every_calendar_has_to_be_free(desk: Desk) -> None:
 
     assert (True, False) == (mine["available"], both["available"])
     assert [{"start": "2037-03-09T10:00:00+00:00", "end": "2037-03-09T10:30:00+00:00"}] == both["busy"]
+
+
+async def test_a_question_that_fails_leaves_no_write_open(desk: Desk) -> None:
+    desk.google.faults.add(Fault("freebusy.query", status=503))
+
+    with pytest.raises(Unavailable) as failure:
+        await desk("find_available_slots", **ASK)
+
+    assert Sent.NO is failure.value.sent

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 #: The event that is there already: what looks up, changes or cancels is about this one.
 VISIT: Final = "visit00001"
 #: What says when, how often, and by which of two runs.
-_DRAWN: Final = frozenset({"etag", "updated", "created"})
+_GENERATED: Final = frozenset({"etag", "updated", "created"})
 
 
 class Clinic(GoogleSandbox):
@@ -58,12 +58,12 @@ class TestGoogleCalendar(ConnectorContract):
         return params
 
     def essence(self, data: Any) -> object:
-        return {name: part for name, part in data.items() if name not in _DRAWN}
+        return {name: part for name, part in data.items() if name not in _GENERATED}
 
     def state(self, provider: Clinic) -> object:
         events = provider.store.calendars[OWNER].events.values()
         return {
-            event["id"]: {name: part for name, part in event.items() if name not in _DRAWN}
+            event["id"]: {name: part for name, part in event.items() if name not in _GENERATED}
             for event in events
             if event["status"] != "cancelled"
         }

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.google_calendar.conference import LOOKS_S
+from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.conference import with_conference
+from connectors.google_calendar.models import meet_status
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
@@ -232,18 +234,27 @@ async def test_a_series_of_whole_days_ends_on_a_date(desk: Desk) -> None:
     assert ["RRULE:FREQ=DAILY;UNTIL=20370308"] == stored(desk, created["event_id"])["recurrence"]
 
 
-async def test_a_pending_meet_is_waited_for_a_while_and_no_longer(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("connectors.google_calendar.conference.LOOKS_S", tuple(0.001 for _ in LOOKS_S))
-    desk.google.store.meet_pending_reads = 2
-    soon = await desk("create_event", **VISIT, meet=True)
-    desk.google.store.meet_pending_reads = 50
-    never = await desk("create_event", **VISIT, meet=True)
+async def test_a_meet_that_is_pending_at_first_is_waited_for(desk: Desk) -> None:
+    desk.google.store.meet_pending_reads = 1
 
-    assert soon["meet_link"]
-    assert never["meet_link"] is None
-    assert never["created"]
+    created = await desk("create_event", **VISIT, meet=True)
+
+    assert created["meet_link"]
+
+
+async def test_a_meet_that_stays_pending_is_not_waited_for_longer(desk: Desk) -> None:
+    desk.google.store.meet_pending_reads = 50
+    api = CalendarApi(desk.context("create_event", None, 1))
+    made = await desk("create_event", **VISIT)
+    meet = {"conferenceData": {"createRequest": {"requestId": "r"}}}
+    event = await api.send(
+        events().patch(calendarId=OWNER, eventId=made["event_id"], conferenceDataVersion=1, body=meet)
+    )
+
+    waited = await with_conference(api, OWNER, event, looks_s=(0.001, 0.001))
+
+    assert "pending" == meet_status(waited)
+    assert 2 == desk.calls("events.get")
 
 
 async def test_a_meet_that_failed_is_said_and_can_be_asked_for_again(desk: Desk) -> None:
@@ -354,6 +365,37 @@ async def test_a_timed_event_becomes_all_day_and_timed_again(desk: Desk) -> None
     assert (False, "2037-03-10T10:00:00+03:00") == (timed["all_day"], timed["end"])
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        VISIT,
+        {"summary": "Off", "start": "2037-03-09", "end": "2037-03-11"},
+        {**VISIT, "recurrence": ["RRULE:FREQ=DAILY;UNTIL=20370320", "EXDATE:20370310", "RDATE:20370401"]},
+        {"summary": "Fair", "start": "2037-03-09", "recurrence": ["RRULE:FREQ=DAILY;COUNT=3"]},
+    ],
+    ids=lambda event: f"{event['start']} {len(event.get('recurrence', ()))}",
+)
+async def test_what_is_answered_is_accepted_and_changes_nothing(desk: Desk, event: dict[str, Any]) -> None:
+    more: dict[str, Any] = {
+        "attendees": ["ada@example.com"],
+        "reminders": [{"method": "popup", "minutes": 10}],
+        "private_properties": {"patient": "17"},
+        "color_id": "5",
+        "visibility": "private",
+    }
+    made = await desk("create_event", **event, **more, notify="none")
+    told = await desk("get_event", event_id=made["event_id"])
+    same = {name: told[name] for name in ("start", "end", "summary", "reminders", "private_properties")}
+    same |= {"attendees": [guest["email"] for guest in told["attendees"]], "color_id": told["color_id"]}
+    if told["recurrence"]:
+        same |= {"recurrence": told["recurrence"], "scope": "all"}
+
+    again = await desk("update_event", event_id=made["event_id"], **same)
+
+    assert told == again
+    assert 0 == desk.calls("events.patch")
+
+
 async def test_moved_event_keeps_the_zone_of_its_end(desk: Desk) -> None:
     event_id = (await desk("create_event", **VISIT))["event_id"]
     stored(desk, event_id)["end"]["timeZone"] = "America/New_York"
@@ -395,7 +437,7 @@ async def test_a_stale_etag_is_read_again_once_and_then_a_conflict(desk: Desk) -
         await desk("reschedule_event", event_id=event_id, start="2037-03-11T15:00")
 
     assert "2037-03-10T15:00:00+03:00" == moved["start"]
-    assert 5 == desk.calls("events.patch")
+    assert 2 + 3 == desk.calls("events.patch") - 2  # less those that take the holds back
 
 
 async def test_cancelled_event_cannot_change_and_cancels_twice_with_success(desk: Desk) -> None:

@@ -36,7 +36,15 @@ async def test_added_guests_are_told_and_those_there_keep_their_answer(desk: Des
     assert [("updated", ["ada@example.com", "bob@example.com"])] == told(desk)
 
 
-async def test_removed_guests_are_gone_and_strangers_are_no_error(desk: Desk) -> None:
+async def test_removed_guests_hear_of_it_by_default(desk: Desk) -> None:
+    event_id = await visit(desk, "ada@example.com")
+
+    await desk("remove_attendees", event_id=event_id, attendees=["ada@example.com"])
+
+    assert [("uninvited", ["ada@example.com"])] == told(desk)
+
+
+async def test_removed_guests_are_gone_and_unknown_ones_are_no_error(desk: Desk) -> None:
     event_id = await visit(desk, "ada@example.com", "bob@example.com")
 
     changed = await desk(
@@ -59,7 +67,7 @@ async def test_a_repeated_change_of_guests_tells_nobody_again(desk: Desk, action
 
     await desk(action, key="k", attempt=2, event_id=event_id, **given)
 
-    assert 1 == len(told(desk)) == desk.calls("events.patch")
+    assert 1 == [what for what, _ in told(desk)].count("updated") == desk.calls("events.patch")
 
 
 @pytest.mark.parametrize("response", ["accepted", "declined", "tentative"])

@@ -1,7 +1,10 @@
 """One of many gets a time, and no hold stays behind: bookings and moves, under faults and lagging listings."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ import pytest
 from connectors.google_calendar import google_calendar
 from connectors.google_calendar.occupancy import HOLD_LIFETIME
 from connectors.sandbox.google import Fault, GoogleSandbox
-from connectors.sdk.errors import Conflict, PermissionDenied, RateLimited, Unavailable
+from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied, RateLimited, Unavailable
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.testing import Kit
 from tests.support.desk import OWNER, Desk
 
@@ -67,8 +71,18 @@ async def test_hold_that_cannot_be_removed_is_named_in_the_error(desk: Desk) -> 
     assert "primary" == left["calendar_id"]
 
 
+async def test_a_404_is_no_proof_that_a_hold_is_gone(desk: Desk) -> None:
+    desk.google.faults.add(REFUSALS[2])
+    desk.google.faults.add(Fault("events.delete", times=None, status=404, reason="notFound"))
+
+    with pytest.raises(Unavailable) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert tentative(desk) == [(caught.value.data or {})["hold_left_behind"]["event_id"]]
+
+
 async def test_hold_left_behind_is_finished_by_the_next_attempt(desk: Desk) -> None:
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="k", **VISIT)
@@ -101,6 +115,8 @@ async def test_of_many_moves_to_one_time_exactly_one_wins(desk: Desk, count: int
 
     found = await desk.at_once(*(desk("reschedule_event", event_id=each, start=TEN) for each in ids))
 
+    stored = desk.google.store.calendars[OWNER].events.values()
+    assert 1 == len([event for event in stored if event["start"]["dateTime"].startswith(TEN)])
     assert 1 == len([each for each in found if isinstance(each, dict)])
     assert count - 1 == len([each for each in found if isinstance(each, Conflict)])
     assert 1 == len(at_ten(desk))
@@ -164,6 +180,28 @@ async def test_hold_of_a_killed_move_is_finished_by_the_next_attempt(desk: Desk)
     assert [event_id] == [event["id"] for event in desk.events]
 
 
+async def test_a_move_that_lands_late_finds_its_event_changed(desk: Desk) -> None:
+    """The worker dies with the move on its way; the next attempt gives the time up, and another gets it."""
+    (event_id,) = await appointments(desk, 1)
+    gate = asyncio.Event()
+    on_its_way = Fault("events.patch", until=gate)
+    desk.google.faults.add(on_its_way)
+    working = asyncio.create_task(desk("reschedule_event", event_id=event_id, key="k", start=TEN))
+    await on_its_way.met.wait()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    desk.google.faults.add(Fault("events.patch", skip=1, status=429, reason="rateLimitExceeded"))
+    with pytest.raises(RateLimited):
+        await desk("reschedule_event", event_id=event_id, key="k", attempt=2, start=TEN)
+    other = Desk(desk.google, desk.pool, desk.document, tenant="beta")
+    booked = await other("book_appointment", **VISIT)
+
+    gate.set()
+    await other("list_events")
+
+    assert [booked["event_id"]] == at_ten(desk)
+
+
 async def test_booking_takes_the_lease_of_its_calendar(desk: Desk) -> None:
     await desk("book_appointment", **VISIT)
     (event_id,) = [event["id"] for event in desk.events]
@@ -184,6 +222,17 @@ async def test_a_hold_without_a_job_counts_nowhere_and_is_swept(desk: Desk) -> N
     assert [f"{TEN}:00+03:00"] == [slot["start"] for slot in found["slots"]]
     assert {"available": True, "busy": []} == checked
     assert [] == listed["events"]
+    assert [booked["event_id"]] == [event["id"] for event in desk.events]
+
+
+async def test_a_hold_without_a_job_is_swept_where_times_are_proposed(desk: Desk) -> None:
+    await _leave_old_hold(desk, f"{DAY}T15:00")
+    booked = await desk("book_appointment", **VISIT)
+
+    with pytest.raises(Conflict) as caught:
+        await desk("book_appointment", **VISIT)
+
+    assert (caught.value.data or {})["alternatives"]
     assert [booked["event_id"]] == [event["id"] for event in desk.events]
 
 
@@ -208,7 +257,7 @@ async def test_free_busy_alone_counts_where_events_may_not_be_read(desk: Desk) -
 
 async def _leave_old_hold(desk: Desk, start: str) -> None:
     """Leave what a booking leaves whose worker died and whose job never came again."""
-    desk.google.faults.add(Fault("events.patch", status=503))
+    desk.google.faults.add(Fault("events.patch", status=503, times=2))
     desk.google.faults.add(Fault("events.delete", status=503))
     with pytest.raises(Unavailable):
         await desk("book_appointment", key="old", summary="Old", start=start, duration_minutes=30)
@@ -241,3 +290,54 @@ async def test_rival_hold_in_a_calendar_that_may_not_be_changed_wins(desk: Desk)
         await desk("book_appointment", **VISIT, calendars=["room@example.com"])
 
     assert [] == desk.events
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_bookings_and_moves_never_overlap_whatever_fails(
+    desk: Desk, patient_pool: HttpPool, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Calls are cut, refused, delayed and abandoned at random; each job is tried until it is answered."""
+    ids = await appointments(desk, 8)
+    chance = Random(seed)
+    desk.google.store.listing_lag = timedelta(milliseconds=20 * (seed % 3))
+
+    def spoil(operation: str) -> Fault | None:
+        luck = chance.random() if operation.startswith("events.") else 1.0
+        if luck < 0.08:
+            return Fault(cut="before" if luck < 0.04 else "after")
+        if luck < 0.12:
+            return Fault(status=503, does_work=luck < 0.1)
+        return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
+
+    monkeypatch.setattr(desk.google.faults, "take", spoil)
+    desk = replace(desk, pool=patient_pool)
+
+    async def run(number: int) -> Any:
+        start, failures = f"{DAY}T10:{number % 4 * 10:02}", []
+        what: dict[str, Any] = (
+            {"action": "reschedule_event", "event_id": ids[number], "start": start}
+            if number < len(ids)
+            else {"action": "book_appointment", **VISIT, "start": start}
+        )
+        for attempt in range(1, 500):
+            trying = asyncio.create_task(desk(key=str(number), attempt=attempt, **what))
+            if chance.random() < 0.2:  # its worker dies
+                await asyncio.sleep(chance.random() * 0.05)
+                trying.cancel()
+            try:
+                return await trying
+            except Conflict:
+                return None
+            except (ConnectorError, asyncio.CancelledError) as failure:
+                failures.append(repr(failure))
+        raise AssertionError(f"never answered: {failures[-5:]}")
+
+    answers = await asyncio.gather(*(run(number) for number in range(20)))
+
+    morning = [e for e in desk.events if e["status"] == "confirmed" and e["start"]["dateTime"] < f"{DAY}T12"]
+    times = sorted((event["start"]["dateTime"], event["end"]["dateTime"]) for event in morning)
+    assert sorted(answer["event_id"] for answer in answers if answer is not None) == sorted(
+        event["id"] for event in morning
+    )
+    assert times
+    assert all(one[1] <= other[0] for one, other in pairwise(times))

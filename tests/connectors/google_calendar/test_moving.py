@@ -56,11 +56,32 @@ async def test_a_move_into_the_past_is_refused_unless_allowed(desk: Desk) -> Non
     assert "2024-03-09T10:00:00+03:00" == moved["start"]
 
 
+async def test_the_end_of_a_running_event_can_be_moved(desk: Desk) -> None:
+    start = (datetime.now(UTC) - timedelta(minutes=20)).replace(microsecond=0)
+    running = CLASS | {"start": start.isoformat(), "allow_past": True}
+    event_id = (await desk("create_event", **running))["event_id"]
+
+    longer = await desk("update_event", event_id=event_id, duration_minutes=90)
+
+    assert datetime.fromisoformat(longer["end"]) == start + timedelta(minutes=90)
+
+
 async def test_an_event_that_takes_no_time_moves_where_others_are(desk: Desk) -> None:
     await desk("create_event", summary="Other", start=f"{DAY}T12:00", duration_minutes=60)
     event_id = (await desk("create_event", **CLASS, transparency="transparent"))["event_id"]
 
     assert await desk("reschedule_event", event_id=event_id, start=f"{DAY}T12:30")
+
+
+async def test_an_event_that_begins_to_take_time_must_find_it_free(desk: Desk) -> None:
+    event_id = (await desk("create_event", **CLASS, transparency="transparent"))["event_id"]
+    other = await desk("create_event", **CLASS)
+
+    with pytest.raises(Conflict):
+        await desk("update_event", event_id=event_id, transparency="opaque")
+    await desk("cancel_event", event_id=other["event_id"])
+
+    assert "opaque" == (await desk("update_event", event_id=event_id, transparency="opaque"))["transparency"]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +215,26 @@ async def test_a_cut_split_is_repeated_with_one_series(
     assert change.get("summary", "Class") == again["summary"]
 
 
+@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize(("number", "scope"), [(1, "all"), (0, "following")])
+@pytest.mark.parametrize("shift", [timedelta(hours=4), timedelta(weeks=1)], ids=str)
+async def test_a_cut_move_of_a_series_is_repeated_with_one_move(
+    desk: Desk, cut: Any, number: int, scope: str, shift: timedelta
+) -> None:
+    _, ids = await series(desk)
+    change: dict[str, Any] = {"event_id": ids[number], "scope": scope}
+    old = [datetime.fromisoformat(f"{day}T10:00") for day in weeks(4)]
+    change["start"] = (old[number] + shift).isoformat()
+    desk.google.faults.add(Fault("events.patch", cut=cut))
+    with pytest.raises(Unavailable):
+        await desk("reschedule_event", key="k", **change)
+
+    await desk("reschedule_event", key="k", attempt=2, **change)
+
+    assert [(each + shift).isoformat()[:16] for each in old] == await times(desk)
+    assert 1 == len(desk.events)
+
+
 async def test_a_change_of_all_and_of_one_touch_what_they_name(desk: Desk) -> None:
     _, ids = await series(desk)
 
@@ -230,7 +271,7 @@ async def test_following_the_first_occurrence_is_all(desk: Desk) -> None:
     assert [f"{day}T14:00" for day in weeks(4)] == await times(desk)
 
 
-async def test_a_series_keeps_its_wall_time_if_all_of_it_moves_over_a_change_of_clocks(desk: Desk) -> None:
+async def test_a_moved_series_keeps_its_wall_time_over_a_change_of_clocks(desk: Desk) -> None:
     desk.google.store.calendars[OWNER].time_zone = "America/New_York"
     series_id, _ = await series(desk, start="2037-10-26T09:00")
 

@@ -156,6 +156,14 @@ async def test_another_redirect_of_a_write_is_rejected_with_its_path(
     assert 1 == len(api.journal)
 
 
+async def test_a_write_in_a_redirect_loop_is_rejected() -> None:
+    async with Api(Answer(status=307, headers={"Location": "/thing"})) as api:
+        ran = await run(api, "POST")
+
+    assert (Code.REJECTED, 307) == error_of(ran)
+    assert 6 == len(api.journal)
+
+
 REFUSALS = [Answer({}, status=status) for status in (400, 403, 404, 409, 410, 412, 422, 429)]
 OPEN = [CUT, *(Answer({}, status=status) for status in (408, 500, 502, 503, 504))]
 DONE = [Answer({}, status=status) for status in (200, 201, 204)]
@@ -186,3 +194,64 @@ def _run(main: Callable[[], Any]) -> None:
     import asyncio
 
     asyncio.run(main())
+
+
+class KeyedApi(FakeProvider):
+    """A thing that is there until it is deleted, and orders that are made once per key; by a plan of faults."""
+
+    def __init__(self, plan: list[str]) -> None:
+        super().__init__()
+        self.is_there = True
+        self.orders: set[str] = set()
+        self._plan = list(plan)
+        self.on("DELETE", "/thing", lambda asked: self.faulty(self.delete, asked))
+        self.on("POST", "/orders", lambda asked: self.faulty(self.order, asked))
+
+    def faulty(self, work: Callable[[Asked], Answer], asked: Asked) -> Answer:
+        fault = self._plan.pop(0) if self._plan else "none"
+        if fault == "409 before" and not self.is_there:
+            fault = "none"  # what is gone is in no one's way
+        answer = Answer({}) if "before" in fault else work(asked)
+        if "cut" in fault:
+            return Answer(instead="cut")
+        return answer if fault == "none" else Answer({}, status=int(fault[:3]))
+
+    def delete(self, _asked: Asked) -> Answer:
+        was_there, self.is_there = self.is_there, False
+        return Answer({}, status=200 if was_there else 404)
+
+    def order(self, asked: Asked) -> Answer:
+        self.orders.add(asked.headers["idempotency-key"])
+        return Answer({}, status=201)
+
+
+FAULTS = [
+    "none",
+    "cut before",
+    "cut after",
+    "500 before",
+    "503 after",
+    "429 before",
+    "409 before",
+    "504 after",
+]
+
+
+@given(plan=st.lists(st.sampled_from(FAULTS), max_size=6), method=st.sampled_from(["DELETE", "POST"]))
+@settings(max_examples=40, deadline=None)
+def test_no_keyed_request_is_told_refused_that_has_happened(plan: list[str], method: str) -> None:
+    async def main() -> None:
+        async with KeyedApi(plan) as api:
+            document = {"base_url": api.url, "idempotency_header": "Idempotency-Key"}
+            path = "/thing" if method == "DELETE" else "/orders"
+            async with Kit(http, credential=document) as kit:
+                ran = await kit.run("request", {"method": method, "path": path})
+        has_happened = not api.is_there or bool(api.orders)
+        error = ran.result.error
+        assert len(api.orders) <= 1
+        if error is None:
+            assert has_happened
+        elif has_happened:
+            assert error.code is Code.OUTCOME_UNKNOWN or "unknown" == (error.data or {}).get("outcome")
+
+    _run(main)

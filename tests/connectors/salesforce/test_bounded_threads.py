@@ -45,7 +45,7 @@ async def test_one_slow_org_leaves_threads_to_the_others() -> None:
     assert 32 == threads.free
 
 
-async def test_of_many_slow_orgs_none_takes_the_last_thread_twice() -> None:
+async def test_many_slow_orgs_leave_a_thread_for_the_next() -> None:
     threads = Threads(32)
     slow = Slow(threads)
     for number in range(4):
@@ -78,7 +78,7 @@ def _appending(order: list[int], number: int) -> Callable[[], None]:
     return lambda: order.append(number)
 
 
-async def test_who_waits_too_long_is_told_that_nothing_was_sent() -> None:
+async def test_a_call_that_waits_too_long_sends_nothing() -> None:
     threads = Threads(1)
     slow = Slow(threads)
     await slow.start("a", 1)
@@ -103,7 +103,7 @@ async def test_a_cancelled_call_frees_its_thread() -> None:
     assert 2 == threads.free
 
 
-async def test_a_call_that_is_cancelled_while_it_waits_takes_no_turn() -> None:
+async def test_a_call_cancelled_while_it_waits_takes_no_turn() -> None:
     threads = Threads(1)
     slow = Slow(threads)
     await slow.start("a", 1)

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from connectors.sdk.errors import InvalidParams
+from connectors.salesforce import salesforce
+from connectors.sdk.errors import InvalidParams, PermissionDenied
+from connectors.sdk.testing import Answer, FakeProvider, Kit
 from tests.support.salesforce import Bench
 
 pytestmark = pytest.mark.integration
@@ -103,6 +105,13 @@ async def test_a_name_of_the_account_or_assistant_is_no_match(bench: Bench, acti
     assert (await bench.run(action, params))["found"] is False
 
 
+@pytest.mark.parametrize("action", ["find_caller", "get_contact_details"])
+async def test_an_assistants_phone_is_not_the_contacts(bench: Bench, action: str) -> None:
+    _add(bench, "Contact", LastName="Hopper", AssistantPhone=PHONE)
+
+    assert (await bench.run(action, {"phone": PHONE}))["found"] is False
+
+
 @pytest.mark.parametrize("hidden", ["mobilephone", "title", "accountid"])
 async def test_fields_that_are_hidden_do_not_hinder(bench: Bench, hidden: str) -> None:
     made = _add(bench, "Contact", LastName="Hopper", Phone=PHONE)
@@ -111,6 +120,60 @@ async def test_fields_that_are_hidden_do_not_hinder(bench: Bench, hidden: str) -
     answer = await bench.run("find_caller", {"phone": PHONE})
 
     assert made == answer["caller"]["Id"]
+
+
+@pytest.mark.parametrize("action", ["find_caller", "search_records"])
+async def test_default_objects_that_are_hidden_are_left_out(bench: Bench, action: str) -> None:
+    _add(bench, "Contact", LastName="Hopper")
+    del bench.org.store.objects["lead"]
+    params = {"name": "Hopper"} if action == "find_caller" else {"text": "Hopper"}
+
+    answer = await bench.run(action, params)
+
+    assert answer.get("found", answer.get("total")) == 1
+    with pytest.raises((PermissionDenied, InvalidParams)):
+        await bench.run(action, {**params, "objects": ["Lead"]})
+
+
+async def test_a_caller_is_found_without_descriptions() -> None:
+    async with FakeProvider() as org:
+        org.on(
+            "POST",
+            "/services/oauth2/token",
+            Answer({"access_token": "token-1-abcdefgh", "instance_url": org.url}),
+        )
+        rows = [
+            {
+                "attributes": {"type": kind},
+                "Id": f"{prefix}000000000001AAA",
+                "Name": "Mary Doe",
+                "Phone": phone,
+            }
+            for kind, prefix, phone in (
+                ("Contact", "003", "06 12 34 56 78"),
+                ("Lead", "00Q", "06 12 34 56 79"),
+            )
+        ]
+        org.on("GET", "/services/data/v62.0/search/", Answer({"searchRecords": rows}))
+        credential = {
+            "auth": "client_credentials",
+            "client_id": "c",
+            "client_secret": "s3cret-app",
+            "login_url": org.url,
+        }
+        async with Kit(salesforce, credential=credential) as kit:
+            ran = await kit.run("find_caller", {"phone": "+33612345678"})
+
+    assert ran.data is not None
+    assert "003000000000001AAA" == ran.data["caller"]["Id"]
+
+
+async def test_a_caller_is_not_looked_for_if_every_object_is_hidden(bench: Bench) -> None:
+    for name in ("lead", "contact", "account"):
+        del bench.org.store.objects[name]
+
+    with pytest.raises(PermissionDenied):
+        await bench.run("find_caller", {"phone": PHONE})
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ async def test_the_owner_of_a_case_may_be_a_queue(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "ref", [{"case_number": "1001"}, {"case_number": "99999999"}, {"case_id": "500000000000001AAA"}]
 )
-async def test_a_case_that_is_not_there_is_not_found(bench: Bench, ref: dict[str, str]) -> None:
+async def test_an_unknown_case_is_not_found(bench: Bench, ref: dict[str, str]) -> None:
     for action, more in (
         ("get_case", {}),
         ("update_case", {"status": "Working"}),
@@ -83,7 +83,7 @@ async def test_a_case_must_be_named_in_one_way(bench: Bench, ref: dict[str, Any]
     assert [] == bench.org.requests
 
 
-async def test_a_number_that_several_cases_have_is_a_conflict(bench: Bench) -> None:
+async def test_a_number_of_several_cases_is_a_conflict(bench: Bench) -> None:
     twin = bench.org.store.insert("Case", {"Subject": "Twin"})
     twin["CaseNumber"] = _case(bench)["CaseNumber"]
 
@@ -94,7 +94,7 @@ async def test_a_number_that_several_cases_have_is_a_conflict(bench: Bench) -> N
     assert {twin["Id"], _case(bench)["Id"]} == set(caught.value.data["ids"])
 
 
-async def test_a_case_is_opened_once_and_told_with_its_number(bench: Bench) -> None:
+async def test_a_case_is_created_once_and_returned_with_its_number(bench: Bench) -> None:
     params = {
         "subject": "Printer on fire",
         "priority": "High",
@@ -111,7 +111,7 @@ async def test_a_case_is_opened_once_and_told_with_its_number(bench: Bench) -> N
     assert 1 == len(list(bench.org.store.records("Case")))
 
 
-async def test_a_case_whose_number_cannot_be_read_is_open_all_the_same(bench: Bench) -> None:
+async def test_a_case_is_created_even_if_its_number_cannot_be_read(bench: Bench) -> None:
     bench.org.faults.add(Fault("query", status=500))
 
     made = await bench.run("create_case", {"subject": "Printer on fire"})
@@ -154,7 +154,7 @@ async def test_fields_and_comment_are_written_in_one_step(bench: Bench) -> None:
     assert 1 == bench.org.journal.calls["composite"]
 
 
-async def test_neither_is_written_where_one_is_refused(bench: Bench) -> None:
+async def test_neither_is_written_if_one_is_refused(bench: Bench) -> None:
     case = _case(bench)
 
     with pytest.raises(Rejected) as caught:
@@ -180,9 +180,7 @@ async def test_a_comment_alone_is_one_call(bench: Bench) -> None:
     "body",
     [b"{}", b'{"compositeResponse": []}', b'{"compositeResponse": [{}, {}]}', b'{"compositeResponse": 3}'],
 )
-async def test_a_composite_answer_that_says_nothing_leaves_the_outcome_open(
-    bench: Bench, body: bytes
-) -> None:
+async def test_an_empty_composite_answer_leaves_the_outcome_open(bench: Bench, body: bytes) -> None:
     bench.org.faults.add(Fault("composite", body=body))
 
     with pytest.raises(ConnectorError) as caught:
@@ -221,7 +219,7 @@ async def test_an_update_that_makes_no_sense_is_refused(bench: Bench, params: di
     assert [] == bench.org.requests
 
 
-async def test_a_field_of_a_case_that_the_org_hides_is_left_out(bench: Bench) -> None:
+async def test_a_hidden_field_of_a_case_is_left_out(bench: Bench) -> None:
     del bench.org.store.object("Case").fields["origin"]
 
     answer = await bench.run("get_case", {"case_number": "00001001"})

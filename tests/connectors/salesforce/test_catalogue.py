@@ -10,6 +10,8 @@ from connectors.sdk.personal import MASK
 ACTIONS = {
     "get_contact_details",
     "find_caller",
+    "convert_lead",
+    "run_flow",
     "create_lead",
     "update_case",
     "get_case",
@@ -46,7 +48,7 @@ def test_the_actions_are_those_of_the_contract() -> None:
     assert ACTIONS == set(salesforce.actions)
 
 
-def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() -> None:
+def test_personal_parameters_are_marked_and_ids_are_not() -> None:
     marked = {
         name
         for action in salesforce.actions.values()
@@ -55,10 +57,10 @@ def test_what_is_said_of_people_is_marked_personal_and_ids_and_states_are_not() 
     }
 
     names = {"first_name", "last_name", "name", "email", "phone", "mobile_phone"}
-    assert names | {"subject", "description", "comment", "text", "bindings", "fields"} == marked
+    assert names | {"subject", "description", "comment", "text", "bindings", "fields", "inputs"} == marked
 
 
-def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
+def test_a_leads_person_is_masked_and_its_status_is_not() -> None:
     params = {
         "last_name": "Lovelace",
         "company": "Navy",
@@ -78,7 +80,7 @@ def test_a_leads_person_is_masked_and_its_place_in_the_org_is_not() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
-def test_an_actions_example_is_valid_and_it_says_what_it_does(name: str) -> None:
+def test_each_action_has_a_valid_example_and_a_description(name: str) -> None:
     action = salesforce.actions[name]
 
     params = action.signature.read(example_of(action.signature.model))
@@ -86,4 +88,4 @@ def test_an_actions_example_is_valid_and_it_says_what_it_does(name: str) -> None
     assert action.description
     assert (name in READS) == (action.effect_of(params, None) is Effect.READ)
     assert action.can_undo == name.startswith(("create_", "log_"))
-    assert action.can_reconcile == action.can_undo
+    assert action.can_reconcile == (action.can_undo or name == "convert_lead")

@@ -1,9 +1,11 @@
 """Contacts: found as people ask for them, never the first one by chance."""
 
+import time
 from typing import Any
 
 import pytest
 
+from connectors.salesforce.describe import DOUBT_S, descriptions
 from connectors.sandbox.salesforce.server import KEY_FIELD, Field
 from connectors.sdk.errors import InvalidParams, NotFound
 from tests.support.salesforce import Bench
@@ -16,7 +18,7 @@ def _ada(bench: Bench) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("length", [15, 18])
-async def test_a_contact_is_found_by_its_id_and_answered_with_the_long_one(bench: Bench, length: int) -> None:
+async def test_a_contact_is_found_by_a_short_or_a_long_id(bench: Bench, length: int) -> None:
     ada = _ada(bench)
 
     answer = await bench.run("get_contact_details", {"contact_id": ada["Id"][:length]})
@@ -29,7 +31,7 @@ async def test_a_contact_is_found_by_its_id_and_answered_with_the_long_one(bench
     assert "attributes" not in answer["contact"]["Account"]
 
 
-async def test_an_id_that_is_not_there_or_deleted_is_not_found(bench: Bench) -> None:
+async def test_an_unknown_or_deleted_id_is_not_found(bench: Bench) -> None:
     ada = _ada(bench)
     bench.org.store.delete("Contact", ada)
 
@@ -100,13 +102,13 @@ async def test_a_phone_of_any_country_is_found(bench: Bench, caller: str, record
         {"name": 'Ada"} RETURNING User(Id)'},
     ],
 )
-async def test_nobody_found_is_said(bench: Bench, by: dict[str, str]) -> None:
+async def test_an_unknown_person_is_not_found(bench: Bench, by: dict[str, str]) -> None:
     answer = await bench.run("get_contact_details", by)
 
     assert {"found": False, "contact": None, "matches": 0, "candidates": []} == answer
 
 
-async def test_several_are_told_and_none_is_chosen(bench: Bench) -> None:
+async def test_several_matches_are_candidates_and_none_is_chosen(bench: Bench) -> None:
     twin = bench.org.store.insert(
         "Contact", {"FirstName": "Ada", "LastName": "Lovelace", "Email": "ada@lovelace.example"}
     )
@@ -121,7 +123,7 @@ async def test_several_are_told_and_none_is_chosen(bench: Bench) -> None:
         }
 
 
-async def test_who_bears_the_very_name_is_meant(bench: Bench) -> None:
+async def test_an_exact_name_wins_over_a_part(bench: Bench) -> None:
     bench.org.store.insert("Contact", {"FirstName": "Ada", "LastName": "Lovelace King"})
 
     answer = await bench.run("get_contact_details", {"name": "Ada  LOVELACE"})
@@ -144,7 +146,7 @@ async def test_the_fields_asked_for_are_answered(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("path", ["Nope__c", "Account.Nope", "Nope.Name", "Account.Owner.Nope", "Title.Name"])
-async def test_a_field_that_is_not_there_is_refused_before_the_query(bench: Bench, path: str) -> None:
+async def test_an_unknown_field_is_refused_before_the_query(bench: Bench, path: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         await bench.run("get_contact_details", {"email": "ada@lovelace.example", "fields": [path]})
 
@@ -153,13 +155,11 @@ async def test_a_field_that_is_not_there_is_refused_before_the_query(bench: Benc
 
 
 async def test_a_field_made_a_moment_ago_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import describe
-
-    monkeypatch.setattr(describe, "DOUBT_S", 0.0)
     asked = {"email": "ada@lovelace.example", "fields": ["Nickname__c"]}
     with pytest.raises(InvalidParams):
         await bench.run("get_contact_details", asked)
     bench.org.store.add_field("Contact", Field("Nickname__c"))
+    monkeypatch.setattr(descriptions, "_clock", lambda: time.monotonic() + DOUBT_S)
 
     answer = await bench.run("get_contact_details", asked)
 
@@ -184,7 +184,7 @@ async def test_a_field_made_a_moment_ago_is_known(bench: Bench, monkeypatch: pyt
         {"mail": "a@b.example"},
     ],
 )
-async def test_what_makes_no_sense_is_refused_before_any_request(
+async def test_invalid_parameters_are_refused_before_any_request(
     bench: Bench, params: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidParams):
@@ -193,7 +193,7 @@ async def test_what_makes_no_sense_is_refused_before_any_request(
     assert [] == bench.org.requests
 
 
-async def test_a_contact_is_created_changed_and_taken_back(bench: Bench) -> None:
+async def test_a_contact_is_created_changed_and_undone(bench: Bench) -> None:
     account = next(iter(bench.org.store.records("Account")))
     made = await bench.run(
         "create_contact",

@@ -12,7 +12,7 @@ from connectors.sdk.testing import ConnectorContract, Via
 pytestmark = pytest.mark.integration
 
 #: What says when, and by which of two runs.
-_DRAWN: Final = frozenset({"LastModifiedDate", "CreatedDate", "created"})
+_GENERATED: Final = frozenset({"LastModifiedDate", "CreatedDate", "created"})
 
 
 class SeededOrg(SalesforceSandbox):
@@ -24,6 +24,7 @@ class SeededOrg(SalesforceSandbox):
         for name in ("Number__c", KEY_FIELD):
             self.store.add_field("Account", Field(name, length=64, is_external_id=True, is_unique=True))
         self.store.insert("Lead", {"LastName": "Hopper", "Company": "Navy"})
+        self.store.flows["Send_Reminder"] = self._remind
         #: Parameters that name what is there.
         self.named = {
             "case_number": "00001001",
@@ -31,6 +32,9 @@ class SeededOrg(SalesforceSandbox):
             "lead_id": self._first("Lead"),
             "record_id": self._first("Account"),
         }
+
+    def _remind(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"reminderId": self.store.insert("Task", {"Subject": "Reminder"})["Id"]}
 
     def _first(self, object_name: str) -> str:
         return str(next(self.store.records(object_name))["Id"])
@@ -61,17 +65,17 @@ class TestSalesforceWithExternalIds(ConnectorContract):
 
     def state(self, provider: SeededOrg) -> object:
         return {
-            record["Id"]: {name: value for name, value in record.items() if name not in _DRAWN}
+            record["Id"]: {name: value for name, value in record.items() if name not in _GENERATED}
             for name in provider.store.objects
             for record in provider.store.records(name)
         }
 
     def essence(self, data: Any) -> object:
-        return {name: value for name, value in data.items() if name not in _DRAWN}
+        return {name: value for name, value in data.items() if name not in _GENERATED}
 
 
 class TestSalesforceWithKeyFields(TestSalesforceWithExternalIds):
-    """Creates bear the job's mark: WRITE, and found again where uncertain. A comment on a case is a WRITE, too."""
+    """Creates carry the job's mark: WRITE, and found again where uncertain. A comment on a case is a WRITE, too."""
 
     exempt: ClassVar[Mapping[str, Mapping[str, str]]] = {
         check: {

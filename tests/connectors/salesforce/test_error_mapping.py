@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.salesforce.error_mapping import DAILY_WAIT_S, REASONS, reason_of, refusal
 from connectors.sdk.errors import Conflict, ConnectorError, RateLimited, Rejected, Sent, Unavailable
@@ -59,7 +61,7 @@ def test_without_a_known_code_the_status_decides(status: int, code: Code, body: 
     assert code == _refused(status, body).code
 
 
-def test_the_rules_own_words_are_kept_apart_for_the_agent() -> None:
+def test_a_validation_rules_text_is_in_the_data_alone() -> None:
     error = _refused(
         400,
         [
@@ -93,7 +95,7 @@ def test_details_name_every_field_with_salesforces_own_code() -> None:
     assert "REQUIRED_FIELD_MISSING" in error.details[0].issue
 
 
-def test_concurrent_requests_are_waited_for_and_the_day_is_not() -> None:
+def test_concurrent_requests_are_retried_and_a_used_up_day_is_not() -> None:
     busy = _refused(
         403,
         [
@@ -120,7 +122,7 @@ def test_retry_after_is_kept() -> None:
     assert 17.0 == error.retry_after_s
 
 
-def test_a_gateways_failure_is_uncertain_whatever_its_body_says() -> None:
+def test_a_gateways_failure_is_uncertain_regardless_of_its_body() -> None:
     error = _refused(502, _fault("REQUIRED_FIELD_MISSING"))
 
     assert Code.UNAVAILABLE == error.code
@@ -145,7 +147,7 @@ def test_duplicates_are_named(key: str) -> None:
 @pytest.mark.parametrize(
     "found", [None, [], {"matchResults": 3}, {"matchResults": [{"matchRecords": [{}]}]}, "x"]
 )
-def test_a_duplicate_without_its_records_is_one_all_the_same(found: Any) -> None:
+def test_a_duplicate_refusal_without_records_is_a_conflict(found: Any) -> None:
     error = _refused(400, _fault("DUPLICATES_DETECTED", duplicateResult=found))
 
     assert isinstance(error, Conflict)
@@ -161,7 +163,7 @@ def test_several_records_of_an_external_id_are_named() -> None:
     assert ["00Q000000000001AAA"] == error.data["ids"]
 
 
-def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
+def test_a_code_outside_the_table_is_named_too() -> None:
     error = _refused(400, _fault("TRANSFER_REQUIRES_READ", fields=["OwnerId"]))
     garbled = _refused(400, _fault(f"no code {SECRET}", fields=["OwnerId"]))
 
@@ -169,3 +171,14 @@ def test_a_code_that_is_not_in_the_table_is_named_all_the_same() -> None:
     assert "rejected it (TRANSFER_REQUIRES_READ)" == error.details[0].issue
     assert reason_of(garbled) is None
     assert "rejected it" == garbled.details[0].issue
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(400, 599), st.sampled_from([*REASONS, "SOMETHING_ELSE"]), st.booleans())
+def test_only_a_4xx_proves_that_nothing_happened(status: int, code: str, has_body: bool) -> None:
+    error = _refused(status, _fault(code)) if has_body else _refused(status, "<html>")
+
+    is_open = status >= 500 or status == 408
+    assert (Sent.UNCERTAIN if is_open else Sent.ANSWERED) is error.sent
+    if is_open:
+        assert error.code in {Code.UNAVAILABLE, Code.RATE_LIMITED, Code.TIMEOUT}

@@ -89,7 +89,7 @@ def _code(outcome: Outcome) -> Code | None:
     return None if outcome.error is None else outcome.error.code
 
 
-async def test_an_upsert_cut_off_after_it_happened_leaves_one_lead(desk: Desk) -> None:
+async def test_a_lost_upsert_leaves_one_lead(desk: Desk) -> None:
     desk.org.faults.add(Fault("upsert", cut="after"))
     first = await desk.send("create_lead", LEAD, lead_external_id_field=KEY_FIELD)
     second = await desk.send("create_lead", LEAD, attempts=1, lead_external_id_field=KEY_FIELD)
@@ -102,7 +102,7 @@ async def test_an_upsert_cut_off_after_it_happened_leaves_one_lead(desk: Desk) -
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whatever_goes_wrong_the_lead_is_there_once(desk: Desk, seed: int) -> None:
+async def test_any_faults_leave_one_lead(desk: Desk, seed: int) -> None:
     luck = random.Random(seed)
     for _ in range(luck.randint(1, 5)):
         desk.org.faults.add(replace(luck.choice(MISHAPS)))
@@ -118,7 +118,7 @@ async def test_whatever_goes_wrong_the_lead_is_there_once(desk: Desk, seed: int)
     assert 1 == desk.leads()
 
 
-async def test_a_create_cut_off_after_it_happened_is_found_by_its_key_field(desk: Desk) -> None:
+async def test_a_lost_create_is_found_by_its_key_field(desk: Desk) -> None:
     desk.org.faults.add(Fault("create", cut="after"))
 
     outcome = await desk.send("create_lead", LEAD, lead_key_field=KEY_FIELD)
@@ -128,7 +128,7 @@ async def test_a_create_cut_off_after_it_happened_is_found_by_its_key_field(desk
     assert 1 == desk.leads()
 
 
-async def test_a_create_that_may_land_yet_is_waited_for_and_not_repeated(desk: Desk) -> None:
+async def test_a_create_that_may_still_land_is_not_repeated(desk: Desk) -> None:
     desk.org.faults.add(Fault("create", cut="before"))
     first = await desk.send("create_lead", LEAD, lead_key_field=KEY_FIELD)
 
@@ -138,7 +138,7 @@ async def test_a_create_that_may_land_yet_is_waited_for_and_not_repeated(desk: D
     assert 0 == desk.leads()
 
 
-async def test_a_create_that_nothing_can_find_is_unknown_at_once_and_never_repeated(desk: Desk) -> None:
+async def test_a_create_without_a_mark_is_unknown_and_never_repeated(desk: Desk) -> None:
     desk.org.faults.add(Fault("create", cut="after"))
     first = await desk.send("create_lead", LEAD)
     second = await desk.send("create_lead", LEAD, attempts=1)
@@ -168,7 +168,7 @@ async def test_an_update_cut_off_is_made_again(desk: Desk) -> None:
     assert (Code.UNAVAILABLE, None) == (_code(first), _code(second))
 
 
-async def test_a_lead_is_taken_back_and_stays_so(desk: Desk) -> None:
+async def test_an_undone_lead_stays_undone(desk: Desk) -> None:
     await desk.send("create_lead", LEAD, lead_external_id_field=KEY_FIELD)
     undone = await desk.send("create_lead", {}, mode="undo", lead_external_id_field=KEY_FIELD)
     again = await desk.send("create_lead", LEAD, lead_external_id_field=KEY_FIELD)
@@ -188,7 +188,7 @@ async def test_an_undo_that_comes_first_wins(desk: Desk, fields: dict[str, str])
     assert 0 == desk.leads()
 
 
-async def test_a_used_up_day_is_told_at_once_and_a_busy_moment_waited_out(desk: Desk) -> None:
+async def test_a_used_up_day_is_reported_and_a_busy_moment_retried(desk: Desk) -> None:
     decided = []
     for message in ("TotalRequests Limit exceeded.", "ConcurrentRequests (Concurrent API) Limit exceeded."):
         desk.org.faults.add(Fault("limits", status=403, code="REQUEST_LIMIT_EXCEEDED", message=message))

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 from connectors.salesforce import salesforce
+from connectors.salesforce.client import SalesforceApi, TimeLimits
 from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field, Rule
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
@@ -60,7 +61,7 @@ async def test_lead_is_created_with_all_its_fields(bench: Bench) -> None:
     }.items() <= lead.items()
 
 
-async def test_the_same_job_twice_makes_one_lead(bench: Bench) -> None:
+async def test_the_same_job_twice_creates_one_lead(bench: Bench) -> None:
     first = await bench.run("create_lead", LEAD)
     again = await bench.run("create_lead", LEAD, is_repeat=True)
 
@@ -69,21 +70,21 @@ async def test_the_same_job_twice_makes_one_lead(bench: Bench) -> None:
     assert 1 == len(list(bench.org.store.records("Lead")))
 
 
-async def test_many_copies_of_one_job_make_one_lead(bench: Bench) -> None:
+async def test_concurrent_copies_of_one_job_create_one_lead(bench: Bench) -> None:
     answers = await asyncio.gather(*(bench.run("create_lead", LEAD) for _ in range(20)))
 
     assert 1 == len({answer["lead_id"] for answer in answers})
     assert 1 == len(bench.org.journal.of("created", "Lead"))
 
 
-async def test_a_copy_that_was_quicker_by_a_moment_is_found(bench: Bench) -> None:
+async def test_a_concurrent_copy_of_a_job_is_found(bench: Bench) -> None:
     first = await bench.run("create_lead", LEAD)
     bench.org.faults.add(Fault("upsert", status=400, code="DUPLICATE_VALUE"))
 
     assert {"lead_id": first["lead_id"], "created": False} == await bench.run("create_lead", LEAD)
 
 
-async def test_another_key_another_action_and_another_tenant_make_leads_of_their_own(bench: Bench) -> None:
+async def test_another_key_action_or_tenant_creates_another_lead(bench: Bench) -> None:
     body = {"LastName": "Hopper", "Company": "Navy"}
     made = [
         (await bench.run("create_lead", LEAD))["lead_id"],
@@ -116,7 +117,7 @@ async def test_a_connection_cut_after_the_upsert_leaves_one_lead(bench: Bench) -
     assert 1 == len(bench.org.journal.of("created", "Lead"))
 
 
-async def test_an_older_api_that_does_not_say_which_lead_is_asked(bench: Bench) -> None:
+async def test_the_lead_is_looked_up_if_an_older_api_returns_no_id(bench: Bench) -> None:
     first = await bench.run("create_lead", LEAD)
     bench.org.faults.add(Fault("upsert", body=b""))
 
@@ -136,7 +137,7 @@ async def test_several_leads_of_one_external_id_are_a_conflict(bench: Bench) -> 
     assert [lead["Id"], other["Id"]] == caught.value.data["ids"]
 
 
-async def test_duplicates_are_told_unless_they_are_allowed(bench: Bench) -> None:
+async def test_duplicates_are_a_conflict_unless_allowed(bench: Bench) -> None:
     bench.org.store.duplicate_rules.add("Lead")
     first = await bench.run("create_lead", LEAD)
 
@@ -183,7 +184,7 @@ async def test_a_required_field_that_is_missing_is_named(bench: Bench) -> None:
     assert ["LastName", "Company"] == [detail.field for detail in caught.value.details]
 
 
-async def test_a_validation_rules_words_reach_the_agent_apart(bench: Bench) -> None:
+async def test_a_validation_rules_text_reaches_the_agent(bench: Bench) -> None:
     rule = Rule("Lead", lambda lead: lead.get("Phone") is None, "Ask for a number first", "Phone")
     bench.org.store.rules.append(rule)
 
@@ -196,9 +197,7 @@ async def test_a_validation_rules_words_reach_the_agent_apart(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("fields", [{"Nope__c": 1}, {"Nope": {"Key__c": "1"}}])
-async def test_a_field_that_the_object_has_not_is_refused_before_it_is_written(
-    bench: Bench, fields: dict[str, Any]
-) -> None:
+async def test_an_unknown_field_is_refused_before_it_is_written(bench: Bench, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidParams) as caught:
         await bench.run("create_lead", LEAD | {"fields": fields})
 
@@ -207,9 +206,7 @@ async def test_a_field_that_the_object_has_not_is_refused_before_it_is_written(
 
 
 @pytest.mark.parametrize("fields", [{"LastName": "X"}, {"lastname": "X"}, {KEY_FIELD: "mine"}])
-async def test_a_field_that_is_written_already_cannot_be_given_again(
-    bench: Bench, fields: dict[str, Any]
-) -> None:
+async def test_a_field_cannot_be_given_twice(bench: Bench, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidParams):
         await bench.run("create_lead", LEAD | {"fields": fields})
 
@@ -234,7 +231,7 @@ async def test_a_field_that_is_written_already_cannot_be_given_again(
         (Fault("upsert", status=404, code="ENTITY_IS_DELETED"), NotFound),
     ],
 )
-async def test_a_refusal_is_answered_and_nothing_is_written(
+async def test_a_refused_write_changes_nothing(
     bench: Bench, fault: Fault, kind: type[ConnectorError]
 ) -> None:
     bench.org.faults.add(fault)
@@ -249,7 +246,7 @@ async def test_a_refusal_is_answered_and_nothing_is_written(
 @pytest.mark.parametrize(
     "body", [b"[]", b"null", b"<html>", b'{"id": NaN}', b'{"id": 1e999}', b"[" * 100_000, b"{}"]
 )
-async def test_an_answer_that_cannot_be_read_leaves_the_outcome_open(bench: Bench, body: bytes) -> None:
+async def test_an_unreadable_answer_leaves_the_outcome_open(bench: Bench, body: bytes) -> None:
     bench.org.faults.add(Fault("create", body=body))
 
     with pytest.raises(Unavailable) as caught:
@@ -302,7 +299,7 @@ async def test_undo_deletes_the_lead(bench: Bench, fields: str, knows_result: bo
     assert [] == list(bench.org.store.records("Lead"))
 
 
-async def test_undo_of_what_cannot_be_found_says_so(bench: Bench) -> None:
+async def test_undo_of_an_untraceable_create_is_unknown(bench: Bench) -> None:
     document = plain_document(bench)
 
     await bench.undo("create_lead", document=document)
@@ -310,7 +307,7 @@ async def test_undo_of_what_cannot_be_found_says_so(bench: Bench) -> None:
         await bench.undo("create_lead", document=document, is_repeat=True)
 
 
-async def test_update_lead_changes_what_is_given_and_nothing_else(bench: Bench) -> None:
+async def test_update_lead_changes_only_the_given_fields(bench: Bench) -> None:
     lead = bench.org.store.insert("Lead", {"LastName": "Hopper", "Company": "Navy", "Title": "Captain"})
 
     answer = await bench.run(
@@ -364,15 +361,13 @@ async def test_a_slow_org_does_not_hold_up_another(bench: Bench) -> None:
     assert all(outcome["found"] for outcome in await asyncio.gather(*slow))
 
 
-async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import client
-
+async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench) -> None:
     await bench.run("get_limits")
-    monkeypatch.setattr(client, "CALL_TIMEOUT_S", 0.3)
+    api = SalesforceApi(bench.context("create_lead"), limits=TimeLimits(call_s=0.3))
     bench.org.faults.add(Fault("create", drip_s=0.1))
 
     with pytest.raises(Timeout) as caught:
-        await bench.run("create_lead", LEAD, document=plain_document(bench))
+        await api.run(lambda org: org.object("Lead").create({"LastName": "Hopper", "Company": "Navy"}))
 
     assert Sent.UNCERTAIN is caught.value.sent
 
@@ -380,7 +375,7 @@ async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench, monkeypatch: p
 @pytest.mark.parametrize(
     "fault", [Fault("describe", status=502), Fault("describe", body=b"x"), Fault("describe", cut="after")]
 )
-async def test_a_reading_that_breaks_before_the_write_leaves_nothing_open(bench: Bench, fault: Fault) -> None:
+async def test_a_read_that_fails_before_the_write_leaves_nothing_open(bench: Bench, fault: Fault) -> None:
     bench.org.faults.add(fault)
 
     with pytest.raises(Unavailable) as caught:
@@ -389,15 +384,11 @@ async def test_a_reading_that_breaks_before_the_write_leaves_nothing_open(bench:
     assert caught.value.sent is not Sent.UNCERTAIN
 
 
-async def test_a_job_without_time_left_says_that_nothing_was_sent(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from connectors.salesforce import client
-
-    monkeypatch.setattr(client, "JOB_TIME_S", 0.0)
+async def test_a_job_without_time_left_sends_nothing(bench: Bench) -> None:
+    api = SalesforceApi(bench.context("create_lead"), limits=TimeLimits(job_s=0.0))
 
     with pytest.raises(ConnectorError) as caught:
-        await bench.run("create_lead", LEAD, document=plain_document(bench))
+        await api.run(lambda org: org.object("Lead").create({"LastName": "Hopper", "Company": "Navy"}))
 
     assert Sent.NO is caught.value.sent
     assert 0 == bench.org.journal.calls["create"]

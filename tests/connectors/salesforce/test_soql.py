@@ -6,15 +6,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from simple_salesforce.format import format_external_id
 
 from connectors.salesforce import salesforce
 from connectors.salesforce.fields import FieldPath, FieldValues, ObjectName, RecordId, full_id
-from connectors.salesforce.params import Query
 from connectors.salesforce.queries import value_of
+from connectors.salesforce.record_params import Query
 from connectors.salesforce.session import NOWHERE, has_dots, path_of
 from connectors.salesforce.soql import bind, find, select
 from connectors.sandbox.salesforce.soql import Comparison, parse_soql, parse_sosl
@@ -52,17 +52,20 @@ def test_hostile_text_is_only_a_value(text: str) -> None:
     assert text == _value(bind(SOQL, {"name": text}))
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_bound_text_is_read_back_as_it_was(text: str) -> None:
     assert text == _value(bind(SOQL, {"name": text}))
     assert text == _value(select("Lead", ["Id"], "LastName = {value}", limit=2, value=text))
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT | st.integers() | st.booleans() | st.none(), min_size=1, max_size=5))
 def test_a_bound_list_is_read_back_as_it_was(values: list[Any]) -> None:
     assert tuple(values) == _value(bind("SELECT Id FROM Lead WHERE LastName IN {names}", {"names": values}))
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_searched_text_is_one_phrase(text: str) -> None:
     plain = "".join(char if char.isprintable() else " " for char in text)
@@ -75,6 +78,7 @@ def test_searched_text_is_one_phrase(text: str) -> None:
     assert "NAME" == search.group
 
 
+@settings(deadline=None)
 @given(TEXT)
 @example("a//b")
 @example("https://evil.example/?q=1#x")
@@ -122,7 +126,7 @@ def test_external_id_is_one_segment_of_the_path_or_refused(value: str) -> None:
         "SELECT Id FROM Lead",
     ],
 )
-def test_a_query_that_is_not_bound_reading_is_refused(soql: str) -> None:
+def test_a_query_that_is_not_bound_or_writes_is_refused(soql: str) -> None:
     with pytest.raises(InvalidParams) as caught:
         bind(soql, {"name": "x"})
 
@@ -161,11 +165,12 @@ BAD_IDS = (
 
 
 @pytest.mark.parametrize("record_id", BAD_IDS)
-def test_what_is_no_id_is_refused_before_any_request(record_id: str) -> None:
+def test_a_malformed_id_is_refused_before_any_request(record_id: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(RecordId).validate_python(record_id)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_no_record_id_leads_a_request_elsewhere(record_id: str) -> None:
     url = f"https://{NOWHERE}{ROOT}sobjects/Lead/"
@@ -197,7 +202,7 @@ def test_no_record_id_leads_a_request_elsewhere(record_id: str) -> None:
         f"https://{NOWHERE}{ROOT}sobjects/a\r\nX: y",
     ],
 )
-def test_a_url_that_leads_out_of_the_api_is_not_sent(url: str) -> None:
+def test_a_url_outside_the_api_is_not_sent(url: str) -> None:
     with pytest.raises(ConnectorError) as caught:
         path_of(url, ROOT)
 
@@ -208,7 +213,7 @@ def test_a_url_that_leads_out_of_the_api_is_not_sent(url: str) -> None:
 @pytest.mark.parametrize(
     "name", ["Lead;DELETE", "Lead/../Account", "Lead ", "__class__", "1Lead", "", "Lead\n", "a" * 81]
 )
-def test_what_is_no_object_is_refused(name: str) -> None:
+def test_a_malformed_object_name_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ObjectName).validate_python(name)
 
@@ -217,7 +222,7 @@ def test_what_is_no_object_is_refused(name: str) -> None:
     "path",
     ["Id FROM User--", "Id,Name", "(SELECT Id FROM Contacts)", "Account..Name", ".Name", "a" * 40_000 + "!"],
 )
-def test_what_is_no_field_is_refused(path: str) -> None:
+def test_a_malformed_field_is_refused(path: str) -> None:
     began = time.process_time()
 
     with pytest.raises(ValidationError):
@@ -229,7 +234,7 @@ def test_what_is_no_field_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     "fields", [{"Id": "x"}, {"attributes": {"type": "Account"}}, {"Email": 1, "EMAIL": 2}, {"a b": 1}]
 )
-def test_fields_that_are_not_a_jobs_to_write_are_refused(fields: dict[str, Any]) -> None:
+def test_fields_that_a_job_may_not_write_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(FieldValues).validate_python(fields)
 
@@ -247,9 +252,31 @@ def test_an_id_of_15_characters_is_written_as_18(short: str, full: str) -> None:
     assert full == full_id(short)
 
 
+@settings(deadline=None)
 @given(st.from_regex(re.compile(r"[a-zA-Z0-9]{15}", re.ASCII), fullmatch=True))
 def test_ids_that_differ_in_case_alone_differ_as_18(record_id: str) -> None:
     other = record_id.swapcase()
 
     assert 18 == len(full_id(record_id))
     assert (record_id == other) == (full_id(record_id).lower() == full_id(other).lower())
+
+
+@pytest.mark.parametrize(
+    ("action", "params"),
+    [
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {"a": [0] * 300_000}}),
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {"a": [{}] * 300_000}}),
+        ("query", {"soql": "SELECT Id FROM A", "bindings": {f"k{number}": {} for number in range(90_000)}}),
+        ("run_flow", {"name": "A", "inputs": {"a": [{"b": []}] * 100_000}}),
+        ("run_flow", {"name": "A", "inputs": {"a": {f"k{number}": [] for number in range(90_000)}}}),
+        ("create_record", {"object": "A", "fields": {f"k{number}": [] for number in range(90_000)}}),
+        ("create_lead", {"last_name": "A", "fields": {f"k{number}": 1 for number in range(90_000)}}),
+    ],
+)
+def test_a_parameter_of_a_million_values_is_refused_quickly(action: str, params: dict[str, Any]) -> None:
+    began = time.process_time()
+
+    with pytest.raises(InvalidParams):
+        salesforce.actions[action].signature.read(params)
+
+    assert 2 > time.process_time() - began

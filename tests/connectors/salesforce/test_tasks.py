@@ -58,7 +58,7 @@ async def test_a_call_is_logged_as_a_completed_task(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("action", ["create_task", "log_call"])
-async def test_a_task_is_found_by_its_key_field_and_taken_back(bench: Bench, action: str) -> None:
+async def test_a_task_is_found_by_its_key_field_and_undone(bench: Bench, action: str) -> None:
     assert await bench.reconcile(action, {"subject": "Call"}) is None
     made = await bench.run(action, {"subject": "Call"})
 
@@ -69,7 +69,7 @@ async def test_a_task_is_found_by_its_key_field_and_taken_back(bench: Bench, act
     assert [] == list(bench.org.store.records("Task"))
 
 
-async def test_a_task_for_what_is_not_there_is_rejected(bench: Bench) -> None:
+async def test_a_task_for_an_unknown_record_is_rejected(bench: Bench) -> None:
     with pytest.raises(Rejected):
         await bench.run("create_task", {"subject": "Call back", "who_id": "003000000000001AAA"})
 

@@ -1,5 +1,6 @@
 """Phone numbers of every country, compared as numbers."""
 
+import re
 import time
 
 import phonenumbers
@@ -44,6 +45,7 @@ WRITTEN = [
     ("US", "+14155552671", "tel:+1-415-555-2671"),
     ("TR", "+902121112233", "0212 111 22 33 dahili 12"),
     ("US", "+14155552671", "4155550000 / 415-555-2671"),
+    ("US", "+14155552671", "415-555-2671, 12"),
 ]
 
 
@@ -69,7 +71,7 @@ def test_ten_digits_without_a_plus_are_not_taken_for_a_code() -> None:
 @pytest.mark.parametrize(("region", "caller", "record"), WRITTEN)
 def test_a_record_ends_with_one_of_the_terms_searched_for(region: str, caller: str, record: str) -> None:
     terms = search_terms(caller)
-    held = phonenumbers.normalize_digits_only(record.lower().split("ext")[0].split("#")[0].split("dahili")[0])
+    held = phonenumbers.normalize_digits_only(re.split(r"ext|#|,|dahili", record.lower())[0])
 
     assert any(held.endswith(term) for term in terms), terms
 
@@ -149,3 +151,12 @@ def test_a_text_that_is_no_number_is_refused_quickly(text: str) -> None:
     assert not is_phone_number(text)
 
     assert 0.05 > time.process_time() - began
+
+
+def test_thousands_of_other_numbers_are_told_apart_quickly() -> None:
+    same_number("+33612345678", "06 12 34 56 78")
+    began = time.process_time()
+
+    assert not any(same_number("+33612345678", f"+1 415 555 {number:04}") for number in range(2000))
+
+    assert 0.5 > time.process_time() - began

@@ -6,7 +6,7 @@ import sys
 
 import httpx
 
-from connectors.sdk import Connector, Context, Effect, NotFound, Personal, Timeout, Unavailable
+from connectors.sdk import Connector, Context, Effect, NotFound, Personal, RateLimited, Timeout, Unavailable
 from connectors.sdk.errors import Sent
 
 effects = Connector("effects")
@@ -53,6 +53,22 @@ async def erase(ctx: Context, result: dict[str, str] | None) -> None:
     await _send("DELETE", f"notes/{ctx.idempotency_key}")
 
 
+@effects.action(effect=Effect.WRITE, timeout_s=10)
+async def pair(ctx: Context) -> dict[str, str]:
+    """Write two notes with two requests: a failure of the second leaves the first."""
+    await _send("POST", f"firsts/{ctx.idempotency_key}")
+    return await _send("POST", f"pairs/{ctx.idempotency_key}")
+
+
+@effects.action(effect=Effect.WRITE, timeout_s=10)
+async def steps(ctx: Context) -> dict[str, str]:
+    """Write two notes, each in a step of its own."""
+    async with ctx.step("first") as first:
+        if not first.is_done:
+            first.result = await _send("POST", f"firsts/{ctx.idempotency_key}")
+    return await _send("POST", f"pairs/{ctx.idempotency_key}")
+
+
 @effects.action(effect=Effect.WRITE, timeout_s=60)
 async def linger(ctx: Context, seconds: float) -> str:
     """Write a note and take long to say so."""
@@ -92,6 +108,8 @@ async def _send(method: str, path: str) -> dict[str, str]:
             raise Unavailable("the connection was cut", sent=Sent.UNCERTAIN) from None
     if response.status_code == 404:
         raise NotFound("there is none")
+    if response.status_code == 429:
+        raise RateLimited("the provider asks to slow down")
     if response.status_code >= 500:
         raise Unavailable("the provider is failing")
     return {str(name): str(value) for name, value in response.json().items()}

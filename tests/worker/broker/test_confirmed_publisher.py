@@ -1,12 +1,14 @@
-"""Publishing until the broker has it: what counts as a refusal, and what is mended on the way."""
+"""Publishing until the broker has it: what counts as a refusal, and what is repaired on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import worker.broker.confirmed_publisher
+import worker.broker.publisher_link
 from worker.broker import BrokerError, Closed, Properties, PublishRefused, PublishUncertain, Refusal
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 
@@ -59,8 +61,8 @@ class FakeChannel:
 
 @pytest.fixture
 async def publisher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConfirmedPublisher]:
-    monkeypatch.setattr(worker.broker.confirmed_publisher, "PublishChannel", FakeChannel)
-    monkeypatch.setattr(worker.broker.confirmed_publisher, "RECONNECT_S", (0.001, 0.002))
+    monkeypatch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
+    monkeypatch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.001, 0.002))
     FakeChannel.openings, FakeChannel.opened = iter(()), 0
 
     async def connect() -> Any:
@@ -144,13 +146,61 @@ async def test_a_direct_reply_that_breaks_its_connection_each_time_is_given_up(
     assert PublishOutcome.REFUSED == sent
 
 
-async def test_a_channel_that_somebody_elses_refusal_closed_is_no_refusal_of_ours(
+async def test_a_channel_closed_by_another_refusal_is_no_refusal_of_ours(
     publisher: ConfirmedPublisher,
 ) -> None:
     died = PublishRefused("no such exchange", Refusal.MISSING)
 
     assert PublishOutcome.DELIVERED == await _publish(publisher, [died, True], refusals=1)
     assert 2 == FakeChannel.opened  # one that all share, one of its own
+
+
+EVENTS = {
+    "confirmed": True,
+    "broken": PublishUncertain("the connection broke"),
+    **{each.value: PublishRefused(each.value, each) for each in Refusal},
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([name for name in EVENTS if name != "confirmed"]), max_size=6))
+def test_a_job_is_published_again_after_a_fault_but_not_after_its_confirm(faults: list[str]) -> None:
+    script = [EVENTS[name] for name in [*faults, "confirmed", "confirmed"]]
+
+    outcome = asyncio.run(_published(script, must_route=True))
+
+    assert (PublishOutcome.DELIVERED, 1) == outcome
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(list(EVENTS)), max_size=8), st.integers(1, 3))
+def test_a_reply_ends_with_its_confirm_or_with_refusals_of_its_own(events: list[str], refusals: int) -> None:
+    script = [EVENTS[name] for name in [*events, "confirmed"]]
+
+    outcome, left = asyncio.run(_published(script, refusals=refusals))
+
+    used = [*events, "confirmed"][: len(script) - left]
+    assert (used[-1] == "confirmed") == (outcome is PublishOutcome.DELIVERED)
+    assert "confirmed" not in used[:-1]
+    # What closes a channel is somebody's; the message's own it is once it was published alone.
+    own = [name for name in used if name not in {"confirmed", "broken"}]
+    assert outcome is PublishOutcome.DELIVERED or len(own) >= min(2, refusals)
+
+
+async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int]:
+    """Publish by a script; return the outcome, and how much of the script is left."""
+
+    async def connect() -> Any:
+        return FakeConnection()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
+        patch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.0001, 0.0002))
+        FakeChannel.openings = iter(())
+        publisher = ConfirmedPublisher(connect, name="test")
+        outcome = await _publish(publisher, script, **how)
+        await publisher.close()
+    return outcome, len(list(FakeChannel.script))
 
 
 async def test_a_full_queue_is_asked_as_often_as_was_said(publisher: ConfirmedPublisher) -> None:

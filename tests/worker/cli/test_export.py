@@ -1,34 +1,16 @@
-"""`export`, `describe`, `check`: the catalogue in other forms, from the one definition."""
+"""`export`: the contract and the catalogue in other forms, from the one definition."""
 
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from tests.conftest import PLUGIN
 from worker.cli.app import app
 from worker.cli.export import MAX_TOOL_NAME, tool_name
 
 DRAFT = jsonschema.Draft202012Validator
-
-
-@pytest.fixture(autouse=True)
-def asyncio_log() -> Iterator[None]:
-    """A command silences asyncio's log for the rest of its process, which here goes on."""
-    log = logging.getLogger("asyncio")
-    before = log.level
-    yield
-    log.setLevel(before)
-
-
-@pytest.fixture(autouse=True)
-def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONNECTORS_ENABLED", "dummy,http,effects")
-    monkeypatch.syspath_prepend(str(PLUGIN))
 
 
 def exported(*words: str) -> Any:
@@ -61,7 +43,7 @@ def test_a_tools_arguments_are_what_the_action_takes() -> None:
 
     assert validator.is_valid({"message": "hi"})
     assert not validator.is_valid({"massage": "hi"})
-    assert "Say it back." == echo["function"]["description"]
+    assert "Return the message." == echo["function"]["description"]
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
@@ -98,70 +80,3 @@ def test_an_unknown_connector_is_named() -> None:
     done = CliRunner().invoke(app, ["export", "tools", "--connector", "fax"])
 
     assert (2, "connectors: no connector 'fax' is installed") == (done.exit_code, done.stderr.split(";")[0])
-
-
-def test_describe_shows_what_a_caller_needs() -> None:
-    done = CliRunner().invoke(app, ["describe", "effects.find_caller", "--json"])
-    (action,) = json.loads(done.stdout)["actions"]
-
-    assert {"effect": "read", "returns": {"type": "string"}}.items() <= action.items()
-    assert action["params"]["properties"]["phone"]["x-personal"] is True
-    assert "phone: string, required, personal" in CliRunner().invoke(app, ["describe", "effects"]).stdout
-    assert "base_url" in CliRunner().invoke(app, ["describe", "http"]).stdout
-
-
-def test_the_call_line_can_be_copied_with_any_example() -> None:
-    import shlex
-
-    from connectors.sdk import Connector
-    from worker.cli.catalogue import facts_of
-
-    quoting = Connector("quoting")
-
-    @quoting.action
-    async def say(text: str = "it's") -> str:
-        """Say it."""
-        return text
-
-    say.signature.model.model_fields["text"].examples = ["it's"]
-
-    words = shlex.split(facts_of(quoting, say)["example"])
-
-    assert {"text": "it's"} == json.loads(words[-1])
-
-
-def test_check_by_name_holds_what_is_declared_to_the_contract(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["check", "effects", "--json"])
-
-    assert 0 == done.exit_code, done.output
-    assert 3 == len(json.loads(done.stdout))
-    assert "only checks without a provider" in done.stderr
-
-
-def test_check_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    (tmp_path / "test_bad.py").write_text(
-        "from connectors.sdk import Connector\n"
-        "from connectors.sdk.testing import ConnectorContract\n"
-        "bad = Connector('bad')\n"
-        "@bad.action\n"
-        "async def work():\n"
-        "    return 1\n"
-        "class TestBad(ConnectorContract):\n"
-        "    connector = bad\n"
-    )
-
-    done = CliRunner().invoke(app, ["check", str(tmp_path)])
-
-    assert 1 == done.exit_code
-    assert "✗ Each action has a docstring" in done.stdout
-    assert "<action bad.work> has no docstring" in done.stdout
-    assert "✓ Each parameter has a type" in done.stdout
-
-
-def test_check_of_a_folder_without_contracts_is_refused(tmp_path: Any) -> None:
-    done = CliRunner().invoke(app, ["check", str(tmp_path)])
-
-    assert (2, True) == (done.exit_code, "subclass of ConnectorContract" in done.stderr)

@@ -134,7 +134,7 @@ async def test_secrets_read_together_are_not_refreshed_together(bench: Bench) ->
     assert 50 < len(bench.vault.reads) < 100
 
 
-async def test_a_vault_that_is_away_leaves_the_old_secret_in_use_for_its_stale_time(bench: Bench) -> None:
+async def test_without_the_vault_the_old_secret_serves_for_its_stale_time(bench: Bench) -> None:
     await bench.number()
     bench.vault.failure = VaultUnavailable("the vault is sealed")
     bench.now += 300 + 3599
@@ -231,7 +231,7 @@ async def test_a_refused_secret_is_not_given_while_the_vault_is_away(bench: Benc
         await bench.number()
 
 
-async def test_a_read_that_left_before_the_rotation_does_not_bring_the_old_secret_back(bench: Bench) -> None:
+async def test_a_read_from_before_the_rotation_does_not_restore_the_old_secret(bench: Bench) -> None:
     bench.vault.gate.clear()
     early = asyncio.create_task(bench.number())
     await settle()

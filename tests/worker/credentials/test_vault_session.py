@@ -393,6 +393,20 @@ async def test_a_policy_without_lookup_self_costs_no_login_for_each_denial(
     assert len(stub.asked("/login")) == 2
 
 
+async def test_a_policy_of_the_least_costs_no_login_for_each_probe(
+    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.01)
+    stub.script["connectors/_/"] = DENIED
+    stub.script["lookup-self"] = BAD_TOKEN
+    source = await connect()
+
+    await until(lambda: len(stub.asked("connectors/_/")) >= 5)
+
+    assert source.available
+    assert len(stub.asked("/login")) <= 2
+
+
 async def test_a_login_is_renewed_before_its_lease_is_over(stub: VaultStub, connect: Connect) -> None:
     stub.lease_s = 0.3
     source = await connect()
@@ -654,6 +668,34 @@ async def test_a_cut_connection_costs_a_read_nothing(stub: VaultStub, connect: C
             assert CANARY == await token_of(source)
 
         assert source.available
+
+
+async def test_connections_that_a_balancer_dropped_cost_one_timeout(
+    stub: VaultStub, connect: Connect
+) -> None:
+    for number in range(4):
+        stub.secrets[f"acme/http/c{number}"] = {"number": number}
+
+    async def read(source: VaultCredentials, name: str) -> None:
+        while True:  # as a job does
+            try:
+                await source.fetch("acme", "http", name)
+                return
+            except VaultUnavailable:
+                await source.wait_available(5)
+
+    async def read_all(source: VaultCredentials) -> None:
+        await asyncio.gather(*(read(source, f"c{number}") for number in range(4)))
+
+    async with proxy(int(stub.url.rpartition(":")[2])) as wire:
+        source = await connect(url=f"http://127.0.0.1:{wire.port}", timeout_s=0.5)
+        await read_all(source)
+        wire.forget()
+
+        begun = time.monotonic()
+        await read_all(source)
+
+        assert time.monotonic() - begun < 3
 
 
 async def test_an_idle_worker_notices_a_vault_that_gives_no_secrets(

@@ -1,6 +1,9 @@
 """Faults of the ledger's database, each on a real server: who hears of it, and how soon it is over."""
 
 import asyncio
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -97,7 +100,7 @@ async def test_a_wrong_statement_is_no_outage_for_others(url: str) -> None:
         with pytest.raises(LedgerUnavailable, match="division by zero"):
             await database.ask(wrong)
 
-        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "whoever asks must not spin"
+        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "a caller must not spin"
         assert database.unavailable_reason is None
         await database.ask(write)
 
@@ -240,6 +243,58 @@ async def test_probes_leave_nothing_behind(url: str, monkeypatch: pytest.MonkeyP
         assert 0 == await written(database)
 
 
+ENDS_WHILE_LOCKED = """
+import asyncio, sqlite3, sys
+import sqlalchemy as sa
+import worker.ledger.database
+from worker.ledger.database import Database
+from worker.ledger.schema import entries
+
+worker.ledger.database.STATEMENT_TIMEOUT_S = 0.5
+
+async def main(path):
+    database = Database(f"sqlite:///{path}")
+    await database.start()
+    backup = sqlite3.connect(path, isolation_level=None)
+    backup.execute("begin immediate")
+    write = sa.insert(entries).values({each.name: each.type.python_type() for each in entries.c})
+    asked = [asyncio.create_task(database.ask(lambda connection: connection.execute(write))) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await database.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_worker_ends_while_something_else_locks_sqlite(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WHILE_LOCKED, str(tmp_path / "ledger.db")], check=False, timeout=20
+    )
+
+    assert 0 == ended.returncode
+
+
+async def test_a_lock_on_sqlite_is_said_and_is_over_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 0.5)
+    async with opened(f"sqlite:///{tmp_path}/ledger.db") as database:
+        backup = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        backup.execute("begin immediate")
+        with pytest.raises(LedgerUnavailable, match="database is locked"):
+            await database.ask(write)
+        reason = database.unavailable_reason
+        backup.execute("rollback")
+
+        assert "database is locked" == reason
+        assert await database.wait_available(5.0)
+        await database.ask(write)
+        backup.close()
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 async def test_a_stricter_default_isolation_makes_no_claim_fail(url: str, isolation: str) -> None:
     async with administrator(url) as admin:
@@ -325,3 +380,32 @@ async def test_a_refused_password_at_start_is_a_setting_and_names_it(url: str) -
         await Database(wrong).start()
 
     assert LOOPBACK not in str(caught.value)
+
+
+async def test_a_refused_login_becomes_rare_and_ends_when_it_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.ledger.database, "PROBE_S", 0.05)
+    logins = 0
+
+    def tls() -> bool:
+        nonlocal logins
+        logins += 1
+        return False
+
+    async with PrivatePostgres(tmp_path / "postgres") as server, administrator(server.url) as admin:
+        await admin.execute("create role other login superuser password 'first'")
+        url = f"postgresql://other:first@{LOOPBACK}:{server.port}/postgres"
+        async with opened(url, tls=tls) as database:
+            await admin.execute("alter role other password 'second'")
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'other'"
+            )
+            with pytest.raises(LedgerUnavailable, match="password"):
+                await database.ask(write)
+            before, waited = logins, await database.wait_available(2.0)
+            refused = logins - before
+            await admin.execute("alter role other password 'first'")
+
+            assert (False, True) == (waited, await database.wait_available(10.0))
+            assert refused <= 7, "doubled from 0.05 s"

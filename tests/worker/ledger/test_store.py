@@ -81,16 +81,26 @@ async def test_an_unknown_outcome_stays_so_until_an_operator_settles_it(ledger: 
     await ledger.mark_unknown(KEY, claimed.fence)
 
     assert Unknown(attempts=1) == await ledger.claim(KEY, PRINT)
-    assert await ledger.resolve(KEY, happened=True)
+    assert await ledger.resolve(KEY, PRINT, happened=True)
     assert isinstance(await ledger.claim(KEY, PRINT), Done)
-    assert not await ledger.resolve(KEY, happened=True)
+    assert not await ledger.resolve(KEY, PRINT, happened=True)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+async def test_a_key_whose_row_is_gone_is_settled_by_a_new_one(ledger: SqlLedger, happened: bool) -> None:
+    assert not await ledger.knows(KEY)
+
+    assert await ledger.resolve(KEY, PRINT, happened=happened)
+
+    assert await ledger.knows(KEY)
+    assert isinstance(await ledger.claim(KEY, PRINT), Done if happened else Claimed)
 
 
 async def test_an_unknown_outcome_that_did_not_happen_frees_the_key(ledger: SqlLedger) -> None:
     claimed = await _claimed(ledger)
     await ledger.mark_unknown(KEY, claimed.fence)
 
-    assert await ledger.resolve(KEY, happened=False)
+    assert await ledger.resolve(KEY, PRINT, happened=False)
     assert isinstance(await ledger.claim(KEY, PRINT), Claimed)
 
 
@@ -164,7 +174,7 @@ async def test_a_database_that_is_away_is_unavailable_and_comes_back_by_itself(t
         await ledger.close()
 
 
-async def test_a_wrong_password_is_a_fault_that_names_the_setting_and_no_password(
+async def test_a_wrong_password_is_a_fault_that_names_only_the_setting(
     postgres: PrivatePostgres,
 ) -> None:
     url = postgres.url.replace("connectors:", "connectors:wrong")
@@ -239,7 +249,7 @@ async def test_an_operator_settles_what_an_undo_could_not_find_out(ledger: SqlLe
     assert undoing.in_flight and not undoing.happened
     await ledger.release(KEY, undoing.fence, in_flight=True)
 
-    assert await ledger.resolve(KEY, happened=happened)
+    assert await ledger.resolve(KEY, PRINT, happened=happened)
 
     again = await ledger.claim_undo(KEY)
     assert isinstance(again, Claimed) if happened else isinstance(again, Undone)

@@ -1,3 +1,5 @@
+"""The monitoring port from outside: metrics, health, readiness, the page; bounded in every way."""
+
 import asyncio
 import base64
 import hashlib
@@ -7,27 +9,17 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from html.parser import HTMLParser
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
-from loguru import logger
 
+from tests.support.log_records import logged
 from worker.metrics import Metrics
-from worker.monitoring import (
-    CannotListen,
-    ConnectorStatus,
-    MonitoringServer,
-    PortTaken,
-    QueueStatus,
-    Status,
-    listener,
-)
-from worker.monitoring.page import render
-from worker.monitoring.status import Check, CheckResult
-from worker.monitoring.watchdog import Watchdog
+from worker.monitoring import CannotListen, MonitoringServer, PortTaken, Status
+from worker.monitoring.listener import ListenerPolicy
+from worker.monitoring.status import Check
 
 
 class FakeStatus:
@@ -82,20 +74,6 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
-
-
-@contextmanager
-def logged() -> Iterator[list[dict[str, Any]]]:
-    records: list[dict[str, Any]] = []
-
-    def keep(message: Any) -> None:
-        records.append({"event": message.record["message"], **message.record["extra"]})
-
-    sink = logger.add(keep, format="{message}")
-    try:
-        yield records
-    finally:
-        logger.remove(sink)
 
 
 async def test_metrics_are_prometheus_text() -> None:
@@ -234,7 +212,7 @@ async def test_what_is_not_http_is_refused(data: bytes) -> None:
 async def test_an_oversize_head_is_refused() -> None:
     async with monitoring_server() as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
-        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * listener.MAX_HEAD_BYTES * 4)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * ListenerPolicy().max_head_bytes * 4)
         try:
             answer = await asyncio.wait_for(reader.read(), 5)
         except ConnectionError:
@@ -249,7 +227,8 @@ async def test_an_oversize_head_is_refused() -> None:
 async def test_silent_clients_keep_no_probe_out() -> None:
     async with monitoring_server() as one:
         held = [
-            await asyncio.open_connection("127.0.0.1", one.port) for _ in range(listener.MAX_CONNECTIONS * 2)
+            await asyncio.open_connection("127.0.0.1", one.port)
+            for _ in range(ListenerPolicy().max_connections * 2)
         ]
         for _, writer in held:
             writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
@@ -265,9 +244,8 @@ async def test_silent_clients_keep_no_probe_out() -> None:
     assert took_s < 1
 
 
-async def test_a_client_that_never_ends_its_head_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HEAD_TIMEOUT_S", 0.1)
-    async with monitoring_server() as one:
+async def test_a_client_that_never_ends_its_head_is_dropped() -> None:
+    async with monitoring_server(listener_policy=ListenerPolicy(head_timeout_s=0.1)) as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(b"GET / HTTP/1.1\r\n")
         try:
@@ -368,7 +346,7 @@ async def test_a_blocked_loop_is_unhealthy_and_its_stack_is_logged_once() -> Non
             measured = (await ask(one, "/metrics")).body.decode()
 
     assert (before.status, status, after.status) == (200, 503, 200)
-    assert re.fullmatch(rb"the event loop has not turned for \d+\.\d s\n", body)
+    assert re.fullmatch(rb"the event loop has not turned for \d+\.\d s; it hangs in .+\n", body)
     events = [record["event"] for record in records]
     assert events.count("event loop blocked") == 1
     assert events.count("event loop turns again") == 1
@@ -393,191 +371,29 @@ async def test_a_blocked_loop_is_not_ready_and_the_page_still_comes() -> None:
     assert b"the event loop has not" in page
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
+async def test_an_action_that_blocks_the_loop_is_named() -> None:
+    async with monitoring_server({"broker": lambda: None}, blocked_after_s=0.3) as one:
 
-    def __call__(self) -> float:
-        return self.now
+        async def action() -> bytes:
+            while_blocked(one.port, lambda status, _: status == 503, "/healthz")
+            return while_blocked(one.port, lambda status, _: status == 503, "/readyz")[1]
 
+        body = await asyncio.create_task(action(), name="shop.look of job 7")
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def watchdog(clock: Clock) -> Watchdog:
-    return Watchdog(Metrics(version="1"), clock=clock)
+    (check,) = [check for check in json.loads(body)["checks"] if not check["ok"]]
+    assert "it hangs in shop.look of job 7" in check["detail"]
 
 
-def let_pass(watchdog: Watchdog, clock: Clock, seconds: float, *, beating: bool) -> None:
-    for _ in range(int(seconds / 0.25)):
-        clock.now += 0.25
-        if beating:
-            watchdog.beat()
-        watchdog.check()
+async def test_hung_calls_are_named_and_do_not_count() -> None:
+    async with monitoring_server(hung_calls=lambda: {"shop.block": 3}) as one:
+        answer = await ask(one, "/readyz")
 
-
-def test_a_loop_that_turns_has_no_lag(watchdog: Watchdog, clock: Clock) -> None:
-    let_pass(watchdog, clock, 60, beating=True)
-
-    assert watchdog.blocked_s() is None
-    assert watchdog.lag_s() == 0
-
-
-def test_a_loop_is_blocked_after_five_seconds(watchdog: Watchdog, clock: Clock) -> None:
-    let_pass(watchdog, clock, 4.75, beating=False)
-    before = watchdog.blocked_s()
-
-    let_pass(watchdog, clock, 0.25, beating=False)
-
-    assert before is None
-    assert watchdog.blocked_s() == 5.0
-    assert watchdog.lag_s() == 4.75
-
-
-def test_each_block_is_logged_once(watchdog: Watchdog, clock: Clock) -> None:
-    with logged() as records:
-        for _ in range(2):
-            let_pass(watchdog, clock, 30, beating=False)
-            let_pass(watchdog, clock, 1, beating=True)
-
-    assert [record["event"] for record in records] == ["event loop blocked", "event loop turns again"] * 2
-    assert [record["blocked_s"] for record in records][:2] == [5.0, 30.2]
-
-
-def test_a_process_that_was_stopped_as_a_whole_is_no_block(watchdog: Watchdog, clock: Clock) -> None:
-    with logged() as records:
-        clock.now += 3600
-        watchdog.check()
-        blocked_s = watchdog.blocked_s()
-        watchdog.beat()
-
-    assert blocked_s is None
-    assert [record["event"] for record in records] == ["event loop stood still with the whole process"]
-
-
-def test_the_worst_lag_is_forgotten_after_a_minute(watchdog: Watchdog, clock: Clock) -> None:
-    let_pass(watchdog, clock, 3, beating=False)
-    let_pass(watchdog, clock, 28, beating=True)
-    remembered = watchdog.lag_s()
-
-    let_pass(watchdog, clock, 62, beating=True)
-
-    assert remembered == 3.0
-    assert watchdog.lag_s() == 0
-
-
-FULL = Status(
-    version="1.2.3",
-    uptime_s=273_900,
-    connectors=(
-        ConnectorStatus("dummy", "0.1.0", 5),
-        ConnectorStatus("acme", "2.0", 0, fault="cannot import <acme_sdk>"),
-    ),
-    queues=(
-        QueueStatus("connectors.jobs.dummy", 3, 97),
-        QueueStatus("connectors.jobs.http", 0, 100, fault="paused: the vault is sealed"),
-    ),
-    name="worker-7",
-)
-
-
-class Outline(HTMLParser):
-    """What a page is made of, and whether its tags match."""
-
-    VOID = frozenset({"meta", "link", "br", "wbr"})
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.words).split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-@pytest.fixture
-def page() -> Outline:
-    metrics = Metrics(version="1.2.3")
-    metrics.job_finished("dummy", "echo", "succeeded", 0.1)
-    metrics.job_finished("dummy", "echo", "TIMEOUT", 0.1)
-    metrics.retried("dummy", "TIMEOUT")
-    metrics.dead_lettered("OUTCOME_UNKNOWN")
-    metrics.replied("returned")
-    checks = [CheckResult("broker", None), CheckResult("credentials", "the vault is sealed")]
-    return Outline(render(FULL, checks, metrics.totals()))
-
-
-@pytest.mark.parametrize(
-    "shown",
-    [
-        "Not ready",
-        "version 1.2.3 on worker-7",
-        "up 3 d 4 h",
-        "broker",
-        "the vault is sealed",
-        "acme",
-        "broken",
-        "cannot import <acme_sdk>",
-        "connectors.jobs.dummy",
-        "3 of 100",
-        "paused: the vault is sealed",
-        "TIMEOUT 1",
-        "OUTCOME_UNKNOWN",
-        "returned",
-    ],
-)
-def test_the_page_shows_the_worker(page: Outline, shown: str) -> None:
-    assert shown in page.text
-
-
-def test_the_page_is_well_formed_and_accessible(page: Outline) -> None:
-    assert page.open == []
-    assert page.all("html") == [{"lang": "en"}]
-    assert page.all("title")
-    assert len(page.all("h1")) == 1
-    assert all(heading.get("scope") in {"col", "row"} for heading in page.all("th"))
-    assert page.all("meta")[1] == {"name": "viewport", "content": "width=device-width,initial-scale=1"}
-
-
-def test_the_page_loads_nothing_from_elsewhere(page: Outline) -> None:
-    addresses = [
-        str(attributes[name])
-        for _, attributes in page.tags
-        for name in ("src", "href", "action", "data", "srcset")
-        if name in attributes
-    ]
-
-    assert set(addresses) == {"data:,", "/metrics", "/readyz", "/healthz"}
-    assert not [attributes for _, attributes in page.tags if "style" in attributes]
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert answer.status == 200
+    assert {"shop.block": 3} == json.loads(answer.body)["hung_calls"]
 
 
 async def test_the_pages_policy_allows_its_own_style_and_script_alone() -> None:
-    async with monitoring_server(status=FakeStatus(FULL)) as one:
+    async with monitoring_server(status=FakeStatus()) as one:
         answer = await ask(one, "/")
 
     policy = answer.headers["Content-Security-Policy"]
@@ -600,39 +416,6 @@ async def test_every_answer_brings_security_headers(path: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert "Server" not in answer.headers
-
-
-def test_everything_on_the_page_is_escaped() -> None:
-    evil = "<script>alert(1)</script>\"'&"
-    status = Status(
-        evil, 1, (ConnectorStatus(evil, evil, 1, evil),), (QueueStatus(evil, 1, 1, fault=evil),), evil
-    )
-    metrics = Metrics(version="1")
-    metrics.job_finished(evil, evil, evil, 1)
-    for count in (metrics.replied, metrics.dead_lettered):
-        count(evil)
-    metrics.retried(evil, evil)
-
-    page = Outline(render(status, [CheckResult(evil, evil)], metrics.totals()))
-
-    assert page.open == []
-    assert len(page.all("script")) == 1
-    assert evil in page.text
-
-
-def test_a_draining_worker_is_shown_as_draining() -> None:
-    page = Outline(
-        render(Status("1", 1, draining=True), [CheckResult("a", None)], Metrics(version="1").totals())
-    )
-
-    assert "Draining" in page.text
-
-
-def test_a_worker_that_does_nothing_yet_has_a_page() -> None:
-    page = Outline(render(None, [CheckResult("event_loop", "blocked")], Metrics(version="1").totals()))
-
-    assert "Not ready" in page.text
-    assert page.open == []
 
 
 async def test_a_bug_in_the_status_is_logged_and_answered() -> None:

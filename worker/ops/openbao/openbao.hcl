@@ -1,6 +1,6 @@
 # The vault of compose.yaml: one node on plain http inside the compose network. It unseals itself with
 # the key that `make secrets` wrote, and sets itself up on its first start, so that there never is a root
-# token. Whoever has the key and the volume has the secrets: for one machine. A fleet uses a vault of its
+# token. The key and the volume together are the secrets: for one machine. A fleet uses a vault of its
 # own, and names it in CONNECTORS_VAULT_URL.
 storage "raft" {
   path                   = "/openbao/file"

@@ -74,7 +74,7 @@ async def test_a_wrong_grant_is_refused(client: Client, form: dict[str, str], er
     assert (400, error) == (status, body["error"])
 
 
-async def test_without_a_session_nothing_is_answered(client: Client) -> None:
+async def test_a_call_without_a_session_is_refused(client: Client) -> None:
     client.headers = {"Authorization": "Bearer made-up"}
 
     assert (401, "INVALID_SESSION_ID") == _code(await client.call("GET", "/limits"))
@@ -123,13 +123,13 @@ async def test_a_record_lives_and_dies(client: Client) -> None:
         ("PUT", "/sobjects/Lead", {}, 405, "METHOD_NOT_ALLOWED"),
     ],
 )
-async def test_what_salesforce_refuses_is_refused(
+async def test_the_sandbox_refuses_as_salesforce_does(
     client: Client, method: str, path: str, body: Any, status: int, code: str
 ) -> None:
     assert (status, code) == _code(await client.call(method, path, body))
 
 
-async def test_an_external_id_creates_once_and_several_are_told(client: Client) -> None:
+async def test_an_external_id_creates_once_and_several_are_a_conflict(client: Client) -> None:
     client.org.store.add_field("Lead", Field("Key__c", is_external_id=True))
     path, body = "/sobjects/Lead/Key__c/a%2Fb", {"LastName": "x", "Company": "y"}
     first, second = await client.call("PATCH", path, body), await client.call("PATCH", path, body)
@@ -154,7 +154,7 @@ async def test_a_unique_field_holds_a_value_once(client: Client) -> None:
     assert (400, "DUPLICATE_VALUE") == _code(answer)
 
 
-async def test_duplicates_are_told_and_may_be_allowed(client: Client) -> None:
+async def test_duplicates_are_refused_and_may_be_allowed(client: Client) -> None:
     client.org.store.duplicate_rules.add("Lead")
     body = {"LastName": "x", "Company": "y", "Email": "a@b.example"}
     _, first = await client.call("POST", "/sobjects/Lead", body)
@@ -219,7 +219,7 @@ async def test_limits_count_the_calls(client: Client) -> None:
     assert {"Max": 15_000, "Remaining": 14_998} == limits["DailyApiRequests"]
 
 
-async def test_a_fault_comes_as_often_as_asked_and_is_counted(client: Client) -> None:
+async def test_a_fault_happens_as_often_as_asked_and_is_counted(client: Client) -> None:
     client.org.faults.add(Fault("limits", times=2, skip=1, status=503, code="SERVER_UNAVAILABLE"))
 
     statuses = [(await client.call("GET", "/limits"))[0] for _ in range(4)]
@@ -229,7 +229,7 @@ async def test_a_fault_comes_as_often_as_asked_and_is_counted(client: Client) ->
 
 
 @pytest.mark.parametrize(("cut", "created"), [("before", 0), ("after", 1)])
-async def test_a_cut_connection_leaves_what_it_says(client: Client, cut: Any, created: int) -> None:
+async def test_a_cut_happens_before_or_after_the_work(client: Client, cut: Any, created: int) -> None:
     client.org.faults.add(Fault("create", cut=cut))
 
     with pytest.raises(aiohttp.ClientError):
@@ -245,7 +245,7 @@ async def test_the_journal_is_on_disk_before_the_answer(client: Client, tmp_path
     assert ("created", "Account", made["id"]) == (last["kind"], last["object"], last["record_id"])
 
 
-async def test_the_seed_tells_the_demos_story(client: Client) -> None:
+async def test_the_seed_creates_the_demos_records(client: Client) -> None:
     client.org.seed()
 
     assert ["Ada Lovelace", "Charles Babbage"] == [

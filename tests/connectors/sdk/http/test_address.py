@@ -183,7 +183,7 @@ def test_loopback_by_name_must_lead_to_loopback() -> None:
         check_address(ip_address("8.8.8.8"), Reach.LOOPBACK)
 
 
-def test_plain_http_to_a_public_host_is_refused_though_a_credential_names_it() -> None:
+def test_plain_http_to_a_public_host_in_a_credential_is_refused() -> None:
     with pytest.raises(RefusedAddress, match="plain http"):
         check_target(read_url("http://api.example.com/"), is_named=True, internal=())
 

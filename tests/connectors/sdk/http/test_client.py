@@ -290,6 +290,27 @@ async def test_the_ca_file_adds_an_authority(tmp_path: Path) -> None:
     await pool.close()
 
 
+async def test_a_ca_file_that_is_replaced_counts_at_once(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, new = (make_authority(tmp_path / name, "127.0.0.1") for name in ("old", "new"))
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(old.ca_file.read_text())
+    pool = HttpPool(HttpPolicy(ca_file=ca_file))
+
+    async with serve(hello, tls=new.server) as served:
+        with pytest.raises(Unavailable, match="not trusted"):
+            await api_of(pool, served).get("/")
+        ca_file.write_text(new.ca_file.read_text()[:100])  # half written
+        with pytest.raises(Unavailable, match="not trusted"):
+            await api_of(pool, served).get("/")
+        ca_file.write_text(new.ca_file.read_text())
+        response = await api_of(pool, served).get("/")
+
+    assert 200 == response.status_code
+    await pool.close()
+
+
 @pytest.mark.parametrize("text", [None, "no certificate"])
 async def test_a_ca_file_that_cannot_be_read_is_named(tmp_path: Path, text: str | None) -> None:
     ca_file = tmp_path / "ca.pem"

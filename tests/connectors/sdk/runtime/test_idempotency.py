@@ -160,7 +160,7 @@ def _told(outcome: Outcome) -> tuple[Code, Any]:
     return outcome.error.code, (outcome.error.data or {}).get("outcome")
 
 
-async def test_a_write_that_waited_for_the_vault_until_its_deadline_was_not_started(bench: Bench) -> None:
+async def test_a_write_that_waited_for_the_vault_too_long_was_not_started(bench: Bench) -> None:
     bench.vault.away = True
 
     outcome = await bench.run("order", deadline_s=0.2)

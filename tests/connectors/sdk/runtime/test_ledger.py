@@ -197,7 +197,7 @@ async def test_an_undo_that_failed_leaves_the_key_as_it_was(ledger: Ledger, stat
     assert not await ledger.abort_undo(KEY, undo.fence)
 
 
-async def test_a_forgotten_key_is_free_and_its_old_owner_never_matches_the_new_row(ledger: Ledger) -> None:
+async def test_a_forgotten_key_is_free_and_its_old_owner_writes_nothing(ledger: Ledger) -> None:
     first = await _claimed(ledger)
     await ledger.forget(KEY, first.fence)
 
@@ -207,7 +207,7 @@ async def test_a_forgotten_key_is_free_and_its_old_owner_never_matches_the_new_r
     assert not await ledger.complete(KEY, first.fence, "late")
 
 
-async def test_a_released_claim_is_taken_at_once_and_remembers_what_may_have_happened(ledger: Ledger) -> None:
+async def test_a_released_claim_is_free_and_remembers_what_may_have_happened(ledger: Ledger) -> None:
     claimed = await _claimed(ledger)
     await ledger.begin(KEY, claimed.fence, lands_within_s=30)
     await ledger.release(KEY, claimed.fence, in_flight=True)

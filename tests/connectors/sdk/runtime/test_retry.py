@@ -40,6 +40,15 @@ def test_no_retry_is_planned_past_the_deadline() -> None:
     assert isinstance(_decide(deadline=NOW + timedelta(seconds=0.8)), Retry)
 
 
+def test_no_retry_is_sent_to_a_queue_that_it_leaves_past_the_deadline() -> None:
+    soon = NOW + timedelta(seconds=0.9)
+
+    assert GiveUp(at_deadline=True) == _decide(deadline=soon, shortest_s=1.0)
+    assert Retry(NOW + timedelta(seconds=0.75)) == _decide(
+        deadline=soon + timedelta(seconds=0.2), shortest_s=1.0
+    )
+
+
 def test_retry_after_is_never_undercut() -> None:
     assert Retry(NOW + timedelta(seconds=90)) == _decide(Code.RATE_LIMITED, retry_after_s=90.0)
 

@@ -323,6 +323,20 @@ async def test_a_copy_comes_back_when_the_lease_of_a_dead_worker_ends(bench: Ben
     assert 0 < snooze.value.at_most_s <= LeasePolicy().lease_s - 10
 
 
+async def test_a_database_clock_set_back_keeps_no_one_waiting_longer_than_a_call(bench: Bench) -> None:
+    identity = Identity("default", "shop", "found", KEY)
+    claimed = await bench.ledger.claim(identity, fingerprint_of({}, "default"))
+    assert isinstance(claimed, Claimed)
+    await bench.ledger.begin(identity, claimed.fence, lands_within_s=600)
+    await bench.ledger.release(identity, claimed.fence, in_flight=True)
+
+    with pytest.raises(Snooze) as snooze:
+        await bench.run("found")
+
+    assert snooze.value.retry_in_s is not None
+    assert snooze.value.retry_in_s <= 5 + LeasePolicy().stall_s
+
+
 two_orders = Connector("two_orders")
 
 
@@ -370,7 +384,7 @@ async def test_a_step_that_is_done_is_skipped_by_the_next_run(status: int) -> No
 
         ran = await kit.run("order_in_steps", {"url": provider.url}, key=KEY)
 
-    if status == 429:  # surely not processed
+    if status == 429:  # certainly not processed
         assert ("17 and the second", 2) == (ran.data, ran.attempts)
         assert ["POST /first", "POST /second", "POST /second"] == provider.paths
     else:
@@ -391,3 +405,32 @@ async def test_a_later_step_refused_at_the_deadline_does_not_hide_the_first() ->
     assert Code.DEADLINE_EXCEEDED is ran.code
     assert ran.result.error is not None
     assert "unknown" == (ran.result.error.data or {})["outcome"]
+
+
+booking = Connector("booking")
+
+
+@booking.action(effect=Effect.KEYED)
+async def book_room(ctx: Context, url: str) -> str:
+    """Look at a room, then book it."""
+    api = ctx.http.at(url)
+    await api.get("/room")
+    await api.post("/bookings", json={})
+    return "booked"
+
+
+@pytest.mark.integration
+async def test_a_look_up_that_finds_nothing_settles_no_earlier_write() -> None:
+    """Told `not_started`, its caller would book once more under a new key."""
+    async with FakeProvider() as provider, Kit(booking) as kit:
+        rooms = [Answer({"id": 1}), Answer({}, status=404)]
+        provider.on("GET", "/room", lambda _: rooms.pop(0))
+        provider.on("POST", "/bookings", Answer({}, status=503))
+
+        ran = await kit.run("book_room", {"url": provider.url}, key=KEY)
+        late = await kit.run("book_room", {"url": provider.url}, key=KEY, deadline=kit.clock.now())
+
+    assert [Code.NOT_FOUND, Code.DEADLINE_EXCEEDED] == [ran.code, late.code]
+    for told in (ran.result.error, late.result.error):
+        assert told is not None
+        assert "unknown" == (told.data or {})["outcome"]

@@ -157,7 +157,7 @@ async def test_an_uncertain_write_is_unknown_and_stays_so(kit: Kit) -> None:
     assert ["k"] == done
 
 
-async def test_a_write_that_surely_never_left_is_tried_again(kit: Kit) -> None:
+async def test_a_write_that_certainly_never_left_is_retried(kit: Kit) -> None:
     failures.append(Unavailable("refused", sent=Sent.NO))
 
     assert ("done", 2) == ((ran := await kit.run(do)).data, ran.attempts)
@@ -261,5 +261,5 @@ async def test_an_answer_that_is_no_json_is_the_providers_failure() -> None:
         provider.on("GET", "/", Answer(body=b"<html>"))
         response = await kit.context(look, {}, key="k").http.at(provider.url).get("/")
 
-    with pytest.raises(Unavailable, match="not JSON"):
+    with pytest.raises(Unavailable, match="did not return JSON"):
         response.json()

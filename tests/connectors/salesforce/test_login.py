@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors.salesforce import salesforce
-from connectors.salesforce.login import SalesforceLogin
+from connectors.salesforce.credential import ASSERTION_LIFETIME_S
 from connectors.sandbox.salesforce.server import Fault, SalesforceSandbox
 from connectors.sdk.errors import (
     CredentialInvalid,
@@ -44,14 +44,34 @@ async def test_each_way_logs_in(bench: Bench, way: str) -> None:
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_credential_is_asked_about_at_the_org_and_nothing_is_changed(bench: Bench) -> None:
+async def test_a_credential_is_checked_at_the_org_without_a_change(bench: Bench) -> None:
     await salesforce.call_check(bench.context("check"))
 
     assert ["login"] == [effect.kind for effect in bench.org.journal.effects]
-    assert ["GET /services/data/v62.0/"] == bench.org.requests[1:]
+    assert "GET /services/data/v62.0/" == bench.org.requests[1]
+    assert {"GET"} == {request.partition(" ")[0] for request in bench.org.requests[1:]}
 
 
-async def test_a_check_tells_of_a_refused_login_and_of_a_session_without_the_api(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"lead_external_id_field": "Conectors_Key__c"},
+        {"lead_external_id_field": "Title"},
+        {"task_key_field": "Conectors_Key__c"},
+        {"key_fields": {"Account": "Conectors_Key__c"}},
+        {"external_id_fields": {"Nope__c": "Connectors_Key__c"}},
+    ],
+)
+async def test_a_check_names_a_wrong_mark_field(bench: Bench, setting: dict[str, Any]) -> None:
+    document = bench.org.authority.document("client_credentials", **setting)
+
+    with pytest.raises(CredentialInvalid) as caught:
+        await salesforce.call_check(bench.context("check", document=document))
+
+    assert list(setting) == [detail.field for detail in caught.value.details]
+
+
+async def test_a_check_reports_a_refused_login_and_a_disabled_api(bench: Bench) -> None:
     refused = bench.document | {"client_secret": "wrong"}
     bench.org.faults.add(Fault("versions", status=403, code="API_DISABLED_FOR_ORG"))
 
@@ -74,7 +94,7 @@ async def test_a_check_tells_of_a_refused_login_and_of_a_session_without_the_api
         ("password", "security_token", "wrong"),
     ],
 )
-async def test_a_refused_login_is_tried_once_and_then_left_alone(
+async def test_a_refused_login_is_not_retried_for_a_minute(
     bench: Bench, way: str, part: str, value: str
 ) -> None:
     document = bench.org.authority.document(way) | {part: value}
@@ -90,7 +110,7 @@ async def test_a_refused_login_is_tried_once_and_then_left_alone(
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_mended_credential_need_not_wait(bench: Bench) -> None:
+async def test_a_fixed_credential_need_not_wait(bench: Bench) -> None:
     wrong = bench.org.authority.document("password") | {"password": "wrong"}
     with pytest.raises(CredentialInvalid):
         await bench.run("get_limits", document=wrong)
@@ -121,7 +141,7 @@ async def test_an_assertion_lives_three_minutes_at_most(bench: Bench) -> None:
         "aud": served.url,
     }.items() <= claims.items()
     assert 0 < claims["exp"] - time.time() <= 180
-    assert SalesforceLogin.assertion_lifetime_s <= 180
+    assert ASSERTION_LIFETIME_S <= 180
 
 
 @pytest.mark.parametrize(("ahead_s", "way"), [(-600, "ahead of"), (600, "behind")])
@@ -215,7 +235,7 @@ async def test_a_refused_login_names_the_field_to_fix(
     assert [field] == [detail.field for detail in caught.value.details]
 
 
-async def test_too_many_logins_pass_by_themselves(bench: Bench) -> None:
+async def test_too_many_logins_are_rate_limited(bench: Bench) -> None:
     async def reply(_request: web.Request) -> web.StreamResponse:
         answer = {"error": "invalid_grant", "error_description": "login rate exceeded"}
         return web.json_response(answer, status=400)
@@ -256,13 +276,13 @@ async def test_a_refresh_token_used_twice_revokes_them_all(org: SalesforceSandbo
     org.authority.rotates_refresh_tokens = True
     document = org.authority.document("refresh_token")
     await Bench(org, pool).run("get_limits", document=document)
-    stranger = HttpPool(HttpPolicy())
+    other_worker = HttpPool(HttpPolicy())
 
     try:
         with pytest.raises(CredentialInvalid, match="authorize anew"):
-            await Bench(org, stranger).run("get_limits", document=document)
+            await Bench(org, other_worker).run("get_limits", document=document)
     finally:
-        await stranger.close()
+        await other_worker.close()
 
 
 async def test_fifty_jobs_on_an_expired_session_log_in_once(bench: Bench) -> None:
@@ -284,7 +304,7 @@ async def test_fifty_jobs_on_a_cold_start_log_in_once(bench: Bench) -> None:
     assert 1 == bench.org.journal.calls["token"]
 
 
-async def test_a_session_that_is_refused_again_is_the_credentials_fault(bench: Bench) -> None:
+async def test_a_session_refused_twice_is_the_credentials_fault(bench: Bench) -> None:
     bench.org.faults.add(Fault("query", times=None, status=401, code="INVALID_SESSION_ID"))
 
     with pytest.raises(CredentialInvalid):
@@ -435,7 +455,7 @@ def _elliptic_pem() -> str:
 @pytest.mark.parametrize(
     "pem", ["-----BEGIN PRIVATE KEY-----\nQ2FuYXJ5\n-----END PRIVATE KEY-----", _elliptic_pem()]
 )
-async def test_a_key_that_is_none_is_refused_without_a_request(bench: Bench, pem: str) -> None:
+async def test_a_key_that_is_not_rsa_is_refused_without_a_request(bench: Bench, pem: str) -> None:
 
     with pytest.raises(CredentialInvalid, match="RSA key") as caught:
         await bench.run("get_limits", document=bench.org.authority.document("jwt") | {"private_key": pem})
