@@ -1,4 +1,4 @@
-"""The ledger as a worker reaches it: questions take time, answers get lost, and whoever asked may be dead by then."""
+"""The ledger as a worker reaches it: questions take time, answers get lost, and who asked may be dead by then."""
 
 import asyncio
 from collections import Counter

@@ -82,7 +82,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.hosts: list[Host] = []
         #: Asked before each step of a mortal host; may kill it or stop it.
         self.before_step: Callable[[Host], None] = lambda host: None
-        #: What no one looked at: a bug of whoever runs here.
+        #: What no one looked at: a bug of what runs here.
         self.unseen: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
         #: An invariant that does not hold, found where no one would hear of it.

@@ -248,7 +248,7 @@ class World:
             if not future.done() and died.done():
                 return False
             if not future.done() and worker.host.stalled_until > self.loop.time():
-                return False  # it goes on later, beside whoever gets its message now
+                return False  # it goes on later, beside who gets its message now
         return True
 
     def _snooze_s(self, message: Message, worker: Worker, snooze: Snooze) -> float:
