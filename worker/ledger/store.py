@@ -27,8 +27,9 @@ from connectors.sdk.runtime.ledger import (
     Undone,
     Unknown,
 )
-from worker.ledger.database import CONNECTIONS, Database, no_tls
+from worker.ledger.database import Database, no_tls
 from worker.ledger.engine import TlsOf
+from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy
 from worker.ledger.schema import LedgerFault, entries
 from worker.settings import SettingError, Settings
 from worker.tls import database_tls
@@ -58,12 +59,12 @@ class SqlLedger:
         *,
         ttl_hours: float = 720.0,
         tls: TlsOf = no_tls,
-        connections: int = CONNECTIONS,
         policy: LeasePolicy | None = None,
+        database: DatabasePolicy = DEFAULT_POLICY,
     ) -> None:
         self._lease_s = (policy or LeasePolicy()).lease_s
         self._ttl_s = ttl_hours * 3600
-        self._database = Database(url, tls, connections=connections)
+        self._database = Database(url, tls, policy=database)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         self._now: sa.ColumnElement[float] = (
             sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
@@ -482,8 +483,8 @@ def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedge
             settings.ledger_url,
             ttl_hours=settings.ledger_ttl_hours,
             tls=partial(database_tls, settings),
-            connections=settings.database_connections,
             policy=policy,
+            database=DatabasePolicy(connections=settings.database_connections),
         )
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None
