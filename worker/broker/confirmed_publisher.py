@@ -17,7 +17,8 @@ from worker.broker import (
     PublishUncertain,
     Refusal,
 )
-from worker.broker.publisher_link import Connect, PublisherLink, reconnect_delay_s
+from worker.broker.publisher_link import Connect, PublisherLink
+from worker.broker.reconnect import RECONNECT, ReconnectPolicy
 
 #: Connections that a message may end, published alone, before it is what ends them.
 _MOST_BROKEN_CONNECTIONS: Final = 2
@@ -56,8 +57,9 @@ class ConfirmedPublisher:
         name: str,
         on_change: Callable[[bool], None] | None = None,
         declare: Callable[[Connection], Awaitable[None]] | None = None,
+        reconnect: ReconnectPolicy = RECONNECT,
     ) -> None:
-        self._link = PublisherLink(connect, name=name, on_change=on_change)
+        self._link = PublisherLink(connect, name=name, on_change=on_change, reconnect=reconnect)
         #: Declares our queues again if one was deleted.
         self.declare = declare
         #: Exchanges whose last message was refused: the next is published alone, to close no shared channel.
@@ -138,7 +140,7 @@ class ConfirmedPublisher:
                 self._note_refusal(message, exchange, reason, said=refused > 1)
                 if must_route:
                     await self.declare_again()
-                await asyncio.sleep(reconnect_delay_s(min(refused, 5)))
+                await asyncio.sleep(self._link.reconnect.delay_s(min(refused, 5)))
         finally:
             self._refused.pop(message, None)
 
@@ -177,7 +179,7 @@ class ConfirmedPublisher:
             except BrokerError:
                 pass  # no channel could be opened
             tries += 1
-            await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
+            await asyncio.sleep(self._link.reconnect.delay_s(min(tries, 5)))
 
     async def _publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Properties, mandatory: bool

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import worker.broker.publisher_link
 from worker.broker import BrokerError, Closed, Properties, PublishRefused, PublishUncertain, Refusal
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
+from worker.broker.reconnect import ReconnectPolicy
 
 
 class FakeConnection:
@@ -25,6 +26,9 @@ class FakeConnection:
 
     async def close(self) -> None:
         self.is_open = False
+
+
+QUICK = ReconnectPolicy(first_s=0.0001, most_s=0.002)
 
 
 class FakeChannel:
@@ -62,13 +66,12 @@ class FakeChannel:
 @pytest.fixture
 async def publisher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConfirmedPublisher]:
     monkeypatch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-    monkeypatch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.001, 0.002))
     FakeChannel.openings, FakeChannel.opened = iter(()), 0
 
     async def connect() -> Any:
         return FakeConnection()
 
-    publisher = ConfirmedPublisher(connect, name="test")
+    publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
     yield publisher
     await publisher.close()
 
@@ -195,9 +198,8 @@ async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-        patch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.0001, 0.0002))
         FakeChannel.openings = iter(())
-        publisher = ConfirmedPublisher(connect, name="test")
+        publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
         outcome = await _publish(publisher, script, **how)
         await publisher.close()
     return outcome, len(list(FakeChannel.script))
