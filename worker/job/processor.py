@@ -344,7 +344,11 @@ class JobProcessor:
         deadline = headers.deadline_of(job.deadline)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
-        _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
+        # Of a flood there are thousands of lines a minute, and the first one says it all.
+        level = (
+            "DEBUG" if headers.snoozes and message.place is not None and message.place.went_round else "INFO"
+        )
+        _log(job).log(level, "job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
         return Delay(headers.after_snooze(not_before), now)
 
     def _snooze_s(self, message: _InFlight, snooze: Snooze) -> float:
@@ -478,6 +482,7 @@ def _room_full(place: Place, job: Job, deadline: Deadline) -> Snooze | None:
     delay_s = place.room.delay_s(job.tenant, deadline)
     if delay_s is None:
         return None
+    place.went_round = True
     return Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
 
 

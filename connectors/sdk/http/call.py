@@ -105,7 +105,7 @@ class HttpCall:
 
     async def _follow(self, request: HttpRequest, follow_redirects: bool) -> httpx.Response:
         """Send, and send again to where the answer leads if that is allowed."""
-        effect = None if request.is_safe else self._effects.track()
+        effect = self._track(request)
         response = await self._send(request, effect)
         for _ in range(MAX_REDIRECTS):
             if not _leads_on(request, response, follow_redirects):
@@ -122,6 +122,12 @@ class HttpCall:
         if effect is not None and is_unprocessed(response.status_code, request.unprocessed_statuses):
             effect.prove_unprocessed()
         return response
+
+    def _track(self, request: HttpRequest) -> RequestEffect | None:
+        if not request.is_safe:
+            return self._effects.track()
+        self._effects.has_asked = True
+        return None
 
     def _hop(self, request: HttpRequest, location: str) -> HttpRequest:
         """Check where a redirect leads, and leave behind what must not go there."""

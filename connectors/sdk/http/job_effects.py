@@ -21,7 +21,7 @@ class JobEffects:
     Belongs to one event loop; the requests of a run may overlap.
     """
 
-    __slots__ = ("_unproven", "has_sent", "may_leave")
+    __slots__ = ("_unproven", "has_asked", "has_sent", "may_leave")
 
     def __init__(self) -> None:
         #: Whether a request that can have an effect may still leave: not once another worker may have looked
@@ -29,6 +29,8 @@ class JobEffects:
         self.may_leave: Callable[[], bool] = lambda: True
         #: Whether a request that can have an effect may have left.
         self.has_sent = False
+        #: Whether a request was made that changes nothing: its refusal says nothing of an earlier run's effect.
+        self.has_asked = False
         self._unproven: set[RequestEffect] = set()
 
     @property

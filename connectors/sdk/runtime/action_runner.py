@@ -33,6 +33,10 @@ CLEAN_UP_S: Final = 2.0
 #: Calls that may hang for each thread of a connector; the pool has twice the room for what runs.
 HUNG_PER_THREAD: Final = 2
 
+#: Codes by which a provider has answered for the key itself, so that an earlier attempt is settled, too. A refused
+#: credential, a missing permission or a limit says nothing of what happened before.
+_DEFINITE: Final = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.REJECTED})
+
 #: Awaited right before a call leaves; raises if it must not.
 BeforeSend = Callable[[], Awaitable[None]]
 #: Returns what excludes other jobs of the tenant and connector under a name.
@@ -310,7 +314,8 @@ class ActionRunner:
             return Outcome(data=task.result(), attempts=attempts)
         assert isinstance(error, ConnectorError)
         uncertain = _is_uncertain(error, execution.effects)
-        return Outcome(error=error, attempts=attempts, is_uncertain=uncertain)
+        settles = not uncertain and _settles_key(error, execution.effects)
+        return Outcome(error=error, attempts=attempts, is_uncertain=uncertain, settles_key=settles)
 
     def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
         """Say what became of a call whose time was over."""
@@ -410,6 +415,12 @@ def _is_uncertain(error: ConnectorError, effects: JobEffects) -> bool:
     if effects.has_sent and not error.is_sent_given:
         return False  # each request was refused: that is a proof, whatever the author made of it
     return error.sent is Sent.UNCERTAIN
+
+
+def _settles_key(error: ConnectorError, effects: JobEffects) -> bool:
+    """Whether a refusal answers for an earlier attempt, too: not if the run only asked, and sent no write."""
+    is_write_refused = effects.has_sent or not effects.has_asked
+    return is_write_refused and error.sent is Sent.ANSWERED and error.code in _DEFINITE
 
 
 def _is_refused_secret(outcome: Outcome, call: Call) -> bool:

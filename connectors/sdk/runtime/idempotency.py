@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from connectors.sdk.effects import Effect
-from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Sent, Timeout
+from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Timeout
 from connectors.sdk.runtime.action_runner import ActionRunner
 from connectors.sdk.runtime.answers import late, outcome_of, outcome_past_deadline
 from connectors.sdk.runtime.call import Call
@@ -27,10 +27,6 @@ from connectors.sdk.runtime.ledger import (
 from connectors.sdk.runtime.outcome import Outcome, Snooze
 from connectors.sdk.runtime.reconcile import Reconciler
 from schemas.error import Code
-
-#: Codes by which a provider has answered for the key itself, so that an earlier attempt is settled, too. A refused
-#: credential, a missing permission or a limit says nothing of what happened before.
-DEFINITE: Final = frozenset({Code.NOT_FOUND, Code.CONFLICT, Code.REJECTED})
 
 T = TypeVar("T")
 
@@ -247,7 +243,7 @@ class IdempotentRunner:
         if outcome.is_uncertain and effect is Effect.WRITE:
             return await self._settle_write(call, claim, secret, outcome, error)
         if not outcome.is_uncertain:
-            claim.in_flight = claim.is_repeat and not _is_definite(error)
+            claim.in_flight = claim.is_repeat and not outcome.settles_key
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         return replace(outcome, is_uncertain=claim.may_have_effect(self._clock.monotonic()))
 
@@ -337,10 +333,6 @@ async def _end_of(task: "asyncio.Task[Outcome]") -> None:
 def unknown_error(reason: str) -> OutcomeUnknown:
     """Create the error of a write that may or may not have happened."""
     return OutcomeUnknown(f"{reason}; the write may or may not have happened")
-
-
-def _is_definite(error: ConnectorError) -> bool:
-    return error.sent is Sent.ANSWERED and error.code in DEFINITE
 
 
 def _keeps_its_code(error: ConnectorError) -> bool:

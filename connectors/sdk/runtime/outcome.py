@@ -46,6 +46,8 @@ class Outcome:
     replayed: bool = False
     #: An effect may be there that no stored result tells of.
     is_uncertain: bool = False
+    #: The provider refused the write under its key: what an earlier attempt did is settled, too.
+    settles_key: bool = False
     #: A call that goes on though it was given up: a thread, or a task that ignores its cancellation.
     still_running: "asyncio.Future[Any] | None" = None
     #: What goes on after the caller was answered: a write left to finish, a record still to be written.

@@ -405,3 +405,32 @@ async def test_a_later_step_refused_at_the_deadline_does_not_hide_the_first() ->
     assert Code.DEADLINE_EXCEEDED is ran.code
     assert ran.result.error is not None
     assert "unknown" == (ran.result.error.data or {})["outcome"]
+
+
+booking = Connector("booking")
+
+
+@booking.action(effect=Effect.KEYED)
+async def book_room(ctx: Context, url: str) -> str:
+    """Look at a room, then book it."""
+    api = ctx.http.at(url)
+    await api.get("/room")
+    await api.post("/bookings", json={})
+    return "booked"
+
+
+@pytest.mark.integration
+async def test_a_look_up_that_finds_nothing_settles_no_earlier_write() -> None:
+    """Told `not_started`, its caller would book once more under a new key."""
+    async with FakeProvider() as provider, Kit(booking) as kit:
+        rooms = [Answer({"id": 1}), Answer({}, status=404)]
+        provider.on("GET", "/room", lambda _: rooms.pop(0))
+        provider.on("POST", "/bookings", Answer({}, status=503))
+
+        ran = await kit.run("book_room", {"url": provider.url}, key=KEY)
+        late = await kit.run("book_room", {"url": provider.url}, key=KEY, deadline=kit.clock.now())
+
+    assert [Code.NOT_FOUND, Code.DEADLINE_EXCEEDED] == [ran.code, late.code]
+    for told in (ran.result.error, late.result.error):
+        assert told is not None
+        assert "unknown" == (told.data or {})["outcome"]
