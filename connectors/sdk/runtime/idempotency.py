@@ -298,7 +298,7 @@ class IdempotentRunner:
         """End an attempt in which nothing left."""
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         is_uncertain = claim.may_have_effect(self._clock.monotonic())
-        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, whoever raised it
+        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, no matter who raised it
             error = late(call, is_uncertain=is_uncertain)
         return Outcome(error=error, attempts=claim.attempts, is_uncertain=is_uncertain)
 

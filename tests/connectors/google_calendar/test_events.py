@@ -527,7 +527,7 @@ async def test_events_are_found_by_words_and_by_private_properties(desk: Desk) -
 
 async def test_a_listing_that_does_not_end_is_not_taken_for_the_whole(desk: Desk) -> None:
     page = b'{"items": [], "nextPageToken": "more"}'
-    desk.google.faults.add(Fault("events.list", times=None, status=200, body=page))
+    desk.google.faults.add(Fault("events.list", times=None, body=page))
 
     with pytest.raises(Unavailable, match="pages"):
         await desk("list_events")
