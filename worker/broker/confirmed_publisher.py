@@ -11,11 +11,11 @@ from loguru import logger
 
 from worker.broker import (
     BrokerError,
+    BrokerRefusal,
     Connection,
     Properties,
     PublishRefused,
     PublishUncertain,
-    Refusal,
 )
 from worker.broker.publisher_link import Connect, PublisherLink
 from worker.broker.reconnect import RECONNECT, ReconnectPolicy
@@ -131,7 +131,7 @@ class ConfirmedPublisher:
                         return PublishOutcome.DELIVERED if routed else PublishOutcome.RETURNED
                     reason = f"our own queue behind {exchange!r} is missing"
                 except PublishRefused as refusal:
-                    if refusals is not None and refusal.refusal is Refusal.TOO_LARGE:
+                    if refusals is not None and refusal.refusal is BrokerRefusal.TOO_LARGE:
                         return PublishOutcome.TOO_LARGE
                     if refusals is not None and (refusal.is_final or refused + 1 >= refusals):
                         return PublishOutcome.REFUSED
@@ -174,7 +174,9 @@ class ConfirmedPublisher:
                 # A forged direct reply-to ends the connection. Published alone, it is identified.
                 broke += alone and not mandatory
                 if broke >= _MOST_BROKEN_CONNECTIONS:
-                    raise PublishRefused(f"it ends its connection: {uncertain}", Refusal.INVALID) from None
+                    raise PublishRefused(
+                        f"it ends its connection: {uncertain}", BrokerRefusal.INVALID
+                    ) from None
                 alone = alone or not mandatory
             except BrokerError:
                 pass  # no channel could be opened

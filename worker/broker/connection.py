@@ -12,7 +12,7 @@ from pamqp import commands
 from yarl import URL
 
 from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
-from worker.broker.errors import BrokerError, BrokerRefused, NotFound, brief
+from worker.broker.errors import BrokerError, BrokerNotFound, BrokerRefused, brief
 
 #: Seconds between heartbeats, unless the URL says otherwise (`?heartbeat=5`). A dead peer is noticed after
 #: three missed: about 33 s.
@@ -119,7 +119,7 @@ class Connection:
             async with rpc(f"looking at {queue}"):
                 found = await channel.queue_declare(queue, passive=True)
             return found.message_count or 0, found.consumer_count or 0
-        except NotFound:
+        except BrokerNotFound:
             return None
         finally:
             await close_channel(channel)

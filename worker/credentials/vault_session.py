@@ -13,7 +13,7 @@ from loguru import logger
 from connectors.sdk.errors import ConnectorError, CredentialDenied
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
-from worker.credentials.login_gate import LoginGate, LoginPolicy
+from worker.credentials.login_gate import LoginGate, VaultLoginPolicy
 from worker.credentials.source import (
     CredentialName,
     NoAnswer,
@@ -22,7 +22,7 @@ from worker.credentials.source import (
     VaultUnavailable,
     WholeVaultUnavailable,
 )
-from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
+from worker.credentials.vault_client import Login, VaultAuthError, VaultClient, VaultTokenRefused
 from worker.credentials.vault_config import LoginRefused
 from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
 from worker.settings import SettingError
@@ -44,7 +44,7 @@ def ignore_secret(value: str) -> None:
     """Register nothing."""
 
 
-class Availability:
+class VaultAvailability:
     """Whether the vault is believed to answer: set by failed reads and by the watch."""
 
     def __init__(self, max_read_pause_s: float) -> None:
@@ -119,9 +119,9 @@ class VaultSession:
         timeout_s: float,
         policy: VaultPolicy = VAULT_POLICY,
         on_secret: Callable[[str], None] = ignore_secret,
-        login_policy: LoginPolicy = LoginPolicy(),  # noqa: B008  # frozen
+        login_policy: VaultLoginPolicy = VaultLoginPolicy(),  # noqa: B008  # frozen
     ) -> None:
-        self.availability = Availability(policy.max_read_pause_s)
+        self.availability = VaultAvailability(policy.max_read_pause_s)
         self._client = client
         self._timeout_s = timeout_s
         self._policy = policy
@@ -248,7 +248,7 @@ class VaultSession:
         timeout_s = min(self._policy.probe_timeout_s, self._timeout_s)
         try:
             fault = await self._call(lambda: self._client.probe(login.token), timeout_s=timeout_s)
-        except TokenRefused:
+        except VaultTokenRefused:
             await self._replace_if_over(login)
         else:
             if fault is not None and fault != self.mount_fault:
@@ -276,7 +276,7 @@ class VaultSession:
                 return await self._call(lambda: self._client.replace(login.token, name, rotation))
         except TimeoutError:
             raise VaultUnavailable("the vault did not answer in time") from None
-        except TokenRefused:
+        except VaultTokenRefused:
             raise CredentialDenied(
                 f"the vault's policy does not let the worker write {name}: grant `update` beside `read` on "
                 f"{self._client.data_path(name)}"
@@ -299,7 +299,7 @@ class VaultSession:
             login = await self._new_login(instead_of=login)
         try:
             return await self._call(lambda: self._client.read(login.token, name))
-        except TokenRefused:
+        except VaultTokenRefused:
             pass
         denied = CredentialDenied(
             f"the vault's policy does not let the worker read {name}: grant `read` on "
@@ -310,7 +310,7 @@ class VaultSession:
             raise denied
         try:
             return await self._call(lambda: self._client.read(successor.token, name))
-        except TokenRefused:
+        except VaultTokenRefused:
             raise denied from None
 
     async def _replace_if_over(self, login: Login) -> Login | None:
@@ -439,7 +439,7 @@ class VaultSession:
         if login.renewable:
             try:
                 renewed = await self._call(lambda: self._client.renew(login))
-            except TokenRefused:
+            except VaultTokenRefused:
                 pass  # its maximum age, or revoked
             else:
                 self._take(renewed)

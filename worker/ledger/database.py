@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from connectors.sdk.runtime.ledger import LedgerUnavailable
 from worker.database_url import DatabaseUrl
 from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
-from worker.ledger.faults import Fault, brief, sort
+from worker.ledger.faults import DatabaseFault, brief, sort
 from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy
 from worker.ledger.probe import probe
 from worker.ledger.schema import LedgerFault, upgrade
@@ -31,8 +31,10 @@ class _Failed(Exception):
         self.reason = brief(error, timeout_s)
         self.at = time.monotonic()
         #: Doing it again is safe: it was not committed. An outcome that is not known is not repeated here.
-        self.may_repeat = self.fault is Fault.RACE or (
-            self.fault is Fault.CONNECTION and not is_committing and not isinstance(error, TimeoutError)
+        self.may_repeat = self.fault is DatabaseFault.RACE or (
+            self.fault is DatabaseFault.CONNECTION
+            and not is_committing
+            and not isinstance(error, TimeoutError)
         )
 
 
@@ -92,7 +94,7 @@ class Database:
             await self._open()
         except _Failed as failed:
             self._mark_down(failed.reason)
-            if failed.fault is Fault.SETTING:
+            if failed.fault is DatabaseFault.SETTING:
                 await self._connections.close()
                 raise LedgerFault(f"CONNECTORS_DATABASE_URL: {failed.reason}") from None
         except LedgerFault:
@@ -153,8 +155,8 @@ class Database:
             try:
                 return await self._transact(question)
             except _Failed as failed:
-                races += failed.fault is Fault.RACE
-                lost += failed.fault is Fault.CONNECTION
+                races += failed.fault is DatabaseFault.RACE
+                lost += failed.fault is DatabaseFault.CONNECTION
                 if not failed.may_repeat or races >= self._policy.max_races or lost > 1:
                     raise
             await asyncio.sleep(random.uniform(0.0, 0.05) * races)  # noqa: S311  # jitter, not a secret
@@ -168,13 +170,13 @@ class Database:
             return answer
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             failed = _Failed(error, timeout_s, is_committing=is_committing)
-            if failed.fault is Fault.CONNECTION:
+            if failed.fault is DatabaseFault.CONNECTION:
                 self._connections.drop_idle()
             raise failed from None
 
     async def _blame(self, failed: _Failed) -> None:
         """Find out whether the database failed, or one question alone."""
-        if failed.fault is not Fault.RACE:
+        if failed.fault is not DatabaseFault.RACE:
             async with self._probing:  # of many that fail at once, one probes
                 if self._up.is_set() and self._proved_at < failed.at:
                     await self._probe()
@@ -201,7 +203,7 @@ class Database:
             try:
                 await self._open()
             except _Failed as failed:
-                self._refusals = self._refusals + 1 if failed.fault is Fault.SETTING else 0
+                self._refusals = self._refusals + 1 if failed.fault is DatabaseFault.SETTING else 0
                 self._reason = failed.reason
             except LedgerFault as fault:
                 self._reason = str(fault)

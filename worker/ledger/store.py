@@ -118,7 +118,7 @@ class SqlLedger:
         return await self._ask(lambda connection: self._claim_undo(connection, identity))
 
     async def is_undone(self, identity: Identity) -> bool:
-        """Return whether the effect was taken back, claiming nothing."""
+        """Return whether the effect was undone, claiming nothing."""
 
         async def look(connection: AsyncConnection) -> bool:
             undone = sa.select(entries.c.key).where(
@@ -167,7 +167,7 @@ class SqlLedger:
         )
 
     async def complete_undo(self, identity: Identity, fence: int) -> bool:
-        """Leave the mark that the effect was taken back."""
+        """Leave the mark that the effect was undone."""
         return await self._update(
             identity,
             fence,
@@ -198,7 +198,7 @@ class SqlLedger:
         return await self._ask(put_back)
 
     async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Give the claim back for a later attempt. `in_flight`: a call may still have happened."""
+        """Release the claim for a later attempt. `in_flight`: a call may still have happened."""
         return await self._update(identity, fence, in_flight=in_flight, lease_until=0.0)
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
