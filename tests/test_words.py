@@ -110,6 +110,20 @@ def test_a_docstring_begins_with_a_verb_of_the_field() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_a_class_name_stands_for_one_idea() -> None:
+    """The sandboxes speak their providers' own words."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(
+        path for name in ("connectors", "worker", "schemas") for path in (ROOT / name).rglob("*.py")
+    ):
+        if "sandbox" not in path.parts:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+
+    assert {} == {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
 @pytest.mark.parametrize("line", ["in hand", "IN_HAND_S", "_InHand", "job-in-hand", "It is in hand."])
 def test_a_retired_word_is_found_in_any_form(line: str) -> None:
     assert "in hand" == read_list("in hand -> in flight").found_in(line)
