@@ -55,7 +55,7 @@ class Place:
         return has_slot
 
     def leave(self) -> None:
-        """Make room, and give the slot back if it is still held."""
+        """Free the place, and give the slot back if it is still held."""
         self.slot.end()
         if self._is_in:
             self._is_in = False

@@ -117,7 +117,7 @@ class IdempotentRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
-        """Let copies of the job find its task, until it is done."""
+        """Register the task for copies of the job, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
         running.task = task
         self._running[identity] = running

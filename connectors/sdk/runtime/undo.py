@@ -25,7 +25,7 @@ UNDONE: Final = {"undone": True}
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
+class _RunningUndo:
     """One undo of this process."""
 
     #: None until the ledger gave it.
@@ -54,7 +54,7 @@ class UndoRunner:
         Raises:
             Snooze: its run is in progress or may land yet, or the ledger is unavailable.
         """
-        running = _Running()
+        running = _RunningUndo()
         task = asyncio.create_task(self._claim_and_undo(call, running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -72,7 +72,7 @@ class UndoRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _claim_and_undo(self, call: Call, running: _Running) -> Outcome:
+    async def _claim_and_undo(self, call: Call, running: _RunningUndo) -> Outcome:
         identity, attempts = identity_of(call), call.attempt.attempts
         if call.attempt.deadline.has_passed:
             fingerprint = fingerprint_of(call.job.params, call.job.credential)
