@@ -167,8 +167,10 @@ class IdempotentRunner:
             before_send=partial(self._begin, call, claim, effect, running),
             on_refused=claim.forget_call,
         )
-        if outcome.still_running is not None and effect is Effect.WRITE:
-            outcome = await self._wait_for_hung(call, outcome, outcome.still_running, running)
+        if (hung := outcome.still_running) is not None:
+            self._runner.hung.add_effect(claim.identity, hung)
+            if effect is Effect.WRITE:
+                outcome = await self._wait_for_hung(call, outcome, hung, running)
         return await self._record(call, claim, effect, secret, outcome)
 
     async def _reconcile_before(

@@ -99,6 +99,8 @@ class UndoRunner:
         never_began = claimed.attempts == 0 and not claimed.happened
         if never_began and is_write:
             return  # the mark is all there is to leave
+        if self._runner.hung.may_have_effect(claim.identity):
+            raise Snooze("a call of the run still goes on here, and may have its effect after the undo")
         lands_at = self._clock.monotonic() + claimed.lands_within_s
         secret = await self._runner.fetch(call)
         result = claimed.result

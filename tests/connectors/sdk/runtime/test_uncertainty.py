@@ -77,6 +77,16 @@ class Shop:
             self.orders.append(ctx.idempotency_key)
             return "blocked"
 
+        @shop.action(effect=Effect.KEYED, timeout_s=0.1)
+        def blocking_keyed(ctx: Context) -> str:
+            self.before()
+            self.orders.append(ctx.idempotency_key)
+            return "blocked"
+
+        @blocking_keyed.undo
+        async def undo_blocking_keyed(ctx: Context) -> None:
+            self.orders.clear()
+
         @blocking.reconcile
         async def find_blocking(ctx: Context) -> str | None:
             return "found" if ctx.idempotency_key in self.orders else None
@@ -420,3 +430,20 @@ async def test_a_look_up_that_finds_nothing_settles_no_earlier_write() -> None:
     for told in (ran.result.error, late.result.error):
         assert told is not None
         assert "unknown" == (told.data or {})["outcome"]
+
+
+async def test_an_undo_waits_for_a_keyed_call_that_still_blocks(bench: Bench) -> None:
+    go_on = threading.Event()
+    bench.shop.before = lambda: go_on.wait(5)
+    outcome = await bench.run("blocking_keyed")
+    bench.clock.skip(60)
+
+    with pytest.raises(Snooze, match="still goes on"):
+        await bench.run("blocking_keyed", mode="undo")
+    go_on.set()
+    assert outcome.still_running is not None
+    await outcome.still_running
+    undone = await bench.run("blocking_keyed", mode="undo")
+
+    assert (Code.TIMEOUT, True) == (_said(outcome)[0], outcome.is_uncertain)
+    assert ({"undone": True}, []) == (undone.data, bench.shop.orders)
