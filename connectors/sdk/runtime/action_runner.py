@@ -235,7 +235,7 @@ class ActionRunner:
     ) -> Outcome:
         assert call.params is not None
         effects = JobEffects()
-        call.steps.on_recorded = effects.clear
+        call.steps.on_recorded = effects.record_step
         context = self.context(call, call.connector.read_credential(secret), effects)
         await call.attempt.slot.resume()
         call.attempt.deadline.check()

@@ -95,6 +95,7 @@ class UndoRunner:
 
     async def _undo(self, call: Call, claim: HeldClaim) -> None:
         claimed = claim.claimed
+        call.steps.results = dict(claimed.steps)
         is_write = call.action.effect is Effect.WRITE
         never_began = claimed.attempts == 0 and not claimed.happened
         if never_began and is_write:
@@ -106,9 +107,9 @@ class UndoRunner:
         result = claimed.result
         if not claimed.happened and is_write:
             found = await self._reconciler.find(call, claim, secret)
-            if found is None:
+            if found is None and not claimed.steps:
                 return  # it certainly never happened
-            result = found.result
+            result = None if found is None else found.result
         elif claim.in_flight and self._clock.monotonic() < lands_at:
             raise Snooze(
                 "the call of an earlier attempt may land after the undo",
