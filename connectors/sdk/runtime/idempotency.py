@@ -138,6 +138,8 @@ class IdempotentRunner:
         )
         if not isinstance(claimed, Claimed):
             return outcome_of(claimed, call)
+        if call.attempt.is_uncertain and claimed.attempts == 0:
+            claimed = replace(claimed, in_flight=True)  # this ledger is not the one that knew of it
         holds_until = asked_at + self._keeper.policy.lease_s
         claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
         async with self._keeper.hold(claim):

@@ -31,6 +31,8 @@ class Shop:
     """A connector whose effects are listed, and what its next call does."""
 
     orders: list[str] = field(default_factory=list)
+    #: Whether each call was told that it is a repeat.
+    repeats: list[bool] = field(default_factory=list)
     #: Called by the action after its effect; may raise.
     then: Callable[[], Any] = lambda: None
     #: Called by the action before its effect; may raise.
@@ -43,6 +45,7 @@ class Shop:
 
         async def order(ctx: Context) -> str:
             self.before()
+            self.repeats.append(ctx.is_repeat)
             self.orders.append(ctx.idempotency_key)
             result = self.then()
             if asyncio.iscoroutine(result):
@@ -447,3 +450,21 @@ async def test_an_undo_waits_for_a_keyed_call_that_still_blocks(bench: Bench) ->
 
     assert (Code.TIMEOUT, True) == (_said(outcome)[0], outcome.is_uncertain)
     assert ({"undone": True}, []) == (undone.data, bench.shop.orders)
+
+
+@pytest.mark.parametrize("action", ["keyed", "found"])
+async def test_an_uncertain_attempt_outlives_the_ledger_by_its_jobs_headers(
+    bench: Bench, action: str
+) -> None:
+    bench.shop.then = _fail(Timeout("the answer was lost"))
+    first = await bench.run(action)
+    bench.ledger.clear()
+    bench.shop.then = lambda: None
+    bench.shop.orders[:] = [KEY]
+    job = Job(id="j", connector="shop", action=action, idempotency_key=KEY)
+    attempt = Attempt(Deadline(None, bench.clock), attempts=first.attempts, is_uncertain=True)
+
+    outcome = await bench.executors[0].execute(job, attempt)
+
+    assert (action == "keyed") is (True in bench.shop.repeats)
+    assert ("found" if action == "found" else "order 2") == outcome.data
