@@ -225,7 +225,7 @@ class IdempotentRunner:
         given_up = replace(outcome, still_running=None)
         if not call.action.can_reconcile:
             assert outcome.error is not None
-            given_up = replace(given_up, error=unknown_error(outcome.error.message))
+            given_up = replace(given_up, error=unknown_error(outcome.error.message, outcome.error.data))
         running.given_up.set_result(given_up)
         await self._clock.wait({hung}, self._keeper.policy.hung_s)
         if hung.done() and not hung.cancelled() and hung.exception() is None:
@@ -260,7 +260,8 @@ class IdempotentRunner:
         try:
             found = await self._reconciler.find_now(call, claim, secret, still_running=outcome.still_running)
         except OutcomeUnknown as unclear:
-            unknown = await self._mark_unknown(call, claim, f"{error.message}; {unclear.message}")
+            reason = f"{error.message}; {unclear.message}"
+            unknown = await self._mark_unknown(call, claim, reason, error.data)
             return replace(outcome, is_uncertain=True) if _keeps_its_code(error) else unknown
         if found is not None:
             return await self._complete(call, claim, Outcome(data=found.result, attempts=outcome.attempts))
@@ -290,10 +291,12 @@ class IdempotentRunner:
         known = await self._keeper.ask(lambda: self._ledger.look_up(claim.identity, fingerprint), call)
         return outcome if isinstance(known, Absent) else outcome_of(known, call)
 
-    async def _mark_unknown(self, call: Call, claim: HeldClaim, reason: str) -> Outcome:
+    async def _mark_unknown(
+        self, call: Call, claim: HeldClaim, reason: str, data: Mapping[str, Any] | None = None
+    ) -> Outcome:
         with suppress(LedgerUnavailable):  # then the lease runs out, and the next attempt says the same
             await self._ledger.mark_unknown(claim.identity, claim.fence)
-        return Outcome(error=unknown_error(reason), attempts=claim.attempts, is_uncertain=True)
+        return Outcome(error=unknown_error(reason, data), attempts=claim.attempts, is_uncertain=True)
 
     async def _end_unsent(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
         """End an attempt in which nothing left."""
@@ -331,9 +334,9 @@ async def _end_of(task: "asyncio.Task[Outcome]") -> None:
             await ack_after
 
 
-def unknown_error(reason: str) -> OutcomeUnknown:
-    """Create the error of a write that may or may not have happened."""
-    return OutcomeUnknown(f"{reason}; the write may or may not have happened")
+def unknown_error(reason: str, data: Mapping[str, Any] | None = None) -> OutcomeUnknown:
+    """Create the error of a write that may or may not have happened; `data` is what its call was answered."""
+    return OutcomeUnknown(f"{reason}; the write may or may not have happened", data=data)
 
 
 def _keeps_its_code(error: ConnectorError) -> bool:
