@@ -123,6 +123,12 @@ class IdempotentRunner:
 
     async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the key and execute its effect, or return what the ledger knows."""
+        try:
+            return await self._claim(call, identity, running)
+        except ConnectorError as error:  # a value, as any outcome: copies read it, too
+            return Outcome(error=error, attempts=call.attempt.attempts)
+
+    async def _claim(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         fingerprint = running.fingerprint
         # The ledger is asked before the deadline: a job that comes late is told what has happened.
         if call.attempt.deadline.has_passed:

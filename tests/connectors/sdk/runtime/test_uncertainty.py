@@ -468,3 +468,15 @@ async def test_an_uncertain_attempt_outlives_the_ledger_by_its_jobs_headers(
 
     assert (action == "keyed") is (True in bench.shop.repeats)
     assert ("found" if action == "found" else "order 2") == outcome.data
+
+
+@pytest.mark.parametrize("action", ["keyed", "write"])
+async def test_a_copy_with_time_left_runs_though_the_other_came_too_late(bench: Bench, action: str) -> None:
+    late = asyncio.create_task(bench.run(action, bench.worker(), in_s=-1))
+    await asyncio.sleep(0)
+    in_time = asyncio.create_task(bench.run(action, in_s=60))
+
+    outcomes = [await late, await in_time]
+
+    assert (Code.DEADLINE_EXCEEDED, "not_started") == _said(outcomes[0])
+    assert "order 1" == outcomes[1].data
