@@ -107,6 +107,12 @@ class Metrics:
         self._dead_letters = _Counters(
             "connectors_dead_letters", "Jobs dead-lettered, by error code.", ("reason",), registry
         )
+        self._left_behind = _Counters(
+            "connectors_left_behind",
+            "Failed jobs that could not take back what they had done at the provider.",
+            ("connector", "action"),
+            registry,
+        )
         self._replies = _Counters(
             "connectors_replies",
             "Replies: delivered, returned as undeliverable, refused by the broker, or uncertain.",
@@ -207,6 +213,10 @@ class Metrics:
     def dead_lettered(self, reason: str) -> None:
         """Count a dead-lettered job."""
         self._dead_letters[reason,].inc()
+
+    def left_behind(self, connector: str, action: str) -> None:
+        """Count a failed job that says what it could not take back at the provider."""
+        self._left_behind[connector, action].inc()
 
     def replied(self, outcome: str) -> None:
         """Count a reply: delivered, returned, refused or uncertain."""

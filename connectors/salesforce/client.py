@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from simple_salesforce.api import Salesforce, SFType
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     import httpx
     import requests
 
-#: Seconds for one call. Salesforce mostly answers in a third of a second; a caller on the line is waiting.
-CALL_TIMEOUT_S: Final = 12.0
-#: Seconds for all calls of a job: less than an action's 30, so that a call without time left reports itself
-#: that nothing was sent.
-JOB_TIME_S: Final = 28.0
 #: What simple-salesforce gets instead of the token, which stays in the shared layer.
 NO_TOKEN: Final = "none"  # noqa: S105  # a name for the lack of one
 
@@ -48,6 +44,20 @@ T = TypeVar("T")
 
 _threads: Final = Threads()
 _USAGE = re.compile(r"\bapi-usage=([0-9]{1,12})/([0-9]{1,12})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long calls may take."""
+
+    #: Seconds for one call. Salesforce mostly answers in a third of a second; a caller on the line is waiting.
+    call_s: float = 12.0
+    #: Seconds for all calls of a job: less than an action's 30, so that a call without time left reports
+    #: itself that nothing was sent.
+    job_s: float = 28.0
+
+
+TIME_LIMITS: Final = TimeLimits()
 
 
 class Org:
@@ -76,10 +86,11 @@ class SalesforceApi:
         is_compensation: its calls undo what the job did; they pass pauses and open breakers.
     """
 
-    def __init__(self, ctx: Ctx, *, is_compensation: bool = False) -> None:
+    def __init__(self, ctx: Ctx, *, is_compensation: bool = False, limits: TimeLimits = TIME_LIMITS) -> None:
         self.ctx: Final = ctx
         self._http = ctx.http.compensation() if is_compensation else ctx.http
-        self._ends_at = time.monotonic() + JOB_TIME_S
+        self._limits = limits
+        self._ends_at = time.monotonic() + limits.job_s
         self._version = ctx.credential.api_version
         self._auth = ctx.credential.auth(ctx.http)
         #: Whose org it is, and which.
@@ -160,7 +171,7 @@ class SalesforceApi:
             headers=asked.headers,
             content=asked.body,
             auth=self._auth,
-            timeout_s=self._remaining_s(CALL_TIMEOUT_S),
+            timeout_s=self._remaining_s(self._limits.call_s),
             raise_for_status=False,
             unprocessed_statuses=_unprocessed(asked),
         )
@@ -205,7 +216,7 @@ class SalesforceApi:
 
     async def _token(self) -> Token:
         try:
-            async with asyncio.timeout(self._remaining_s(CALL_TIMEOUT_S)):
+            async with asyncio.timeout(self._remaining_s(self._limits.call_s)):
                 return await self._instance.token()
         except TimeoutError:
             raise Timeout("the access token did not come in time", sent=Sent.NO) from None

@@ -96,22 +96,27 @@ async def test_two_workers_behind_a_pooler_run_every_job_once(
     servers = 4 if mode == "transaction" else 20  # in session mode each connection holds a server
     jobs = 100
 
-    def call() -> tuple[set[tuple[str, int]], float]:
+    def call() -> tuple[set[str], float]:
         with ExternalClient(broker_url) as client:
             begun = time.monotonic()
             sent = [client.send(job("effects", "book", idempotency_key=f"k{n}")) for n in range(jobs)]
             replies = client.wait(sent, 60)
             took_s = time.monotonic() - begun
-        return {(replies[each][0]["status"], replies[each][0]["attempts"]) for each in sent}, took_s
+        return {replies[each][0]["status"] for each in sent}, took_s
 
     async with pgbouncer(url, tmp_path / "pooler", mode, servers=servers) as pooled:
         settings = {"enabled": "effects", "EFFECTS_URL": provider.url, "database_url": pooled}
         workers = [await start_worker(broker_url, **settings) for _ in range(2)]
         outcomes, took_s = await asyncio.to_thread(call)
 
-        assert {("succeeded", 1)} == outcomes
-        assert took_s < 20
+        faults = [
+            line
+            for worker in workers
+            for event in ("ledger unavailable", "ledger question failed")
+            for line in worker.logged(event)
+        ]
+        assert [] == faults
+        assert {"succeeded"} == outcomes
+        assert took_s < 30
         effects = provider.effects()
         assert jobs == len(effects) == sum(effects.values())
-        assert [] == [line for worker in workers for line in worker.logged("ledger unavailable")]
-        assert [] == [line for worker in workers for line in worker.logged("ledger question failed")]

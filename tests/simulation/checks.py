@@ -113,7 +113,7 @@ class Checks:
             return
         self._check_infrastructure(told, outcome)
         if outcome.error is None and told.mode == "run":
-            self._check_success(told)
+            self._check_success(told, outcome)
         if outcome.is_uncertain:
             self._uncertain += 1
 
@@ -135,6 +135,7 @@ class Checks:
             if told.outcome is not None:
                 self._check_undone(told, told.outcome)
                 self._check_stays_undone(told, told.outcome)
+                self._check_refused_undo(told, told.outcome)
                 self._check_stays_not_started(told, told.outcome)
         for key, action in self._world.plan.keys.items():
             for part in PARTS[action]:
@@ -171,13 +172,18 @@ class Checks:
         trace, identity = self._world.database.trace, self._identity(told.message)
         begun = trace.count("begin", identity)
         undoing = trace.count("claim_undo", identity, answer="Claimed")
-        if outcome.attempts > begun + undoing + told.attempts_before:
+        copies = (each for each in self._deliveries if self._identity(each.message) == identity)
+        if outcome.attempts > begun + undoing + max(each.attempts_before for each in copies):
             raise Broken("no attempt for infrastructure", f"{outcome.attempts} attempts, {begun} begun")
 
-    def _check_success(self, told: Told) -> None:
-        """A success is there."""
-        if not all(state.landed for state in self._states(told.message)):
-            raise Broken("no success without effect", told.message.job.id)
+    def _check_success(self, told: Told, outcome: Outcome) -> None:
+        """A success is there; what was taken back before the job came is none."""
+        for state in self._states(told.message):
+            if not state.landed:
+                raise Broken("no success without effect", told.message.job.id)
+            was_removed = any(at < told.at - AS_OF_S for at in state.removals)
+            if outcome.replayed and was_removed and not state.is_there and not told.was_disturbed:
+                raise Broken("no success without effect", f"{told.message.job.id} was taken back")
 
     def _check_not_started(self, told: Told, said: str | None) -> None:
         """Never `not_started` if a request may have left."""
@@ -207,8 +213,10 @@ class Checks:
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
         identity, database = self._identity(told.message), self._world.database
+        states = self._states(told.message)
+        is_open = told.was_disturbed or any(each.unproven or each.connecting for each in states)
         claimed = database.trace.count("claim", identity, answer="Claimed")
-        if claimed and not database.asked[("begin", identity)] and not database.unheard[identity]:
+        if claimed and not is_open and not database.unheard[identity]:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:
@@ -237,6 +245,20 @@ class Checks:
         for state in self._states(told.message):
             if any(at > told.told_at for at in state.times):
                 raise Broken("undone stays undone", f"{told.message.published.action} happened afterwards")
+
+    def _check_refused_undo(self, told: Told, outcome: Outcome) -> None:
+        """An undo that was refused takes nothing back later on."""
+        is_last = told is max(
+            (each for each in self._deliveries if each.message is told.message), key=lambda each: each.at
+        )
+        if told.mode != "undo" or outcome.error is None or told.told_at is None or not is_last:
+            return
+        if told.message.was_lost:  # what a dead worker sent for an undo, no row tells
+            return
+        if _word_of(outcome) == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
+            return
+        if any(at > told.told_at for state in self._states(told.message) for at in state.removals):
+            raise Broken("a refused undo takes nothing back", told.message.published.action)
 
     def count(self, counts: Counter[str]) -> None:
         """Count what happened in a schedule."""

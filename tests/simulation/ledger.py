@@ -29,6 +29,9 @@ from worker.ledger.store import SqlLedger
 STATEMENT_TIMEOUT_S: Final = 5.0
 #: Seconds on the way to the database, and until its commit has been heard of.
 LATENCIES_S: Final = (0.002, 0.02, 0.6, 2.4, 4.6, 9.0)
+#: What is asked right before something leaves, and the steps of a worker that it takes.
+HOT: Final = frozenset({"begin", "claim_undo"})
+HOT_STEPS: Final = 8
 #: Seconds between two looks at a ledger that is away.
 LOOK_S: Final = 0.5
 
@@ -76,7 +79,10 @@ class Database:
             return
         said = await getattr(self.store, name)(identity, *args, **options)
         self.host.loop.note("ledger", f"{name} {identity.key} {args} {dict(options)}: {said}")
-        self.trace.record(name, identity, args, options, said)
+        try:
+            self.trace.record(name, identity, args, options, said)
+        except AssertionError as broken:
+            self.host.loop.failure = broken
         await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
         if self.is_away or self._choices.pick((False, True), self._rare):
             _fail(answer, "the connection broke after the commit")
@@ -93,10 +99,12 @@ def _fail(answer: "asyncio.Future[Any]", reason: str) -> None:
 class SimulatedLedger:
     """One worker's way to the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, host: Host) -> None:
         self._database = database
+        self._host = host
 
     async def _ask(self, name: str, identity: Identity, *args: Any, **options: Any) -> Any:
+        self._host.hot_steps = HOT_STEPS if name in HOT else 0
         answer = self._database.send(name, identity, args, options)
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import heapq
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -41,6 +42,8 @@ class Host:
         self.stalled_until = 0.0
         #: Seconds in which it stood still, in all.
         self.stalled_s = 0.0
+        #: Steps for which it is at its most delicate.
+        self.hot_steps = 0
         #: Seconds by which its wall clock is ahead.
         self.skew_s = 0.0
         self.ready: deque[Any] = deque()
@@ -80,6 +83,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         #: What no one looked at: a bug of whoever runs here.
         self.unseen: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        #: An invariant that does not hold, found where no one would hear of it.
+        self.failure: AssertionError | None = None
         #: What happened: when, to whom, what. A replay prints it.
         self.journal: list[tuple[float, str, object]] = []
         self.set_task_factory(self._new_task)
@@ -120,6 +125,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle = host.ready.popleft()
         if not handle._cancelled:
             handle._run()
+        if self.failure is not None:
+            raise self.failure
 
     def _sort_ready(self) -> None:
         """Hand what became ready to the process that it belongs to."""
@@ -165,7 +172,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(BaseException):
+                with suppress(BaseException), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of coroutines that the dead never came to await
                     task.get_coro().close()  # type: ignore[union-attr]
         self._tasks.clear()
 

@@ -65,7 +65,7 @@ def draw_plan(store: Store, choices: Choices) -> Plan:
         tuple(jobs),
         workers=choices.pick((2, 2, 3)),
         crashes=choices.pick((0, 1, 1, 2, 3)),
-        stalls=choices.pick((0, 0, 1, 2)),
+        stalls=choices.pick((0, 1, 1, 2)),
         weather=choices.pick((0, 0, 1, 3)),
         is_faulty=choices.pick((True, True, True, False)),
     )

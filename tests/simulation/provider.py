@@ -42,8 +42,14 @@ class KeyState:
     is_there: bool = False
     #: When and from which process requests left of which no answer proved that they did nothing.
     open: list[tuple[float, str]] = field(default_factory=list)
+    #: How many requests left that were not answered by a refusal.
+    unproven: int = 0
     #: Requests that are on their way.
     pending: int = 0
+    #: Connections that are being made.
+    connecting: int = 0
+    #: When effects were taken back.
+    removals: list[float] = field(default_factory=list)
     #: How often a worker turned to the provider because of this key.
     asked: int = 0
     #: Times at which an effect happened.
@@ -74,6 +80,7 @@ class Provider:
         """Take a request that has left, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
         self.keys[key].open.append(sender)
+        self.keys[key].unproven += 1
         self.host.loop.note(sender[1], f"a request for {key} has left, to land within {within_s:.3f} s")
         self.host.spawn(self._process(answer, key, token, keyed=keyed, within_s=within_s))
         return answer
@@ -89,7 +96,7 @@ class Provider:
             await self._answer(answer, 401)
         elif key in self.rejects:
             await self._answer(answer, 422)
-        elif pick((False, True), rare / 3):
+        elif pick((False, True), rare):
             await self._answer(answer, 429)
         elif pick((False, True), rare / 3):
             self.counts["lost requests"] += 1
@@ -113,10 +120,11 @@ class Provider:
     def prove_unprocessed(self, key: str, sender: tuple[float, str], status: int) -> None:
         """Take note that a sender has learnt that its request did nothing; a rejected key never did anything."""
         state = self.keys[key]
+        if sender in state.open:
+            state.open.remove(sender)
+            state.unproven -= 1
         if status == 422:
             state.open.clear()
-        elif sender in state.open:
-            state.open.remove(sender)
 
     def look_up(self, key: str) -> bool:
         """Return whether an effect is there; if not, and none is on its way, that is a proof."""
@@ -140,6 +148,7 @@ class Provider:
             return
         state = self.keys[key]  # the key is free again
         state.removed, state.is_there = state.landed, False
+        state.removals.append(self.host.loop.time())
         self.host.loop.note("provider", f"{key} removed")
         await self._answer(answer, self.choices.pick((204, 503), self.rare))
 
@@ -207,8 +216,10 @@ class SimulatedClient:
 
     async def _connect(self, key: str) -> None:
         provider = self._provider
-        provider.keys[key].asked += 1
+        state = provider.keys[key]
+        state.asked, state.connecting = state.asked + 1, state.connecting + 1
         await asyncio.sleep(provider.choices.pick(CONNECT_S, provider.rare))
+        state.connecting -= 1
         if provider.is_away or provider.choices.pick((False, True), provider.rare / 2):
             raise Unavailable("the connection was refused", sent=Sent.NO)
 

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from connectors.sdk import Connector, Context, Effect
 from tests.simulation.provider import SimulatedClient
 
-#: Seconds that each action gets.
-TIMEOUT_S: Final = 4.0
+#: Seconds that an action gets: less than a lease, and more.
+SHORT_S: Final = 4.0
+LONG_S: Final = 20.0
 
 
 class Secret(BaseModel):
@@ -22,14 +23,14 @@ def _http(ctx: Context[Secret]) -> SimulatedClient:
     return cast(SimulatedClient, ctx.http)
 
 
-async def _write(ctx: Context[Secret], *, keyed: bool = False, part: str = "") -> str:
-    ends_at = asyncio.get_running_loop().time() + TIMEOUT_S
+async def _write(ctx: Context[Secret], within_s: float, *, keyed: bool = False, part: str = "") -> str:
+    ends_at = asyncio.get_running_loop().time() + within_s
     await _http(ctx).write(ctx.idempotency_key + part, ctx.credential.token, keyed=keyed, ends_at=ends_at)
     return ctx.idempotency_key
 
 
 async def _remove(ctx: Context[Secret]) -> None:
-    ends_at = asyncio.get_running_loop().time() + TIMEOUT_S
+    ends_at = asyncio.get_running_loop().time() + SHORT_S
     await _http(ctx).remove(ctx.idempotency_key, ends_at=ends_at)
 
 
@@ -37,28 +38,28 @@ def make_shop() -> Connector[Any]:
     """Create the connector; one serves every schedule."""
     shop = Connector("shop", credential=Secret)
 
-    @shop.action(effect=Effect.KEYED, timeout_s=TIMEOUT_S)
+    @shop.action(effect=Effect.KEYED, timeout_s=LONG_S)
     async def keyed(ctx: Context[Secret], item: str) -> str:
         """Write under a key that the provider knows."""
-        return await _write(ctx, keyed=True)
+        return await _write(ctx, LONG_S, keyed=True)
 
     @keyed.undo
     async def undo_keyed(ctx: Context[Secret]) -> None:
         await _remove(ctx)
 
-    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    @shop.action(effect=Effect.WRITE, timeout_s=SHORT_S)
     async def plain(ctx: Context[Secret], item: str) -> str:
         """Write what cannot be looked up."""
-        return await _write(ctx)
+        return await _write(ctx, SHORT_S)
 
     @plain.undo
     async def undo_plain(ctx: Context[Secret]) -> None:
         await _remove(ctx)
 
-    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    @shop.action(effect=Effect.WRITE, timeout_s=LONG_S)
     async def looked(ctx: Context[Secret], item: str) -> str:
         """Write what can be looked up."""
-        return await _write(ctx)
+        return await _write(ctx, LONG_S)
 
     @looked.reconcile
     async def look(ctx: Context[Secret], item: str) -> str | None:
@@ -68,13 +69,13 @@ def make_shop() -> Connector[Any]:
     async def undo_looked(ctx: Context[Secret]) -> None:
         await _remove(ctx)
 
-    @shop.action(effect=Effect.WRITE, timeout_s=TIMEOUT_S)
+    @shop.action(effect=Effect.WRITE, timeout_s=SHORT_S)
     async def steps(ctx: Context[Secret], item: str) -> str:
         """Write twice, each part recorded."""
         for part in ("/first", "/second"):
             async with ctx.step(part) as step:
                 if not step.is_done:
-                    step.result = await _write(ctx, part=part)
+                    step.result = await _write(ctx, SHORT_S, part=part)
         return ctx.idempotency_key
 
     return shop

@@ -29,7 +29,9 @@ from tests.simulation.shop import SHOP
 from tests.simulation.vault import SimulatedCredentials, Vault
 
 #: How probable it is that a step of a worker is its last, or is followed by a pause.
-FATE: Final = 0.004
+FATE: Final = 0.008
+#: The same right before something leaves.
+HOT_FATE: Final = 0.05
 STALLS_S: Final = (3.0, 4.0, 8.0, 20.0, 40.0)
 #: Seconds of silence after which the broker gives a worker's messages to another.
 HEARTBEAT_S: Final = 30.0
@@ -55,7 +57,7 @@ class Worker:
             Registry.of(SHOP),
             SimulatedCredentials(world.vault, self.host),
             cast(HttpPool, SimulatedHttp(world.provider, self.host)),
-            SimulatedLedger(world.database),
+            SimulatedLedger(world.database, self.host),
             clock=self.clock,
             log=_SILENT,
         )
@@ -145,7 +147,8 @@ class World:
             fates.extend(STALLS_S)
         if len(fates) == 1:
             return
-        fate = self.choices.pick(fates, FATE)
+        fate = self.choices.pick(fates, HOT_FATE if host.hot_steps else FATE)
+        host.hot_steps = max(0, host.hot_steps - 1)
         if fate is None:
             return
         if fate and (not self._crashes or self.choices.pick((True, False))):
@@ -176,6 +179,7 @@ class World:
             case "secret":
                 self.provider.refused_tokens.add(self.vault.token)
                 self.vault.version += 1
+                self.vault.away_until = self.choices.pick((0.0, until))
             case "clock":
                 self.choices.pick(self.alive).host.skew_s += self.choices.pick(JUMPS_S)
                 self.counts["jumps"] += 1
@@ -229,7 +233,10 @@ class World:
             outcome: Outcome | Snooze = await worker.executor.execute(message.job, attempt)
         except Snooze as snooze:
             outcome = snooze
-        self.checks.returned(told, outcome)
+        try:
+            self.checks.returned(told, outcome)
+        except AssertionError as broken:
+            self.loop.failure = broken
         return outcome
 
     async def _outlives(self, worker: Worker, future: "asyncio.Future[Any]") -> bool:
@@ -290,13 +297,13 @@ def identity_of(published: Published) -> Identity:
     return Identity("default", "shop", published.action, published.key)
 
 
-def run_plan(plan: Plan, choices: Choices) -> World:
+def run_plan(plan: Plan, choices: Choices, loop: SimulatedLoop | None = None) -> World:
     """Run one schedule.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
-    loop = SimulatedLoop(choices)
+    loop = loop or SimulatedLoop(choices)
     world = World(plan, choices, loop)
     try:
         with patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)):

@@ -89,7 +89,7 @@ class JobSlot:
         self.become(SlotState.NONE)
 
     def become(self, state: SlotState) -> None:
-        """Change the state, and wake whoever waits for it."""
+        """Change the state, and wake the job if it waits for a slot."""
         before, self.state = self.state, state
         self.was_started = self.was_started or state is SlotState.RUNNING
         if before is not state:

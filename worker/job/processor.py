@@ -17,7 +17,7 @@ from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.outcome import Attempt, Outcome, ProgressCallback, Snooze, ignore_progress
 from connectors.sdk.runtime.result import refused_outcome, result_of
-from connectors.sdk.runtime.retry import Retry, decide, final_outcome
+from connectors.sdk.runtime.retry import LEFT_BEHIND, Retry, decide, final_outcome
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job, refuse
 from schemas.result import Result
@@ -155,18 +155,24 @@ class JobProcessor:
         place = message.place = self._rooms[message.queue].enter(job.tenant, len(message.delivery.body))
         await self._wait_until_due(message)
         started_at = self._clock.now()
-        try:
-            outcome = await self._run_by_deadline(message, job, place)
-        except Snooze as snooze:
+        deadline = Deadline(message.headers.deadline_of(job.deadline), self._clock)
+        self._progress_of(message, job)("accepted", None)
+        if (full := _room_full(place, job, deadline)) is not None:
             place.leave()
-            return self._snooze(message, job, snooze)
-        except Exception as bug:
-            _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
-            error = ConnectorError(
-                "this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR
-            )
-            outcome = Outcome(error=error, attempts=message.headers.attempts)
-        return self._after(message, job, outcome, started_at)
+            return self._snooze(message, job, full)
+        while True:
+            try:
+                outcome = await self._run(message, job, place, deadline)
+            except Snooze as snooze:
+                if (wait_s := self._wait_here_s(message, snooze, deadline)) is None:
+                    place.leave()
+                    return self._snooze(message, job, snooze)
+            except Exception as bug:
+                outcome = _worker_failed(message, job, bug)
+                return self._after(message, job, outcome, started_at)
+            else:
+                return self._after(message, job, outcome, started_at)
+            await self._clock.sleep(wait_s)
 
     async def _publish(self, message: _InFlight, disposition: Disposition) -> None:
         """Publish what was decided, and wait for the confirm. Decides nothing."""
@@ -235,31 +241,12 @@ class JobProcessor:
             return Delay(headers.after_snooze(), self._clock.now())
         return None
 
-    async def _run_by_deadline(self, message: _InFlight, job: Job, place: Place) -> Outcome:
-        """Run one attempt of a job; one that cannot run now and whose deadline is near waits for it here.
-
-        Raises:
-            Snooze: it cannot run now; no attempt is counted.
-        """
-        deadline = Deadline(message.headers.deadline_of(job.deadline), self._clock)
-        self._progress_of(message, job)("accepted", None)
-        if place.room.is_full_for(job.tenant):
-            delay_s = place.room.delay_s(job.tenant, deadline)
-            if delay_s is not None:
-                raise Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
-        while True:
-            try:
-                return await self._run(message, job, place, deadline)
-            except Snooze as snooze:
-                remaining_s = deadline.remaining_s()
-                if (
-                    remaining_s is None
-                    or not 0 < remaining_s <= NEAR_DEADLINE_S
-                    or self._executor.is_stopping
-                ):
-                    raise
-                wait_s = max(self._snooze_s(message, snooze), LOOK_AGAIN_S)
-            await self._clock.sleep(min(wait_s, remaining_s))
+    def _wait_here_s(self, message: _InFlight, snooze: Snooze, deadline: Deadline) -> float | None:
+        """Return the seconds that a job whose deadline is near waits in memory; None if it is delayed."""
+        remaining_s = deadline.remaining_s()
+        if remaining_s is None or not 0 < remaining_s <= NEAR_DEADLINE_S or self._executor.is_stopping:
+            return None
+        return min(max(self._snooze_s(message, snooze), LOOK_AGAIN_S), remaining_s)
 
     async def _run(self, message: _InFlight, job: Job, place: Place, deadline: Deadline) -> Outcome:
         """Run one attempt in a slot; if the deadline comes before the slot does, only the ledger is asked.
@@ -311,7 +298,19 @@ class JobProcessor:
             return Delay(headers.after_failure(outcome, not_before=decision.not_before), now)
         used_up = error.code.facts.retryable and not decision.at_deadline
         outcome = final_outcome(outcome, at_deadline=decision.at_deadline)
+        if outcome.error is not None and outcome.error.code is Code.DEADLINE_EXCEEDED:
+            outcome.error.message += self._own_clock(message)
         return self._answer(message, job, outcome, started_at, dead_letter=used_up)
+
+    def _own_clock(self, message: _InFlight) -> str:
+        """Return when a job was published by its publisher's clock: clocks that differ are then found."""
+        published = message.delivery.properties.timestamp
+        if published is None:
+            return ""
+        if published.tzinfo is None:
+            published = published.replace(tzinfo=UTC)
+        age_s = (self._clock.now() - published).total_seconds()
+        return f"; it was published {abs(age_s):.0f} s {'ago' if age_s >= 0 else 'from now'} by its own clock"
 
     def _answer(
         self,
@@ -327,6 +326,8 @@ class JobProcessor:
         error, ack_after = outcome.error, outcome.ack_after
         if error is None:
             return Reply(job, result, ack_after=ack_after)
+        if any(name.endswith(LEFT_BEHIND) for name in error.data or ()):
+            self._metrics.left_behind(*self._labels(job))
         if dead_letter or error.code.facts.dead_lettered:
             return DeadLetter(error, outcome.attempts, job, result, ack_after)
         return Reply(job, result, DeadLetter(error, outcome.attempts, job), ack_after)
@@ -343,7 +344,11 @@ class JobProcessor:
         deadline = headers.deadline_of(job.deadline)
         if deadline is not None:
             not_before = min(not_before, max(deadline, now))
-        _log(job).info("job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
+        # Of a flood there are thousands of lines a minute, and the first one says it all.
+        level = (
+            "DEBUG" if headers.snoozes and message.place is not None and message.place.went_round else "INFO"
+        )
+        _log(job).log(level, "job snoozed", reason=str(snooze), delay_s=round(delay_s, 1))
         return Delay(headers.after_snooze(not_before), now)
 
     def _snooze_s(self, message: _InFlight, snooze: Snooze) -> float:
@@ -468,6 +473,24 @@ class JobProcessor:
         if left:
             await asyncio.wait(left, timeout=1.0)
         return len(left)
+
+
+def _room_full(place: Place, job: Job, deadline: Deadline) -> Snooze | None:
+    """Return the snooze of a job that finds no room; one that would come back too late stays."""
+    if not place.room.is_full_for(job.tenant):
+        return None
+    delay_s = place.room.delay_s(job.tenant, deadline)
+    if delay_s is None:
+        return None
+    place.went_round = True
+    return Snooze("the waiting room is full of the tenant's jobs", retry_in_s=delay_s)
+
+
+def _worker_failed(message: _InFlight, job: Job, bug: Exception) -> Outcome:
+    """Log a bug of ours, and return its outcome."""
+    _log(job).opt(exception=bug).error("worker failed on a job", queue=message.queue.name)
+    error = ConnectorError("this worker failed on the job; its log says where", code=Code.INTERNAL_ERROR)
+    return Outcome(error=error, attempts=message.headers.attempts)
 
 
 def _check_properties(delivery: Delivery) -> None:

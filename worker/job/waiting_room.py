@@ -19,9 +19,10 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 GREED: Final = 3
 #: One place in so many is any tenant's, however full the room is.
 LEAST_SHARE: Final = 16
-#: Delayed jobs of one tenant that come back to the queue in a second, at least; or twice as many as it starts. Enough
+#: Delayed jobs of one tenant that come back to the queue in a second, at least; or a fifth more than it starts. Enough
 #: to keep its slots busy, and few enough that another tenant's job finds next to nothing before it.
 RETURNS_PER_S: Final = 200.0
+RETURNS_PER_START: Final = 1.2
 #: Jobs that each slot is believed to start in a second, until that is known.
 FIRST_STARTS_PER_S: Final = 5.0
 #: Seconds after which a delayed job may come back, each a retry queue of its own.
@@ -40,6 +41,8 @@ class Place:
         self.tenant = tenant
         self.size = size
         self.slot: JobSlot = room.slots.slot(tenant, bulk=room.bulk)
+        #: There was no room for it.
+        self.went_round = False
         self._is_in = True
 
     async def take(self, deadline: Deadline) -> bool:
@@ -98,7 +101,7 @@ class WaitingRoom:
         rate = self._rate(tenant).per_s(self.slots.clock.monotonic())
         if rate is None:
             rate = FIRST_STARTS_PER_S * self.slots.total
-        wanted_s = (self._delayed[tenant] + 1) / max(RETURNS_PER_S, 2 * rate)
+        wanted_s = (self._delayed[tenant] + 1) / max(RETURNS_PER_S, RETURNS_PER_START * rate)
         delay_s = _step_for(wanted_s, random.random())  # noqa: S311  # no secret
         remaining_s = deadline.remaining_s()
         if remaining_s is not None:

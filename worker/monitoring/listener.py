@@ -10,16 +10,6 @@ from typing import Final
 
 from loguru import logger
 
-#: Seconds a client has to send its request head, and to read the response.
-HEAD_TIMEOUT_S: Final = 5.0
-RESPONSE_TIMEOUT_S: Final = 10.0
-#: Seconds for responses in progress when the listener closes.
-CLOSE_TIMEOUT_S: Final = 2.0
-#: Bytes of a head. No scraper, probe or browser sends more.
-MAX_HEAD_BYTES: Final = 16_384
-#: Connections at a time. Beyond, the connection that has been silent longest is dropped.
-MAX_CONNECTIONS: Final = 64
-
 _SECURITY_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -28,6 +18,24 @@ _SECURITY_HEADERS: Final = (
 )
 #: For a response without a policy of its own: nothing may be loaded, framed or run.
 _LOCKED_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPolicy:
+    """What one client may take of the listener."""
+
+    #: Seconds a client has to send its request head, and to read the response.
+    head_timeout_s: float = 5.0
+    response_timeout_s: float = 10.0
+    #: Seconds for responses in progress when the listener closes.
+    close_timeout_s: float = 2.0
+    #: Bytes of a head. No scraper, probe or browser sends more.
+    max_head_bytes: int = 16_384
+    #: Connections at a time. Beyond, the connection that has been silent longest is dropped.
+    max_connections: int = 64
+
+
+DEFAULT_POLICY: Final = ListenerPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,8 @@ class Listener:
     so that clients that only hold connections cannot keep a probe out.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, policy: ListenerPolicy = DEFAULT_POLICY) -> None:
+        self._policy = policy
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
@@ -105,7 +114,9 @@ class Listener:
 
     async def serve(self, bound: socket.socket) -> None:
         """Start to answer requests."""
-        self._server = await asyncio.start_server(self._connected, sock=bound, limit=MAX_HEAD_BYTES)
+        self._server = await asyncio.start_server(
+            self._connected, sock=bound, limit=self._policy.max_head_bytes
+        )
 
     async def close(self) -> None:
         """Close the port and all connections: a slow reader does not delay the stop."""
@@ -115,12 +126,12 @@ class Listener:
             writer.transport.abort()
         tasks = [task for task in self._open.values() if task is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
+            await asyncio.wait(tasks, timeout=self._policy.close_timeout_s)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = asyncio.current_task()
         self._reading[writer] = None
-        if len(self._open) > MAX_CONNECTIONS:
+        if len(self._open) > self._policy.max_connections:
             oldest = next(iter(self._reading))
             oldest.transport.abort()
         try:
@@ -135,7 +146,7 @@ class Listener:
     async def _handle_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head_only = False
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT_S):
+            async with asyncio.timeout(self._policy.head_timeout_s):
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             response = plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
@@ -143,7 +154,7 @@ class Listener:
             del self._reading[writer]
             head_only = head.startswith(b"HEAD ")
             response = await self._respond(head)
-        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+        async with asyncio.timeout(self._policy.response_timeout_s):
             writer.write(_head(response) if head_only else _head(response) + response.body)
             await writer.drain()
             writer.close()

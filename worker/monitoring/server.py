@@ -16,7 +16,7 @@ from loguru import logger
 from worker.logs.masking import mask_shapes
 from worker.metrics import CONTENT_TYPE, Metrics
 from worker.monitoring import page
-from worker.monitoring.listener import Listener, Response, bind, plain
+from worker.monitoring.listener import DEFAULT_POLICY, Listener, ListenerPolicy, Response, bind, plain
 from worker.monitoring.status import CheckResult, Checks, Status, StatusSource
 from worker.monitoring.watchdog import BEAT_S, BLOCKED_AFTER_S, Watchdog
 
@@ -62,9 +62,11 @@ class MonitoringServer:
         not_loaded: Mapping[str, str] | None = None,
         hung_calls: Callable[[], Mapping[str, int]] = dict,
         blocked_after_s: float = BLOCKED_AFTER_S,
+        listener_policy: ListenerPolicy = DEFAULT_POLICY,
     ) -> None:
         self._not_loaded = {name: _shown(reason) for name, reason in (not_loaded or {}).items()}
         self._hung_calls = hung_calls
+        self._listener_policy = listener_policy
         self._host = host
         self._port = port
         self._metrics = metrics
@@ -131,7 +133,7 @@ class MonitoringServer:
     async def _serve(self, bound: socket, serving: "Future[None]") -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        listener = Listener(self._respond)
+        listener = Listener(self._respond, self._listener_policy)
         await listener.serve(bound)
         serving.set_result(None)
         while not self._stopping.is_set():

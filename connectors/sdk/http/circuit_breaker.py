@@ -13,20 +13,28 @@ from typing import Final
 
 from connectors.sdk.errors import ConnectorError, RateLimited, Sent, Unavailable
 
-#: Failures in a row that open the breaker. More than a job's own tries (5), so that one unlucky job
-#: does not hold up its account.
-FAILURES_TO_OPEN: Final = 10
-#: Failures further apart than this are not in a row.
-FAILURE_GAP_S: Final = 60.0
-#: How long the breaker stays open at first, doubled each time its probe fails.
-OPEN_S: Final = 5.0
-OPEN_MAX_S: Final = 60.0
-#: A 429 that names no wait: none at first (the job's own delay will do), then 1 s, doubled.
-UNNAMED_PAUSE_MAX_S: Final = 30.0
-#: A pause this close to its end is over: clocks differ by more.
-PAUSE_SLACK_S: Final = 0.05
-#: Accounts remembered; the one unused for longest is forgotten first.
-MAX_ACCOUNTS: Final = 10_000
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a breaker opens, and for how long."""
+
+    #: Failures in a row that open the breaker. More than a job's own tries (5), so that one unlucky job
+    #: does not hold up its account.
+    failures_to_open: int = 10
+    #: Failures further apart than this are not in a row.
+    failure_gap_s: float = 60.0
+    #: How long the breaker stays open at first, doubled each time its probe fails.
+    open_s: float = 5.0
+    open_max_s: float = 60.0
+    #: A 429 that names no wait: none at first (the job's own delay will do), then 1 s, doubled.
+    unnamed_pause_max_s: float = 30.0
+    #: A pause this close to its end is over: clocks differ by more.
+    pause_slack_s: float = 0.05
+    #: Accounts remembered; the one unused for longest is forgotten first.
+    max_accounts: int = 10_000
+
+
+DEFAULT_POLICY: Final = BreakerPolicy()
 
 BreakerKey = tuple[str, str, str, str]
 
@@ -45,8 +53,14 @@ class HostBreaker:
     Each call: `enter` (or be refused), then exactly one of `answered`, `failed`, `release`.
     """
 
-    def __init__(self, host: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        host: str,
+        clock: Callable[[], float] = time.monotonic,
+        policy: BreakerPolicy = DEFAULT_POLICY,
+    ) -> None:
         self._host = host
+        self._policy = policy
         self._clock = clock
         self._resume_at = 0.0
         self._is_paused_by_limit = False
@@ -55,7 +69,7 @@ class HostBreaker:
         self._failures = 0
         self._failed_at = 0.0
         self._open_until: float | None = None
-        self._open_s = OPEN_S
+        self._open_s = policy.open_s
         self._is_probing = False
 
     def enter(self, *, is_compensation: bool = False) -> BreakerPermit:
@@ -71,13 +85,14 @@ class HostBreaker:
         now = self._clock()
         if is_compensation:
             return BreakerPermit(now, is_probe=False)
-        if (remaining_s := self._resume_at - now) > PAUSE_SLACK_S:
+        if (remaining_s := self._resume_at - now) > self._policy.pause_slack_s:
             raise self._paused(remaining_s)
         if self._open_until is None:
             return BreakerPermit(now, is_probe=False)
         if now < self._open_until or self._is_probing:
             raise Unavailable(
-                f"{self._host} has failed {FAILURES_TO_OPEN} times in a row and is not called for now",
+                f"{self._host} has failed {self._policy.failures_to_open} times in a row"
+                " and is not called for now",
                 retry_after_s=round(max(self._open_until - now, 1.0), 3),
                 sent=Sent.NO,
             )
@@ -97,7 +112,7 @@ class HostBreaker:
             self._limited_at = self._clock()
             self._limits_in_a_row += 1
             if wait_s is None and self._limits_in_a_row > 1:
-                wait_s = min(2.0 ** (self._limits_in_a_row - 2), UNNAMED_PAUSE_MAX_S)
+                wait_s = min(2.0 ** (self._limits_in_a_row - 2), self._policy.unnamed_pause_max_s)
         elif not is_limited:
             self._limits_in_a_row = 0
         if wait_s:
@@ -111,12 +126,13 @@ class HostBreaker:
         is_open = self._open_until is not None
         if permit.is_probe:
             self._is_probing = False
-            self._open_s = min(self._open_s * 2, OPEN_MAX_S)
+            self._open_s = min(self._open_s * 2, self._policy.open_max_s)
             self._open_until = now + self._open_s
         elif not is_open:
-            self._failures = self._failures + 1 if now - self._failed_at <= FAILURE_GAP_S else 1
+            is_in_a_row = now - self._failed_at <= self._policy.failure_gap_s
+            self._failures = self._failures + 1 if is_in_a_row else 1
             self._failed_at = now
-            if self._failures >= FAILURES_TO_OPEN:
+            if self._failures >= self._policy.failures_to_open:
                 self._open_until = now + self._open_s
 
     def release(self, permit: BreakerPermit) -> None:
@@ -132,7 +148,7 @@ class HostBreaker:
 
     def _close(self, permit: BreakerPermit) -> None:
         self._failures = 0
-        self._open_until, self._open_s = None, OPEN_S
+        self._open_until, self._open_s = None, self._policy.open_s
         if permit.is_probe:
             self._is_probing = False
 
@@ -155,10 +171,10 @@ class HostBreakers:
     """The breakers of all accounts, bounded."""
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, max_accounts: int = MAX_ACCOUNTS
+        self, *, clock: Callable[[], float] = time.monotonic, policy: BreakerPolicy = DEFAULT_POLICY
     ) -> None:
         self._clock = clock
-        self._max_accounts = max_accounts
+        self._policy = policy
         self._breakers: OrderedDict[BreakerKey, HostBreaker] = OrderedDict()
 
     def __len__(self) -> int:
@@ -168,8 +184,8 @@ class HostBreakers:
         """Return the breaker of (tenant, connector, credential, host)."""
         breaker = self._breakers.get(key)
         if breaker is None:
-            breaker = self._breakers[key] = HostBreaker(key[3], self._clock)
-            if len(self._breakers) > self._max_accounts:
+            breaker = self._breakers[key] = HostBreaker(key[3], self._clock, self._policy)
+            if len(self._breakers) > self._policy.max_accounts:
                 self._breakers.popitem(last=False)
         else:
             self._breakers.move_to_end(key)

@@ -35,7 +35,7 @@ from connectors.sdk.errors import ConnectorError, InvalidParams
 from connectors.sdk.http.address import RefusedAddress, Target, read_url
 from connectors.sdk.http.api_base import ApiBase
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
-from connectors.sdk.http.circuit_breaker import HostBreakers
+from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
@@ -79,6 +79,8 @@ class HttpPolicy:
     timeout_s: float = 30.0
     #: Most decoded bytes of an answer, unless a call says otherwise.
     max_response_bytes: int = 10 * 1024 * 1024
+    #: When a host that fails is no longer called.
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
 
 
 class HttpPool:
@@ -125,7 +127,7 @@ class HttpPool:
         )
         self.state = PoolState(
             transport,
-            HostBreakers(clock=clock),
+            HostBreakers(clock=clock, policy=policy.breaker),
             CompensationSlots(),
             internal,
             on_call or _ignore_call,

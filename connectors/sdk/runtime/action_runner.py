@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from connectors.sdk.context import Context, JobLog
@@ -160,17 +159,29 @@ class ActionRunner:
             heeds_deadline: end the call at the deadline. A write on its way is left to finish.
             on_refused: called if the provider refused the secret, so that nothing has happened.
         """
-        outcome = await self._run_once(call, secret, heeds_deadline, before_send)
-        if not _is_refused_secret(outcome, call):
-            return outcome
-        on_refused()
-        job = call.job
-        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
-        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=secret)
-        fresh = await self.fetch(call)
-        if fresh == secret:
-            return outcome  # the same secret would be refused again, and accounts get locked
-        return await self._run_once(call.after(outcome.attempts), fresh, heeds_deadline, before_send)
+        has_fresh = False
+        while True:
+            execution = self._prepared(call, secret)
+            await call.attempt.slot.resume()
+            call.attempt.deadline.check()
+            if before_send is not None:
+                await before_send()
+                execution.effects.may_leave = self._within(self.limit_s(call))
+            call.attempt.report_progress("started", None)
+            task = execution.task = asyncio.create_task(self._execute(execution), name=_task_name(call))
+            self._track(task)
+            try:
+                outcome = await self._outcome_of(execution, heeds_deadline=heeds_deadline)
+            finally:
+                if not task.done():  # the worker abandons the job
+                    task.cancel()
+            if has_fresh or not _is_refused_secret(outcome, call):
+                return outcome
+            on_refused()
+            fresh = await self._fetch_anew(call, secret)
+            if fresh == secret:
+                return outcome  # the same secret would be refused again, and accounts get locked
+            call, secret, has_fresh = call.after(outcome.attempts), fresh, True
 
     async def run_hook(
         self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
@@ -181,7 +192,7 @@ class ActionRunner:
             ConnectorError: what it raised, or TIMEOUT.
         """
         await call.attempt.slot.resume()
-        task = self._start(call, self._contain(context, hook))
+        task = self._track(asyncio.create_task(self._contain(context, hook), name=_task_name(call)))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -230,42 +241,35 @@ class ActionRunner:
             _now=self._clock.now,
         )
 
-    async def _run_once(
-        self, call: Call, secret: Mapping[str, Any], heeds_deadline: bool, before_send: BeforeSend | None
-    ) -> Outcome:
-        assert call.params is not None
+    def _prepared(self, call: Call, secret: Mapping[str, Any]) -> _Execution:
+        """Return what is needed to start the action's function."""
         effects = JobEffects()
         call.steps.on_recorded = effects.record_step
         context = self.context(call, call.connector.read_credential(secret), effects)
-        await call.attempt.slot.resume()
-        call.attempt.deadline.check()
-        if before_send is not None:
-            await before_send()
-            effects.may_leave = self._within(self.limit_s(call))
-        call.attempt.report_progress("started", None)
-        execution = _Execution(call, context, effects)
-        execution.task = self._start(call, self._execute(execution, call.params))
-        try:
-            return await self._outcome_of(execution, heeds_deadline=heeds_deadline)
-        finally:
-            if not execution.task.done():  # the worker abandons the job
-                execution.task.cancel()
+        return _Execution(call, context, effects)
+
+    async def _fetch_anew(self, call: Call, refused: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the secret as the vault has it now."""
+        job = call.job
+        # Only the secret that was refused is dropped: of many jobs refused at once, one reads anew.
+        await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=refused)
+        return await self.fetch(call)
 
     def _within(self, seconds: float) -> Callable[[], bool]:
         """Return what tells whether so many seconds have not passed yet."""
         ends_at = self._clock.monotonic() + seconds
         return lambda: self._clock.monotonic() < ends_at
 
-    def _start(self, call: Call, function: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        # The name is what a blocked event loop is reported with.
-        task = asyncio.create_task(function, name=f"{call.name} of job {call.job.id}")
+    def _track(self, task: "asyncio.Task[Any]") -> "asyncio.Task[Any]":
+        """Count a function of a connector among those that run."""
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _execute(self, execution: _Execution, params: BaseModel) -> Any:
+    async def _execute(self, execution: _Execution) -> Any:
         """Call the function; whatever it raises stays inside this task."""
-        call = execution.call
+        call, params = execution.call, execution.call.params
+        assert params is not None
         with as_connector_error(execution.context):
             if call.action.is_async:
                 value = await call.action.call(params, execution.context)
@@ -432,3 +436,8 @@ def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
     """Look at the error of a task that is not awaited any more: asyncio reports unseen ones."""
     if not task.cancelled():
         task.exception()
+
+
+def _task_name(call: Call) -> str:
+    """Return the name that a blocked event loop is reported with."""
+    return f"{call.name} of job {call.job.id}"

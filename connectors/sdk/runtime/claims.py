@@ -4,16 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from connectors.sdk.context import JobLog
+from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.runtime.answers import late
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.infrastructure import Infrastructure
 from connectors.sdk.runtime.lease import HeldClaim, LeasePolicy, LeaseRenewer
-from connectors.sdk.runtime.ledger import Ledger, LedgerUnavailable
+from connectors.sdk.runtime.ledger import Claimed, Ledger, LedgerUnavailable
 from connectors.sdk.runtime.outcome import Snooze
 from connectors.sdk.runtime.slot import UNLIMITED, Slot
 
@@ -54,6 +56,14 @@ class ClaimKeeper:
             return await question(), asked_at
 
         return await self.ask(ask, call)
+
+    def bound(self, claimed: Claimed, call: Call) -> Claimed:
+        """Return the claim with a believable time until an earlier call has landed.
+
+        A database whose clock was set back by ten minutes says ten minutes more.
+        """
+        at_most_s = call.action.lands_within_s(Effect.WRITE) + self.policy.stall_s
+        return replace(claimed, lands_within_s=min(claimed.lands_within_s, at_most_s))
 
     @asynccontextmanager
     async def hold(self, claim: HeldClaim) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from connectors.sdk.errors import ConnectorError
 from connectors.sdk.runtime.clock import Clock
@@ -41,7 +42,7 @@ class Deadline:
         return "" if self.at is None else format_instant(self.at)
 
 
-def deadline_exceeded(message: str, *, outcome: str, **more: str) -> ConnectorError:
+def deadline_exceeded(message: str, *, outcome: str, **more: Any) -> ConnectorError:
     """Create the error of a job whose deadline came.
 
     Args:

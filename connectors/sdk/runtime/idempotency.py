@@ -80,7 +80,9 @@ class IdempotentRunner:
             running = self._running.get(identity)
             is_copy = running is not None
             if running is None:
-                running = self._start(call, identity, fingerprint)
+                running = _Running(fingerprint)
+                task = asyncio.create_task(self._claim_and_execute(call, identity, running))
+                self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
             else:
@@ -114,12 +116,12 @@ class IdempotentRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, call: Call, identity: Identity, fingerprint: str) -> _Running:
-        running = self._running[identity] = _Running(fingerprint)
+    def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
+        """Let copies of the job find its task, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
-        running.task = asyncio.create_task(self._claim_and_execute(call, identity, running))
-        running.task.add_done_callback(lambda _: self._running.pop(identity, None))
-        return running
+        running.task = task
+        self._running[identity] = running
+        task.add_done_callback(lambda _: self._running.pop(identity, None))
 
     async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the key and execute its effect, or return what the ledger knows."""
@@ -147,6 +149,7 @@ class IdempotentRunner:
         if call.attempt.is_uncertain and claimed.attempts == 0:
             claimed = replace(claimed, in_flight=True)  # this ledger is not the one that knew of it
         holds_until = asked_at + self._keeper.policy.lease_s
+        claimed = self._keeper.bound(claimed, call)
         claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
@@ -308,7 +311,7 @@ class IdempotentRunner:
         """End an attempt in which nothing left."""
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         is_uncertain = claim.may_have_effect(self._clock.monotonic())
-        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, whoever raised it
+        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, the caller that raised it
             error = late(call, is_uncertain=is_uncertain)
         return Outcome(error=error, attempts=claim.attempts, is_uncertain=is_uncertain)
 

@@ -16,6 +16,8 @@ DELAYS_S: Final = (1.0, 5.0, 30.0, 120.0)
 MAX_WAIT_S: Final = 6 * 3600.0
 #: Attempts in all, unless the operator sets another number.
 MAX_ATTEMPTS: Final = 5
+#: How the names end under which a connector says in `error.data` what it could not take back.
+LEFT_BEHIND: Final = "left_behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,11 @@ def final_outcome(outcome: Outcome, *, at_deadline: bool) -> Outcome:
 
 
 def _out_of_time(last: ConnectorError, *, is_uncertain: bool) -> ConnectorError:
+    # What an earlier request left at the provider is never hidden by the deadline.
+    left = {name: value for name, value in (last.data or {}).items() if name.endswith(LEFT_BEHIND)}
     return deadline_exceeded(
         f"no time was left for another attempt before the deadline; the last met {last.code}: {last.message}",
         outcome="unknown" if is_uncertain else "not_started",
         last_code=last.code.value,
+        **left,
     )

@@ -9,12 +9,13 @@ from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError, Sent
 from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.action_runner import ActionRunner
+from connectors.sdk.runtime.answers import late
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.claims import ClaimKeeper
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.idempotency import identity_of, left_running
 from connectors.sdk.runtime.lease import HeldClaim
-from connectors.sdk.runtime.ledger import InProgress, Ledger, Undone
+from connectors.sdk.runtime.ledger import InProgress, Ledger, Undone, fingerprint_of
 from connectors.sdk.runtime.outcome import Outcome, Snooze
 from connectors.sdk.runtime.reconcile import Reconciler
 
@@ -73,9 +74,11 @@ class UndoRunner:
     async def _claim_and_undo(self, call: Call, running: _Running) -> Outcome:
         identity, attempts = identity_of(call), call.attempt.attempts
         if call.attempt.deadline.has_passed:
+            fingerprint = fingerprint_of(call.job.params, call.job.credential)
             # The mark of an undo that never begins would keep its run from ever beginning.
             if not await self._keeper.ask(lambda: self._ledger.is_undone(identity), call):
-                call.attempt.deadline.check()
+                known = await self._keeper.ask(lambda: self._ledger.look_up(identity, fingerprint), call)
+                raise late(call, is_uncertain=isinstance(known, Undone))  # then an undo has begun, at least
             return Outcome(data=UNDONE, attempts=attempts, replayed=True)
         claimed, asked_at = await self._keeper.ask_when(lambda: self._ledger.claim_undo(identity), call)
         match claimed:
@@ -84,7 +87,7 @@ class UndoRunner:
             case InProgress(lease_s):
                 raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
         holds_until = asked_at + self._keeper.policy.lease_s
-        claim = running.claim = HeldClaim(identity, claimed, attempts, holds_until)
+        claim = running.claim = HeldClaim(identity, self._keeper.bound(claimed, call), attempts, holds_until)
         async with self._keeper.hold(claim):
             try:
                 await self._undo(call, claim)
@@ -102,6 +105,8 @@ class UndoRunner:
             return  # the mark is all there is to leave
         if self._runner.hung.may_have_effect(claim.identity):
             raise Snooze("a call of the run still goes on here, and may have its effect after the undo")
+        # Of several calls of a KEYED key an earlier one may be on its way though a later one has returned.
+        may_come_back = claim.in_flight or (claimed.attempts > 1 and not is_write)
         lands_at = self._clock.monotonic() + claimed.lands_within_s
         secret = await self._runner.fetch(call)
         result = claimed.result
@@ -110,7 +115,7 @@ class UndoRunner:
             if found is None and not claimed.steps:
                 return  # it certainly never happened
             result = None if found is None else found.result
-        elif claim.in_flight and self._clock.monotonic() < lands_at:
+        elif may_come_back and self._clock.monotonic() < lands_at:
             raise Snooze(
                 "the call of an earlier attempt may land after the undo",
                 retry_in_s=lands_at - self._clock.monotonic(),
@@ -130,7 +135,10 @@ class UndoRunner:
         try:
             await self._runner.run_hook(call, context, hook, "undoing")
         except ConnectorError as error:
-            claim.is_undoing = error.sent is Sent.UNCERTAIN or effects.may_have_effect
+            is_uncertain = error.sent is Sent.UNCERTAIN or effects.may_have_effect
+            claim.is_undoing = (
+                is_uncertain or call.attempt.is_uncertain
+            )  # a refusal unsays no earlier attempt
             raise
 
     async def _refused(self, claim: HeldClaim, error: ConnectorError) -> Outcome:

@@ -1,6 +1,7 @@
 """Booking a time: one of many gets it, whatever is cut, killed or done by others meanwhile."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connectors.google_calendar import holds
+from connectors.google_calendar.holds import MAX_HOLDS
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
@@ -19,6 +20,7 @@ from connectors.sdk.errors import (
     Sent,
     Unavailable,
 )
+from connectors.sdk.http.client import HttpPool
 from tests.support.desk import OWNER, Desk
 
 pytestmark = pytest.mark.integration
@@ -308,7 +310,7 @@ async def test_undo_cancels_what_was_booked_with_and_without_its_result(desk: De
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+    desk: Desk, patient_pool: HttpPool, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Calls are cut, refused, delayed and abandoned at random; each job is tried until it is answered."""
     chance = Random(seed)
@@ -324,7 +326,7 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
         return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
 
     monkeypatch.setattr(desk.google.faults, "take", spoil)
-    monkeypatch.setattr("connectors.sdk.http.circuit_breaker.FAILURES_TO_OPEN", 10**6)
+    desk = replace(desk, pool=patient_pool)
 
     async def book(number: int) -> Any:
         start, failures = f"{DAY}T10:{number % 4 * 10:02}", []
@@ -353,9 +355,8 @@ async def test_whatever_goes_wrong_meanwhile_no_two_appointments_overlap(
     assert all(one[1] <= other[0] for one, other in pairwise(times))
 
 
-async def test_more_holds_than_a_key_may_lay_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holds, "MAX_HOLDS", 2)
-    for _ in range(2):
+async def test_more_holds_than_a_key_may_lay_are_refused(desk: Desk) -> None:
+    for _ in range(MAX_HOLDS):
         desk.google.faults.add(Fault("events.list", skip=1, status=503))
         with pytest.raises(Unavailable):
             await desk("book_appointment", key="k", **VISIT)

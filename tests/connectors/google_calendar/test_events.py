@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from connectors.google_calendar import google_calendar
-from connectors.google_calendar.conference import LOOKS_S
+from connectors.google_calendar.client import CalendarApi, events
+from connectors.google_calendar.conference import with_conference
+from connectors.google_calendar.models import meet_status
 from connectors.sandbox.google.server import Fault
 from connectors.sdk.errors import (
     Conflict,
@@ -232,18 +234,27 @@ async def test_a_series_of_whole_days_ends_on_a_date(desk: Desk) -> None:
     assert ["RRULE:FREQ=DAILY;UNTIL=20370308"] == stored(desk, created["event_id"])["recurrence"]
 
 
-async def test_a_pending_meet_is_waited_for_a_while_and_no_longer(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("connectors.google_calendar.conference.LOOKS_S", tuple(0.001 for _ in LOOKS_S))
-    desk.google.store.meet_pending_reads = 2
-    soon = await desk("create_event", **VISIT, meet=True)
-    desk.google.store.meet_pending_reads = 50
-    never = await desk("create_event", **VISIT, meet=True)
+async def test_a_meet_that_is_pending_at_first_is_waited_for(desk: Desk) -> None:
+    desk.google.store.meet_pending_reads = 1
 
-    assert soon["meet_link"]
-    assert never["meet_link"] is None
-    assert never["created"]
+    created = await desk("create_event", **VISIT, meet=True)
+
+    assert created["meet_link"]
+
+
+async def test_a_meet_that_stays_pending_is_not_waited_for_longer(desk: Desk) -> None:
+    desk.google.store.meet_pending_reads = 50
+    api = CalendarApi(desk.context("create_event", None, 1))
+    made = await desk("create_event", **VISIT)
+    meet = {"conferenceData": {"createRequest": {"requestId": "r"}}}
+    event = await api.send(
+        events().patch(calendarId=OWNER, eventId=made["event_id"], conferenceDataVersion=1, body=meet)
+    )
+
+    waited = await with_conference(api, OWNER, event, looks_s=(0.001, 0.001))
+
+    assert "pending" == meet_status(waited)
+    assert 2 == desk.calls("events.get")
 
 
 async def test_a_meet_that_failed_is_said_and_can_be_asked_for_again(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """One of many gets a time, and no hold stays behind: bookings and moves, under faults and lagging listings."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
@@ -12,6 +13,7 @@ from connectors.google_calendar import google_calendar
 from connectors.google_calendar.occupancy import HOLD_LIFETIME
 from connectors.sandbox.google import Fault, GoogleSandbox
 from connectors.sdk.errors import Conflict, ConnectorError, PermissionDenied, RateLimited, Unavailable
+from connectors.sdk.http.client import HttpPool
 from connectors.sdk.testing import Kit
 from tests.support.desk import OWNER, Desk
 
@@ -292,7 +294,7 @@ async def test_rival_hold_in_a_calendar_that_may_not_be_changed_wins(desk: Desk)
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_bookings_and_moves_never_overlap_whatever_fails(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, seed: int
+    desk: Desk, patient_pool: HttpPool, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Calls are cut, refused, delayed and abandoned at random; each job is tried until it is answered."""
     ids = await appointments(desk, 8)
@@ -308,7 +310,7 @@ async def test_bookings_and_moves_never_overlap_whatever_fails(
         return Fault(delay_s=chance.random() * 0.01, does_work=luck < 0.5)
 
     monkeypatch.setattr(desk.google.faults, "take", spoil)
-    monkeypatch.setattr("connectors.sdk.http.circuit_breaker.FAILURES_TO_OPEN", 10**6)
+    desk = replace(desk, pool=patient_pool)
 
     async def run(number: int) -> Any:
         start, failures = f"{DAY}T10:{number % 4 * 10:02}", []

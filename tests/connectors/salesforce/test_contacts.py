@@ -1,9 +1,11 @@
 """Contacts: found as people ask for them, never the first one by chance."""
 
+import time
 from typing import Any
 
 import pytest
 
+from connectors.salesforce.describe import DOUBT_S, descriptions
 from connectors.sandbox.salesforce.server import KEY_FIELD, Field
 from connectors.sdk.errors import InvalidParams, NotFound
 from tests.support.salesforce import Bench
@@ -153,13 +155,11 @@ async def test_an_unknown_field_is_refused_before_the_query(bench: Bench, path: 
 
 
 async def test_a_field_made_a_moment_ago_is_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import describe
-
-    monkeypatch.setattr(describe, "DOUBT_S", 0.0)
     asked = {"email": "ada@lovelace.example", "fields": ["Nickname__c"]}
     with pytest.raises(InvalidParams):
         await bench.run("get_contact_details", asked)
     bench.org.store.add_field("Contact", Field("Nickname__c"))
+    monkeypatch.setattr(descriptions, "_clock", lambda: time.monotonic() + DOUBT_S)
 
     answer = await bench.run("get_contact_details", asked)
 

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import pytest
 
 from connectors.salesforce import salesforce
+from connectors.salesforce.client import SalesforceApi, TimeLimits
 from connectors.sandbox.salesforce.server import KEY_FIELD, Fault, Field, Rule
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import (
@@ -360,15 +361,13 @@ async def test_a_slow_org_does_not_hold_up_another(bench: Bench) -> None:
     assert all(outcome["found"] for outcome in await asyncio.gather(*slow))
 
 
-async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import client
-
+async def test_a_slow_answer_ends_at_the_calls_time(bench: Bench) -> None:
     await bench.run("get_limits")
-    monkeypatch.setattr(client, "CALL_TIMEOUT_S", 0.3)
+    api = SalesforceApi(bench.context("create_lead"), limits=TimeLimits(call_s=0.3))
     bench.org.faults.add(Fault("create", drip_s=0.1))
 
     with pytest.raises(Timeout) as caught:
-        await bench.run("create_lead", LEAD, document=plain_document(bench))
+        await api.run(lambda org: org.object("Lead").create({"LastName": "Hopper", "Company": "Navy"}))
 
     assert Sent.UNCERTAIN is caught.value.sent
 
@@ -385,13 +384,11 @@ async def test_a_read_that_fails_before_the_write_leaves_nothing_open(bench: Ben
     assert caught.value.sent is not Sent.UNCERTAIN
 
 
-async def test_a_job_without_time_left_sends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connectors.salesforce import client
-
-    monkeypatch.setattr(client, "JOB_TIME_S", 0.0)
+async def test_a_job_without_time_left_sends_nothing(bench: Bench) -> None:
+    api = SalesforceApi(bench.context("create_lead"), limits=TimeLimits(job_s=0.0))
 
     with pytest.raises(ConnectorError) as caught:
-        await bench.run("create_lead", LEAD, document=plain_document(bench))
+        await api.run(lambda org: org.object("Lead").create({"LastName": "Hopper", "Company": "Navy"}))
 
     assert Sent.NO is caught.value.sent
     assert 0 == bench.org.journal.calls["create"]

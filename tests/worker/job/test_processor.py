@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from connectors.registry import load
-from connectors.sdk import ConnectorError, Timeout
+from connectors.sdk import ConnectorError, RateLimited, Timeout
+from connectors.sdk.runtime.deadline import deadline_exceeded
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
 from connectors.sdk.testing import FakeClock
@@ -91,19 +92,25 @@ class Queues:
         return self.has_room
 
 
-def _delivery(headers: dict[str, Any] | None = None) -> Delivery:
+def _delivery(
+    headers: dict[str, Any] | None = None, *, body: bytes = BODY, timestamp: datetime | None = None
+) -> Delivery:
     async def settle(*_: Any, **__: Any) -> None:
         """Settle nothing: no one looks."""
 
     channel: Any = SimpleNamespace(
         is_closed=False, connection=CONNECTION, basic_ack=settle, basic_nack=settle, basic_reject=settle
     )
-    properties = Properties(reply_to="callers", correlation_id="c", user_id="us", headers=headers or {})
-    return Delivery(BODY, "dummy.ping", properties, False, 0, 1, channel)
+    properties = Properties(
+        reply_to="callers", correlation_id="c", user_id="us", headers=headers or {}, timestamp=timestamp
+    )
+    return Delivery(body, "dummy.ping", properties, False, 0, 1, channel)
 
 
-def _processor(executor: Any, publisher: Any, clock: FakeClock) -> JobProcessor:
-    registry, metrics = load(("dummy",)), Metrics(version="0")
+def _processor(
+    executor: Any, publisher: Any, clock: FakeClock, metrics: Metrics | None = None
+) -> JobProcessor:
+    registry, metrics = load(("dummy",)), metrics or Metrics(version="0")
     metrics.add_connector("dummy", registry.connectors["dummy"].actions)
     metrics.add_queue("queue", 1)
     return JobProcessor(
@@ -153,6 +160,38 @@ async def test_an_uncertain_attempt_is_remembered_by_the_headers() -> None:
     assert queues.delivery is not None
     headers = JobHeaders.read(queues.delivery, trusted=["us"], now=clock.now())
     assert (True, 1, 1) == (headers.is_uncertain, headers.attempts, headers.failures)
+
+
+async def test_what_a_run_left_behind_is_named_at_the_deadline_and_counted() -> None:
+    clock = FakeClock()
+    left = RateLimited("slow down", data={"hold_left_behind": "h1", "reason": "quota"})
+    queues, metrics = Queues(clock), Metrics(version="0")
+    deadline = (clock.now() + timedelta(seconds=0.1)).isoformat()
+    queues.delivery = _delivery(body=BODY[:-1] + f', "deadline": "{deadline}"}}'.encode())
+
+    await _deliver(_processor(Failing(Outcome(error=left, attempts=1)), queues, clock, metrics), queues)
+
+    (reply,) = queues.replies
+    assert reply.error is not None
+    assert reply.error.data == {
+        "outcome": "not_started",
+        "last_code": "RATE_LIMITED",
+        "hold_left_behind": "h1",
+    }
+    assert 'connectors_left_behind_total{action="ping",connector="dummy"} 1.0' in metrics.render().decode()
+
+
+async def test_a_deadline_names_the_publishers_own_clock() -> None:
+    clock = FakeClock()
+    queues = Queues(clock)
+    queues.delivery = _delivery(timestamp=clock.now() - timedelta(seconds=40))
+    late = Outcome(error=deadline_exceeded("the deadline passed", outcome="not_started"))
+
+    await _deliver(_processor(Failing(late), queues, clock), queues)
+
+    (reply,) = queues.replies
+    assert reply.error is not None
+    assert reply.error.message == "the deadline passed; it was published 40 s ago by its own clock"
 
 
 async def test_a_full_dead_letter_queue_does_not_keep_the_caller_waiting() -> None:

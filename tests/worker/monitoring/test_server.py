@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.log_records import logged
 from worker.metrics import Metrics
-from worker.monitoring import CannotListen, MonitoringServer, PortTaken, Status, listener
+from worker.monitoring import CannotListen, MonitoringServer, PortTaken, Status
+from worker.monitoring.listener import ListenerPolicy
 from worker.monitoring.status import Check
 
 
@@ -211,7 +212,7 @@ async def test_what_is_not_http_is_refused(data: bytes) -> None:
 async def test_an_oversize_head_is_refused() -> None:
     async with monitoring_server() as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
-        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * listener.MAX_HEAD_BYTES * 4)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * ListenerPolicy().max_head_bytes * 4)
         try:
             answer = await asyncio.wait_for(reader.read(), 5)
         except ConnectionError:
@@ -226,7 +227,8 @@ async def test_an_oversize_head_is_refused() -> None:
 async def test_silent_clients_keep_no_probe_out() -> None:
     async with monitoring_server() as one:
         held = [
-            await asyncio.open_connection("127.0.0.1", one.port) for _ in range(listener.MAX_CONNECTIONS * 2)
+            await asyncio.open_connection("127.0.0.1", one.port)
+            for _ in range(ListenerPolicy().max_connections * 2)
         ]
         for _, writer in held:
             writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
@@ -242,9 +244,8 @@ async def test_silent_clients_keep_no_probe_out() -> None:
     assert took_s < 1
 
 
-async def test_a_client_that_never_ends_its_head_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HEAD_TIMEOUT_S", 0.1)
-    async with monitoring_server() as one:
+async def test_a_client_that_never_ends_its_head_is_dropped() -> None:
+    async with monitoring_server(listener_policy=ListenerPolicy(head_timeout_s=0.1)) as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(b"GET / HTTP/1.1\r\n")
         try:

@@ -3,7 +3,7 @@
 import pytest
 
 from connectors.sdk.errors import RateLimited, Sent, Unavailable
-from connectors.sdk.http.circuit_breaker import FAILURES_TO_OPEN, OPEN_S, HostBreaker, HostBreakers
+from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreaker, HostBreakers
 
 
 class Clock:
@@ -24,7 +24,7 @@ def breaker(clock: Clock) -> HostBreaker:
     return HostBreaker("api.example.com", clock)
 
 
-def fail(breaker: HostBreaker, times: int = FAILURES_TO_OPEN) -> None:
+def fail(breaker: HostBreaker, times: int = BreakerPolicy().failures_to_open) -> None:
     for _ in range(times):
         breaker.failed(breaker.enter())
 
@@ -88,26 +88,26 @@ def test_a_pause_by_a_failing_host_is_not_called_a_limit(breaker: HostBreaker) -
 
 
 def test_the_breaker_opens_after_failures_in_a_row(breaker: HostBreaker) -> None:
-    fail(breaker, FAILURES_TO_OPEN - 1)
+    fail(breaker, BreakerPolicy().failures_to_open - 1)
     breaker.failed(breaker.enter())
 
     with pytest.raises(Unavailable) as refusal:
         breaker.enter()
 
     assert Sent.NO is refusal.value.sent
-    assert OPEN_S == refusal.value.retry_after_s
+    assert BreakerPolicy().open_s == refusal.value.retry_after_s
 
 
 def test_a_success_in_between_starts_the_count_anew(breaker: HostBreaker) -> None:
-    fail(breaker, FAILURES_TO_OPEN - 1)
+    fail(breaker, BreakerPolicy().failures_to_open - 1)
     breaker.answered(breaker.enter(), is_limited=False, wait_s=None)
-    fail(breaker, FAILURES_TO_OPEN - 1)
+    fail(breaker, BreakerPolicy().failures_to_open - 1)
 
     breaker.enter()
 
 
 def test_failures_far_apart_are_not_in_a_row(breaker: HostBreaker, clock: Clock) -> None:
-    for _ in range(FAILURES_TO_OPEN * 2):
+    for _ in range(BreakerPolicy().failures_to_open * 2):
         breaker.failed(breaker.enter())
         clock.now_s += 100
 
@@ -116,7 +116,7 @@ def test_failures_far_apart_are_not_in_a_row(breaker: HostBreaker, clock: Clock)
 
 def test_one_probe_closes_the_breaker(breaker: HostBreaker, clock: Clock) -> None:
     fail(breaker)
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
     probe = breaker.enter()
 
     with pytest.raises(Unavailable):
@@ -129,20 +129,20 @@ def test_one_probe_closes_the_breaker(breaker: HostBreaker, clock: Clock) -> Non
 
 def test_a_failing_probe_doubles_the_time(breaker: HostBreaker, clock: Clock) -> None:
     fail(breaker)
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
     breaker.failed(breaker.enter())
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
 
     with pytest.raises(Unavailable):
         breaker.enter()
 
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
     assert breaker.enter().is_probe
 
 
 def test_a_cancelled_probe_lets_the_next_one_try(breaker: HostBreaker, clock: Clock) -> None:
     fail(breaker)
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
     breaker.release(breaker.enter())
 
     assert breaker.enter().is_probe
@@ -160,7 +160,7 @@ def test_accounts_do_not_hold_each_other_back() -> None:
 
 
 def test_the_table_is_bounded_and_forgets_the_longest_unused() -> None:
-    breakers = HostBreakers(max_accounts=2)
+    breakers = HostBreakers(policy=BreakerPolicy(max_accounts=2))
     kept = breakers.of(("a", "http", "default", "h"))
     breakers.of(("b", "http", "default", "h"))
     breakers.of(("a", "http", "default", "h"))

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.auth import Token, TokenAuth
 from connectors.sdk.errors import RateLimited, Timeout, Unavailable
-from connectors.sdk.http.circuit_breaker import FAILURES_TO_OPEN, OPEN_S
+from connectors.sdk.http.circuit_breaker import BreakerPolicy
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
 from connectors.sdk.testing import Answer, FakeProvider
 
@@ -72,11 +72,11 @@ async def test_a_pause_ends_by_the_pools_clock(
 async def test_a_breaker_closes_by_the_pools_clock(
     pool: HttpPool, provider: FakeProvider, clock: Clock
 ) -> None:
-    provider.script(*[Answer(status=500)] * FAILURES_TO_OPEN)
-    for _ in range(FAILURES_TO_OPEN):
+    provider.script(*[Answer(status=500)] * BreakerPolicy().failures_to_open)
+    for _ in range(BreakerPolicy().failures_to_open):
         with pytest.raises(Unavailable):
             await api_of(pool, provider).get("/")
-    clock.now_s += OPEN_S
+    clock.now_s += BreakerPolicy().open_s
 
     assert 200 == (await api_of(pool, provider).get("/")).status_code
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.sdk.errors import RateLimited, Timeout, Unavailable
-from connectors.sdk.http.circuit_breaker import FAILURES_TO_OPEN
+from connectors.sdk.http.circuit_breaker import BreakerPolicy
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
 from connectors.sdk.http.compensation import COMPENSATIONS_AT_ONCE
 from connectors.sdk.testing import Answer, Asked, FakeProvider
@@ -50,9 +50,9 @@ async def test_a_compensation_passes_the_pause_that_the_failure_set(
 
 
 async def test_a_compensation_passes_an_open_breaker(pool: HttpPool, provider: FakeProvider) -> None:
-    provider.script(*[Answer(status=500)] * FAILURES_TO_OPEN)
+    provider.script(*[Answer(status=500)] * BreakerPolicy().failures_to_open)
     api = client_of(pool).at(provider.url)
-    for _ in range(FAILURES_TO_OPEN + 1):
+    for _ in range(BreakerPolicy().failures_to_open + 1):
         with pytest.raises(Unavailable):
             await api.get("/")
 

@@ -336,6 +336,20 @@ async def test_a_copy_comes_back_when_the_lease_of_a_dead_worker_ends(bench: Ben
     assert 0 < snooze.value.at_most_s <= LeasePolicy().lease_s - 10
 
 
+async def test_a_database_clock_set_back_keeps_no_one_waiting_longer_than_a_call(bench: Bench) -> None:
+    identity = Identity("default", "shop", "found", KEY)
+    claimed = await bench.ledger.claim(identity, fingerprint_of({}, "default"))
+    assert isinstance(claimed, Claimed)
+    await bench.ledger.begin(identity, claimed.fence, lands_within_s=600)
+    await bench.ledger.release(identity, claimed.fence, in_flight=True)
+
+    with pytest.raises(Snooze) as snooze:
+        await bench.run("found")
+
+    assert snooze.value.retry_in_s is not None
+    assert snooze.value.retry_in_s <= 5 + LeasePolicy().stall_s
+
+
 two_orders = Connector("two_orders")
 
 

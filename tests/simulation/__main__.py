@@ -1,0 +1,61 @@
+"""`python -m tests.simulation`: run schedules, replay one, or see whether seeded faults are found."""
+
+import argparse
+import sys
+import time
+
+from tests.simulation.campaign import Findings, run_all, tokens_of
+from tests.simulation.exhaust import exhaust
+from tests.simulation.model import check_model
+from tests.simulation.mutants import run_mutants
+from tests.simulation.schedules import replay
+
+
+def main() -> int:
+    """Do what the arguments say; 1 if something broke."""
+    arguments = _read_arguments()
+    if arguments.replay:
+        return max(map(_replay, arguments.replay))
+    if arguments.mutants:
+        return run_mutants(arguments.schedules, arguments.seed)
+    if arguments.model:
+        return check_model()
+    begun = time.monotonic()
+    if arguments.exhaust is not None:
+        findings = exhaust(arguments.exhaust)
+    else:
+        findings = run_all(tokens_of(arguments.seed, arguments.schedules))
+    return _report(findings, time.monotonic() - begun, is_small=arguments.exhaust is not None)
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=300, help="how many to draw (mutants: for each)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--replay", nargs="+", metavar="TOKEN", help="print the journals of these schedules")
+    parser.add_argument("--exhaust", type=int, metavar="K", help="all schedules with at most K deviations")
+    parser.add_argument("--mutants", action="store_true", help="break the core in turn, and see it found")
+    parser.add_argument("--model", action="store_true", help="check the protocol's model to the end")
+    return parser.parse_args()
+
+
+def _replay(token: str) -> int:
+    journal, broken = replay(token)
+    print(f"{token}: {journal}")
+    print(f"{token}: {broken or 'every invariant holds'}")
+    return int(broken is not None)
+
+
+def _report(findings: Findings, seconds: float, *, is_small: bool) -> int:
+    for token, what in findings.broken.items():
+        print(f"{token}  {what}")
+    print(findings.table())
+    print(f"{'seconds':<18}{seconds:>12.1f}")
+    if findings.missing and not is_small:
+        print(f"never happened: {', '.join(findings.missing)}")
+        return 1
+    return int(bool(findings.broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

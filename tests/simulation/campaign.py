@@ -1,0 +1,93 @@
+"""Many schedules on every core, and what came of them."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.simulation.loop import StuckError
+from tests.simulation.schedules import run_token, token_of
+
+#: Schedules that a process takes at once.
+BATCH: Final = 50
+#: One in so many schedules has the SQL ledger.
+SQLITE_SHARE: Final = 10
+#: What happened must have happened, or the schedules prove little.
+WANTED: Final = ("crashes", "takeovers", "uncertain calls", "stalls", "undos")
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a batch of schedules came to."""
+
+    schedules: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    #: The token of each schedule that broke something, and what.
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: "Findings") -> None:
+        """Take another batch in."""
+        self.schedules += other.schedules
+        self.counts.update(other.counts)
+        self.broken.update(other.broken)
+
+    @property
+    def missing(self) -> list[str]:
+        """What never happened though it should have."""
+        return [each for each in WANTED if not self.counts[each]]
+
+    def table(self) -> str:
+        """Return the counts as people read them."""
+        rows = [("schedules", self.schedules), ("broken", len(self.broken)), *sorted(self.counts.items())]
+        return "\n".join(f"{name:<18}{count:>12,}" for name, count in rows)
+
+
+def tokens_of(seed: int, schedules: int) -> list[str]:
+    """Return the tokens of a campaign."""
+    stores = ("sqlite", *("memory",) * (SQLITE_SHARE - 1))
+    return [token_of(stores[number % SQLITE_SHARE], seed, number) for number in range(schedules)]
+
+
+def run_batch(tokens: Iterable[str], *, stops: bool = False) -> Findings:
+    """Run some schedules in this process.
+
+    Args:
+        stops: end with the first that breaks something.
+    """
+    findings = Findings()
+    for token in tokens:
+        findings.schedules += 1
+        try:
+            findings.counts.update(run_token(token).counts)
+        except (AssertionError, StuckError) as broken:
+            findings.broken[token] = f"{type(broken).__name__}: {broken}"
+            if stops:
+                break
+    return findings
+
+
+def run_all(tokens: Sequence[str]) -> Findings:
+    """Run schedules on every core."""
+    batches = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+    findings = Findings()
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+        for batch in show_progress(pool.imap_unordered(run_batch, batches), len(batches)):
+            findings.add(batch)
+    return findings
+
+
+def show_progress(batches: Iterable[Findings], total: int) -> Iterator[Findings]:
+    """Pass batches on, and draw a bar if people are looking."""
+    begun = time.monotonic()
+    for number, batch in enumerate(batches, 1):
+        if sys.stderr.isatty():
+            left_s = (time.monotonic() - begun) / number * (total - number)
+            bar = "█" * (40 * number // total)
+            print(f"\r{bar:<40} {100 * number // total:3} %  {left_s:4.0f} s left", end="", file=sys.stderr)
+        yield batch
+    if sys.stderr.isatty():
+        print(file=sys.stderr)

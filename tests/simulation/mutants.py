@@ -1,0 +1,199 @@
+"""The core with one of its guards taken out: each mutant is killed by an invariant, or is argued to be equivalent."""
+
+import inspect
+import multiprocessing
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from connectors.sdk.runtime import idempotency
+from connectors.sdk.runtime.action_runner import ActionRunner
+from connectors.sdk.runtime.claims import ClaimKeeper
+from connectors.sdk.runtime.idempotency import IdempotentRunner
+from connectors.sdk.runtime.infrastructure import Infrastructure
+from connectors.sdk.runtime.lease import HeldClaim, LeaseRenewer
+from connectors.sdk.runtime.memory_ledger import MemoryLedger
+from connectors.sdk.runtime.reconcile import Reconciler
+from connectors.sdk.runtime.undo import UndoRunner
+from tests.simulation.campaign import Findings, run_batch, show_progress
+from tests.simulation.schedules import token_of
+from worker.ledger.store import SqlLedger
+
+#: Where, what stands there, and what the mutant has instead.
+Edit = tuple[Any, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """Some guards less."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    #: Why no schedule can tell it from the core; empty if one must.
+    is_equivalent_because: str = ""
+    store: str = "memory"
+
+
+CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if False:")
+LATE: Final[Edit] = (ActionRunner, "_run_once", "call.attempt.deadline.check()", "pass")
+FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
+STALL: Final[Edit] = (IdempotentRunner, "_begin_in_time", "> self._keeper.policy.stall_s", "> 1e9")
+LEAVE: Final[Edit] = (
+    ActionRunner,
+    "_run_once",
+    "effects.may_leave = self._within(self.limit_s(call))",
+    "pass",
+)
+BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
+FENCE: Final[Edit] = (MemoryLedger, "_held", "or row.fence != fence", "")
+
+MUTANTS: Final = (
+    Mutant("commit in flight is forgotten", ((
+        IdempotentRunner, "_complete", "complete = partial", "claim.in_flight = False; complete = partial"),)),
+    Mutant("a later failure erases an uncertain one", ((
+        IdempotentRunner, "_record", "claim.is_repeat and not _is_definite(error)", "False"),)),
+    Mutant("any answer settles earlier attempts", ((
+        idempotency, "_is_definite", "and error.code in DEFINITE", ""),)),
+    Mutant("an uncertain WRITE is released as done with", ((
+        IdempotentRunner, "_settle_write", "await self._keeper.release(claim)",
+        "claim.in_flight = False; await self._keeper.release(claim)"),)),
+    Mutant("a WRITE is repeated blindly", ((
+        IdempotentRunner, "_execute", "if claim.in_flight and effect is Effect.WRITE:", "if False:"),)),
+    Mutant("a lookup ignores what may land yet", ((
+        Reconciler, "find", "claim.claimed.lands_within_s > 0", "False"),)),
+    Mutant("an undo ignores what may land yet", ((
+        UndoRunner, "_undo", "elif may_come_back and", "elif False and"),)),
+    Mutant("an undo trusts the last call alone", ((
+        UndoRunner, "_undo", "or (claimed.attempts > 1 and not is_write)", ""),)),
+    Mutant("a refused undo erases an uncertain one", ((
+        UndoRunner, "_call_undo", "or call.attempt.is_uncertain", ""),)),
+    Mutant("a late undo was never begun", ((
+        UndoRunner, "_claim_and_undo", "is_uncertain=isinstance(known, Undone)", "is_uncertain=False"),)),
+    Mutant("an undo does not look", ((
+        UndoRunner, "_undo", "if found is None:", "if True:"),)),
+    Mutant("an undo that may have left is aborted", ((
+        UndoRunner, "_refused", "claim.is_undoing or", "False or"),)),
+    Mutant("an undo that came first gives its mark back", ((
+        UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),),
+        "the mark is put back for as long as the retry waits; the run may come first then, and is undone after it"),
+    Mutant("an undo leaves after its lease", ((
+        UndoRunner, "_call_undo", "effects.may_leave =", "_ ="),)),
+    Mutant("an unreachable ledger means not started", ((
+        ClaimKeeper, "ask", "is_uncertain=True", "is_uncertain=False"),)),
+    Mutant("a recorded step is no effect", ((HeldClaim, "may_have_effect", "or self.has_steps", ""),)),
+    Mutant("a lease that ran out is trusted", ((
+        HeldClaim, "may_have_effect", "or now >= self.holds_until", ""),)),
+    Mutant("a call in flight is not started", ((
+        HeldClaim, "may_have_effect", "self.in_flight or", ""),)),
+    Mutant("a refused secret leaves doubt", ((
+        IdempotentRunner, "_execute", "on_refused=claim.forget_call", "on_refused=lambda: None"),)),
+    Mutant("begin ignores that the process stood still", (STALL,)),
+    Mutant("a write may leave at any time", (LEAVE,)),
+    Mutant("begin stall and late write", (STALL, LEAVE)),
+    Mutant("a closed job may begin", (CLOSED,),
+        "the check of the deadline in `_run_once`, in the same step, covers it; see the pair below"),
+    Mutant("a late job may begin", (LATE,),
+        "`is_closed`, and `unknown` in its place, cover it; see the pair below"),
+    Mutant("neither closed nor late matters", (CLOSED, LATE),
+        "the wait for the secret, the last before, gives up at the deadline by itself; see the three below"),
+    Mutant("nothing ends a job at its deadline", (CLOSED, LATE, FETCH)),
+    Mutant("a failed ledger costs an attempt", ((
+        Infrastructure, "ask", "raise Snooze(unavailable.reason) from None",
+        "raise __import__('connectors.sdk.errors').sdk.errors.Unavailable(unavailable.reason) from None"),)),
+    Mutant("an attempt counts twice", ((IdempotentRunner, "_begin", "claim.attempts += 1", "claim.attempts += 2"),)),
+    Mutant("the deadline ends no waiting", ((
+        IdempotentRunner, "run", "self._clock.wait({running.task, running.given_up}, limit_s)",
+        "self._clock.wait({running.task, running.given_up}, None)"),)),
+    Mutant("what ended is kept", ((
+        IdempotentRunner, "_start", "self._running.pop(identity, None)", "None"),)),
+    Mutant("a late result counts", ((IdempotentRunner, "_complete", "if is_ours:", "if True:"),),
+        "its effect is there, so that the success is true; who took over stores the same"),
+    Mutant("copies in one process do not meet", ((
+        IdempotentRunner, "run", "running = self._running.get(identity)", "running = None"),),
+        "the ledger keeps them apart as it keeps workers apart; meeting saves its questions"),
+    Mutant("leases are not renewed", ((LeaseRenewer, "_renew", "while True:", "while False:"),),
+        "landing times and fences keep the effect one; renewing keeps others from asking in vain"),
+    Mutant("an abandoned claim is not released", ((
+        ClaimKeeper, "hold", "await self.release(claim)", "pass"),),
+        "the lease runs out by itself; releasing it saves 15 s"),
+    Mutant("memory: begin without a lease", (BEGIN_LEASE,)),
+    Mutant("memory: writes without a fence", (FENCE,)),
+    Mutant("memory: neither lease nor fence", (BEGIN_LEASE, FENCE)),
+    Mutant("memory: a living claim is stolen", ((
+        MemoryLedger, "claim", "and row.lease_until < self._now()", ""),)),
+    Mutant("memory: a living run is undone", ((
+        MemoryLedger, "claim_undo", "and row.lease_until >= self._now()", "and False"),)),
+    Mutant("memory: fences repeat", ((MemoryLedger, "_fence", "next(_FENCES)", "1"),)),
+    Mutant("memory: a removed key is known", ((MemoryLedger, "forget", "del self._rows[identity]", "pass"),)),
+    Mutant("sql: begin without a lease", ((
+        SqlLedger, "begin", "entries.c.lease_until > self._now,", ""),), store="sqlite"),
+    Mutant("sql: writes without a fence", ((SqlLedger, "_update", "entries.c.fence == fence,", ""),), store="sqlite"),
+    Mutant("sql: a living claim is stolen", ((
+        SqlLedger, "_claim", "sa.not_(self._is_leased()),", ""),), store="sqlite"),
+    Mutant("sql: a takeover forgets the call in flight", ((
+        SqlLedger, "_claim", "sa.and_(entries.c.in_flight, sa.not_(expired))", "False"),), store="sqlite"),
+    Mutant("sql: a living run is undone", ((
+        SqlLedger, "_claim_undo", "where=sa.and_(sa.not_(alive), sa.not_(undone))", "where=sa.not_(undone)"),),
+        store="sqlite"),
+)  # fmt: skip
+
+#: Schedules that a process runs between two looks whether the mutant is dead already.
+_CHUNK: Final = 200
+
+
+def run_mutants(schedules: int, seed: int) -> int:
+    """Run each mutant until it is killed, print the table, and return 1 if one survives that should not."""
+    work = [(number, schedules, seed) for number in range(len(MUTANTS))]
+    lines: list[str] = []
+    with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        results = pool.imap(_run_mutant, work, chunksize=1)
+        for mutant, findings in zip(MUTANTS, show_progress(results, len(work)), strict=True):
+            lines.append(_line(mutant, findings))
+    print("\n".join(lines))
+    return int(any(line.startswith("SURVIVED") for line in lines))
+
+
+def _line(mutant: Mutant, findings: Findings) -> str:
+    if findings.broken:
+        what = next(iter(findings.broken.values())).split(":")
+        word, rest = "killed", f"after {findings.schedules:>5}: {':'.join(what[1:3]).strip()[:80]}"
+    elif mutant.is_equivalent_because:
+        word, rest = "equivalent", mutant.is_equivalent_because
+    else:
+        word, rest = "SURVIVED", f"{findings.schedules} schedules"
+    return f"{word:<11} {mutant.name:<46} {rest}"
+
+
+def _run_mutant(work: tuple[int, int, int]) -> Findings:
+    """Break this process's core, and run schedules until one tells."""
+    number, schedules, seed = work
+    mutant = MUTANTS[number]
+    for edit in mutant.edits:
+        apply_edit(*edit)
+    findings = Findings()
+    for start in range(0, schedules, _CHUNK):
+        tokens = [token_of(mutant.store, seed, each) for each in range(start, min(start + _CHUNK, schedules))]
+        findings.add(run_batch(tokens, stops=True))
+        if findings.broken:
+            break
+    return findings
+
+
+def apply_edit(owner: Any, name: str, old: str, new: str) -> None:
+    """Compile a function anew with a part of it replaced.
+
+    Raises:
+        LookupError: the core has changed, and the mutant must follow.
+    """
+    function: Callable[..., Any] = inspect.unwrap(getattr(owner, name))
+    source = textwrap.dedent(inspect.getsource(function))
+    if old not in source:
+        raise LookupError(f"{name} has no {old!r} any more")
+    module = sys.modules[function.__module__]
+    found: dict[str, Any] = {}
+    code = compile("from __future__ import annotations\n" + source.replace(old, new), f"<{name}>", "exec")
+    exec(code, module.__dict__, found)
+    setattr(owner, name, found[name])
