@@ -92,7 +92,7 @@ class IdempotentRunner:
             limit_s = None if remaining_s == 0 and not is_copy else remaining_s
             await self._clock.wait({running.task, running.given_up}, limit_s)
             if running.task.done():
-                outcome = running.task.result()
+                outcome = _outcome_of(running.task, call)
             elif running.given_up.done():
                 outcome = running.given_up.result()
                 if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
@@ -125,12 +125,6 @@ class IdempotentRunner:
 
     async def _claim_and_execute(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         """Claim the key and execute its effect, or return what the ledger knows."""
-        try:
-            return await self._claim(call, identity, running)
-        except ConnectorError as error:  # a value, as any outcome: copies read it, too
-            return Outcome(error=error, attempts=call.attempt.attempts)
-
-    async def _claim(self, call: Call, identity: Identity, running: _Running) -> Outcome:
         fingerprint = running.fingerprint
         # The ledger is asked before the deadline: a job that comes late is told what has happened.
         if call.attempt.deadline.has_passed:
@@ -311,7 +305,7 @@ class IdempotentRunner:
         """End an attempt in which nothing left."""
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         is_uncertain = claim.may_have_effect(self._clock.monotonic())
-        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, the caller that raised it
+        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, not what was raised
             error = late(call, is_uncertain=is_uncertain)
         return Outcome(error=error, attempts=claim.attempts, is_uncertain=is_uncertain)
 
@@ -332,6 +326,18 @@ def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcom
         is_uncertain=uncertain,
         ack_after=asyncio.create_task(_end_of(task)),
     )
+
+
+def _outcome_of(task: "asyncio.Task[Outcome]", call: Call) -> Outcome:
+    """Return what a task ended with; an error of it is a value, which copies read, too.
+
+    Raises:
+        Snooze: the task did.
+    """
+    try:
+        return task.result()
+    except ConnectorError as error:
+        return Outcome(error=error, attempts=call.attempt.attempts)
 
 
 async def _end_of(task: "asyncio.Task[Outcome]") -> None:
