@@ -28,6 +28,8 @@ class Shop:
     """A connector whose effects are listed, and what its next call does."""
 
     orders: list[str] = field(default_factory=list)
+    #: Whether each call was told that it is a repeat.
+    repeats: list[bool] = field(default_factory=list)
     #: Called by the action after its effect; may raise.
     then: Callable[[], Any] = lambda: None
     #: Called by the action before its effect; may raise.
@@ -41,6 +43,7 @@ class Shop:
         async def order(ctx: Context) -> str:
             self.before()
             self.orders.append(ctx.idempotency_key)
+            self.repeats.append(ctx.is_repeat)
             result = self.then()
             if asyncio.iscoroutine(result):
                 await result
@@ -73,6 +76,16 @@ class Shop:
             self.before()
             self.orders.append(ctx.idempotency_key)
             return "blocked"
+
+        @shop.action(effect=Effect.KEYED, timeout_s=0.1)
+        def blocking_keyed(ctx: Context) -> str:
+            self.before()
+            self.orders.append(ctx.idempotency_key)
+            return "blocked"
+
+        @blocking_keyed.undo
+        async def undo_blocking_keyed(ctx: Context) -> None:
+            self.orders.clear()
 
         @blocking.reconcile
         async def find_blocking(ctx: Context) -> str | None:

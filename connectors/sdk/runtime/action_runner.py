@@ -244,7 +244,7 @@ class ActionRunner:
     def _prepared(self, call: Call, secret: Mapping[str, Any]) -> _Execution:
         """Return what is needed to start the action's function."""
         effects = JobEffects()
-        call.steps.on_recorded = effects.clear
+        call.steps.on_recorded = effects.record_step
         context = self.context(call, call.connector.read_credential(secret), effects)
         return _Execution(call, context, effects)
 

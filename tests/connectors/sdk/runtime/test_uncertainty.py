@@ -9,10 +9,12 @@ import pytest
 
 from connectors.sdk import Connector, Context, Effect, PermissionDenied, Timeout, Unavailable
 from connectors.sdk.errors import Code, Sent
+from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Claimed, Identity, Unknown, fingerprint_of
-from connectors.sdk.runtime.outcome import Snooze
+from connectors.sdk.runtime.outcome import Attempt, Snooze
 from connectors.sdk.testing import Answer, FakeProvider, Kit
+from schemas.job import Job
 from tests.support.runtime_bench import KEY, Bench, SlowLedger, open_bench, said
 
 
@@ -264,3 +266,50 @@ async def test_a_look_up_that_finds_nothing_settles_no_earlier_write() -> None:
     for told in (ran.result.error, late.result.error):
         assert told is not None
         assert "unknown" == (told.data or {})["outcome"]
+
+
+async def test_an_undo_waits_for_a_keyed_call_that_still_blocks(bench: Bench) -> None:
+    go_on = threading.Event()
+    bench.shop.before = lambda: go_on.wait(5)
+    outcome = await bench.run("blocking_keyed")
+    bench.clock.skip(60)
+
+    with pytest.raises(Snooze, match="still goes on"):
+        await bench.run("blocking_keyed", mode="undo")
+    go_on.set()
+    assert outcome.still_running is not None
+    await outcome.still_running
+    undone = await bench.run("blocking_keyed", mode="undo")
+
+    assert (Code.TIMEOUT, True) == (said(outcome)[0], outcome.is_uncertain)
+    assert ({"undone": True}, []) == (undone.data, bench.shop.orders)
+
+
+@pytest.mark.parametrize("action", ["keyed", "found"])
+async def test_an_uncertain_attempt_outlives_the_ledger_by_its_jobs_headers(
+    bench: Bench, action: str
+) -> None:
+    bench.shop.then = _fail(Timeout("the answer was lost"))
+    first = await bench.run(action)
+    bench.ledger.clear()
+    bench.shop.then = lambda: None
+    bench.shop.orders[:] = [KEY]
+    job = Job(id="j", connector="shop", action=action, idempotency_key=KEY)
+    attempt = Attempt(Deadline(None, bench.clock), attempts=first.attempts, is_uncertain=True)
+
+    outcome = await bench.executors[0].execute(job, attempt)
+
+    assert (action == "keyed") is (True in bench.shop.repeats)
+    assert ("found" if action == "found" else "order 2") == outcome.data
+
+
+@pytest.mark.parametrize("action", ["keyed", "write"])
+async def test_a_copy_with_time_left_runs_though_the_other_came_too_late(bench: Bench, action: str) -> None:
+    late = asyncio.create_task(bench.run(action, bench.worker(), in_s=-1))
+    await asyncio.sleep(0)
+    in_time = asyncio.create_task(bench.run(action, in_s=60))
+
+    outcomes = [await late, await in_time]
+
+    assert (Code.DEADLINE_EXCEEDED, "not_started") == said(outcomes[0])
+    assert "order 1" == outcomes[1].data
