@@ -7,6 +7,7 @@ action and the provider unchanged; in log lines, traces, listings of dead letter
 replaced by `***`.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
@@ -26,6 +27,11 @@ KEYWORD: Final = "x-personal"
 #: code would black out parts of innocent words. A shorter number is masked in its own field alone: a 1 is
 #: a count or an attempt as often as not.
 MIN_PART_CHARS: Final = 4
+#: Digits from which on a text of digits and the signs between them is taken for a phone number.
+MIN_PHONE_DIGITS: Final = 7
+#: Lengths of most countries' numbers without the country's code.
+NATIONAL_DIGITS: Final = (10, 9)
+_PHONE: Final = re.compile(r"[\d+() ./-]{7,40}")
 
 
 class _Mark:
@@ -57,6 +63,7 @@ class PersonalData:
         """Return the personal data in parameters, by their schema."""
         found = list(_marked(params, schema, schema.get("$defs", {}), ""))
         texts = {text for _, value in found for text in _texts(value) if text}
+        texts |= {digits for text in texts for digits in _digits_of_phone(text)}
         # The longest first: where one value holds another, nothing of the outer one may stay.
         return cls(
             frozenset(name for name, _ in found if name), tuple(sorted(texts, key=lambda text: -len(text)))
@@ -121,6 +128,16 @@ def _marked(value: Any, schema: Any, definitions: Mapping[str, Any], name: str) 
         for index, item in enumerate(value):
             part = prefix[index] if index < len(prefix) else schema.get("items")
             yield from _marked(item, part, definitions, name)
+
+
+def _digits_of_phone(text: str) -> Iterator[str]:
+    """List the other spellings of a phone number that end up in logs: its digits, and those of its national part."""
+    if not _PHONE.fullmatch(text):
+        return
+    digits = "".join(filter(str.isdecimal, text))
+    if len(digits) >= MIN_PHONE_DIGITS:
+        yield digits
+        yield from (digits[-length:] for length in NATIONAL_DIGITS if len(digits) > length)
 
 
 def _texts(value: Any) -> Iterator[str]:

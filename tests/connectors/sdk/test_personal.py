@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from connectors.sdk import Connector, Context, Personal
 from connectors.sdk.context import JobLog
-from connectors.sdk.personal import MASK, PersonalData
+from connectors.sdk.personal import KEYWORD, MASK, PersonalData
 
 crm = Connector("crm")
 
@@ -46,7 +46,7 @@ def test_the_schema_says_what_is_personal() -> None:
 def test_values_are_found_wherever_they_lie() -> None:
     found = personal(phone="+90 532 000", people=[{"name": "Ada Lovelace"}], pin=4711, note="hello")
 
-    assert {"+90 532 000", "Ada Lovelace", "4711"} == set(found.values)
+    assert {"+90 532 000", "90532000", "Ada Lovelace", "4711"} == set(found.values)
     assert {"phone", "name", "pin"} == found.names
 
 
@@ -114,3 +114,9 @@ async def test_the_action_itself_gets_the_value() -> None:
     params = find.signature.read({"phone": "+90 532 000"})
 
     assert {"phone": "+90 532 000"}.items() <= find.signature.arguments(params, None).items()  # type: ignore[arg-type]
+
+
+def test_the_digits_of_a_phone_number_are_masked_too() -> None:
+    data = PersonalData.of({"phone": "+90 (532) 111-22-33"}, {"properties": {"phone": {KEYWORD: True}}})
+
+    assert "asked *** and ***, 42 times" == data.mask("asked 905321112233 and 5321112233, 42 times")
