@@ -193,7 +193,7 @@ def _refusal(
     if isinstance(data.get("location"), str):
         data["location"] = mask.text(data["location"])
     else:
-        data["body"] = quote_body(response, mask)
+        data["body"] = quote_body(response, mask, parse_json=params.parse_json)
     error.data = data
     return error
 

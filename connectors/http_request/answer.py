@@ -64,10 +64,10 @@ def read_body(response: "httpx.Response", mask: Mask, *, parse_json: bool = Fals
     return mask.text(text)
 
 
-def quote_body(response: "httpx.Response", mask: Mask) -> Any:
+def quote_body(response: "httpx.Response", mask: Mask, *, parse_json: bool = False) -> Any:
     """Return a refusal's body as it is, or as text cut short; without secrets."""
     if len(response.content) <= MAX_QUOTED_BYTES:
-        return read_body(response, mask)
+        return read_body(response, mask, parse_json=parse_json)
     text = decode_text(response.content, response.headers.get("content-type", ""))
     if text is None:
         return _as_base64(mask.bytes(response.content)[: MAX_QUOTED_BYTES * 3 // 4])

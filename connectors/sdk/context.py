@@ -137,7 +137,8 @@ class Context(Generic[CredentialT]):
                     order.result = (await api.post("/orders", json=…)).json()["id"]
 
         The result is recorded in the ledger when the block ends, so that the next run of the same key skips the part.
-        A failure of a later part is then no doubt about this one.
+        A failure of a later part is then no doubt about this one. Parts may run at once. An undo finds what the
+        run recorded, even of a run that never ended.
         """
         return self._steps.step(name)
 

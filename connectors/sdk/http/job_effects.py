@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from connectors.sdk.errors import ConnectorError, Sent, Timeout
+from connectors.sdk.steps import CURRENT_STEP, Step
 
 #: Methods that change nothing at the provider (RFC 9110 9.2.1: safe).
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,16 +39,16 @@ class JobEffects:
         """Return whether some request may have been processed that no record tells of."""
         return bool(self._unproven)
 
-    def clear(self) -> None:
-        """Stop counting what was sent so far: a record tells that it happened."""
-        self._unproven.clear()
+    def record_step(self, step: Step) -> None:
+        """Stop counting what one part sent: a record tells that it happened. Others may run at once."""
+        self._unproven = {effect for effect in self._unproven if effect.step is not step}
 
     def track(self) -> "RequestEffect":
         """Return the record of one request that can have an effect."""
         return RequestEffect(self)
 
     def cover(self, error: ConnectorError, *, is_safe: bool) -> None:
-        """Make `sent` of an error cover the whole run rather than one request."""
+        """Extend `sent` of an error to the whole run rather than one request."""
         if is_safe and error.sent is Sent.UNCERTAIN:
             error.sent = Sent.NO
         if self.may_have_effect and error.sent is Sent.NO:
@@ -57,10 +58,12 @@ class JobEffects:
 class RequestEffect:
     """One request that can have an effect, its redirects included."""
 
-    __slots__ = ("_effects",)
+    __slots__ = ("_effects", "step")
 
     def __init__(self, effects: JobEffects) -> None:
         self._effects = effects
+        #: The part of the action that sent it.
+        self.step = CURRENT_STEP.get()
 
     def record_sent(self) -> None:
         """Count the request: its first byte is about to leave.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 #: Told a connector and how many of its calls hang now.
@@ -25,11 +25,21 @@ class HungCalls:
         self._on_change = on_change
         #: By connector, then by action.
         self._calls: dict[str, Counter[str]] = {}
+        self._effects: Counter[Hashable] = Counter()
 
     def add(self, connector: str, action: str, ended: "asyncio.Future[Any]") -> None:
         """Count a call as hung until it ends."""
         self._change(connector, action, 1)
         ended.add_done_callback(lambda _: self._change(connector, action, -1))
+
+    def add_effect(self, identity: Hashable, ended: "asyncio.Future[Any]") -> None:
+        """Take note that a hung call may have its effect until it ends."""
+        self._effects[identity] += 1
+        ended.add_done_callback(lambda _: self._end_effect(identity))
+
+    def may_have_effect(self, identity: Hashable) -> bool:
+        """Return whether a hung call under this key may still have its effect."""
+        return identity in self._effects
 
     @property
     def by_action(self) -> Mapping[str, int]:
@@ -49,6 +59,11 @@ class HungCalls:
             if actions.total() >= self._most
         ]
         return f"{'; '.join(faults)}; restart the worker" if faults else None
+
+    def _end_effect(self, identity: Hashable) -> None:
+        self._effects[identity] -= 1
+        if self._effects[identity] <= 0:
+            del self._effects[identity]
 
     def _change(self, connector: str, action: str, change: int) -> None:
         actions = self._calls.setdefault(connector, Counter())

@@ -92,7 +92,7 @@ class IdempotentRunner:
             limit_s = None if remaining_s == 0 and not is_copy else remaining_s
             await self._clock.wait({running.task, running.given_up}, limit_s)
             if running.task.done():
-                outcome = running.task.result()
+                outcome = _outcome_of(running.task, call)
             elif running.given_up.done():
                 outcome = running.given_up.result()
                 if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
@@ -117,7 +117,7 @@ class IdempotentRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
-        """Let copies of the job find its task, until it is done."""
+        """Register the task for copies of the job, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
         running.task = task
         self._running[identity] = running
@@ -140,6 +140,8 @@ class IdempotentRunner:
         )
         if not isinstance(claimed, Claimed):
             return outcome_of(claimed, call)
+        if call.attempt.is_uncertain and claimed.attempts == 0:
+            claimed = replace(claimed, in_flight=True)  # this ledger is not the one that knew of it
         holds_until = asked_at + self._keeper.policy.lease_s
         claimed = self._keeper.bound(claimed, call)
         claim = running.claim = HeldClaim(identity, claimed, claimed.attempts, holds_until)
@@ -170,8 +172,10 @@ class IdempotentRunner:
             before_send=partial(self._begin, call, claim, effect, running),
             on_refused=claim.forget_call,
         )
-        if outcome.still_running is not None and effect is Effect.WRITE:
-            outcome = await self._wait_for_hung(call, outcome, outcome.still_running, running)
+        if (hung := outcome.still_running) is not None:
+            self._runner.hung.add_effect(claim.identity, hung)
+            if effect is Effect.WRITE:
+                outcome = await self._wait_for_hung(call, outcome, hung, running)
         return await self._record(call, claim, effect, secret, outcome)
 
     async def _reconcile_before(
@@ -224,7 +228,7 @@ class IdempotentRunner:
         given_up = replace(outcome, still_running=None)
         if not call.action.can_reconcile:
             assert outcome.error is not None
-            given_up = replace(given_up, error=unknown_error(outcome.error.message))
+            given_up = replace(given_up, error=unknown_error(outcome.error.message, outcome.error.data))
         running.given_up.set_result(given_up)
         await self._clock.wait({hung}, self._keeper.policy.hung_s)
         if hung.done() and not hung.cancelled() and hung.exception() is None:
@@ -259,7 +263,8 @@ class IdempotentRunner:
         try:
             found = await self._reconciler.find_now(call, claim, secret, still_running=outcome.still_running)
         except OutcomeUnknown as unclear:
-            unknown = await self._mark_unknown(call, claim, f"{error.message}; {unclear.message}")
+            reason = f"{error.message}; {unclear.message}"
+            unknown = await self._mark_unknown(call, claim, reason, error.data)
             return replace(outcome, is_uncertain=True) if _keeps_its_code(error) else unknown
         if found is not None:
             return await self._complete(call, claim, Outcome(data=found.result, attempts=outcome.attempts))
@@ -289,10 +294,12 @@ class IdempotentRunner:
         known = await self._keeper.ask(lambda: self._ledger.look_up(claim.identity, fingerprint), call)
         return outcome if isinstance(known, Absent) else outcome_of(known, call)
 
-    async def _mark_unknown(self, call: Call, claim: HeldClaim, reason: str) -> Outcome:
+    async def _mark_unknown(
+        self, call: Call, claim: HeldClaim, reason: str, data: Mapping[str, Any] | None = None
+    ) -> Outcome:
         with suppress(LedgerUnavailable):  # then the lease runs out, and the next attempt says the same
             await self._ledger.mark_unknown(claim.identity, claim.fence)
-        return Outcome(error=unknown_error(reason), attempts=claim.attempts, is_uncertain=True)
+        return Outcome(error=unknown_error(reason, data), attempts=claim.attempts, is_uncertain=True)
 
     async def _end_unsent(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
         """End an attempt in which nothing left."""
@@ -321,6 +328,18 @@ def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcom
     )
 
 
+def _outcome_of(task: "asyncio.Task[Outcome]", call: Call) -> Outcome:
+    """Return what a task ended with; an error of it is a value, which copies read, too.
+
+    Raises:
+        Snooze: the task did.
+    """
+    try:
+        return task.result()
+    except ConnectorError as error:
+        return Outcome(error=error, attempts=call.attempt.attempts)
+
+
 async def _end_of(task: "asyncio.Task[Outcome]") -> None:
     """Wait for the end of an effect whose caller was answered already, however it ends."""
     await asyncio.wait({task})
@@ -330,9 +349,9 @@ async def _end_of(task: "asyncio.Task[Outcome]") -> None:
             await ack_after
 
 
-def unknown_error(reason: str) -> OutcomeUnknown:
-    """Create the error of a write that may or may not have happened."""
-    return OutcomeUnknown(f"{reason}; the write may or may not have happened")
+def unknown_error(reason: str, data: Mapping[str, Any] | None = None) -> OutcomeUnknown:
+    """Create the error of a write that may or may not have happened; `data` is what its call was answered."""
+    return OutcomeUnknown(f"{reason}; the write may or may not have happened", data=data)
 
 
 def _keeps_its_code(error: ConnectorError) -> bool:

@@ -25,7 +25,7 @@ UNDONE: Final = {"undone": True}
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
+class _RunningUndo:
     """One undo of this process."""
 
     #: None until the ledger gave it.
@@ -54,7 +54,7 @@ class UndoRunner:
         Raises:
             Snooze: its run is in progress or may land yet, or the ledger is unavailable.
         """
-        running = _Running()
+        running = _RunningUndo()
         task = asyncio.create_task(self._claim_and_undo(call, running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -72,7 +72,7 @@ class UndoRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _claim_and_undo(self, call: Call, running: _Running) -> Outcome:
+    async def _claim_and_undo(self, call: Call, running: _RunningUndo) -> Outcome:
         identity, attempts = identity_of(call), call.attempt.attempts
         if call.attempt.deadline.has_passed:
             fingerprint = fingerprint_of(call.job.params, call.job.credential)
@@ -100,10 +100,13 @@ class UndoRunner:
 
     async def _undo(self, call: Call, claim: HeldClaim) -> None:
         claimed = claim.claimed
+        call.steps.results = dict(claimed.steps)
         is_write = call.action.effect is Effect.WRITE
         never_began = claimed.attempts == 0 and not claimed.happened
         if never_began and is_write:
             return  # the mark is all there is to leave
+        if self._runner.hung.may_have_effect(claim.identity):
+            raise Snooze("a call of the run still goes on here, and may have its effect after the undo")
         # Of several calls of a KEYED key an earlier one may be on its way though a later one has returned.
         may_come_back = claim.in_flight or (claimed.attempts > 1 and not is_write)
         lands_at = self._clock.monotonic() + claimed.lands_within_s
@@ -111,9 +114,9 @@ class UndoRunner:
         result = claimed.result
         if not claimed.happened and is_write:
             found = await self._reconciler.find(call, claim, secret)
-            if found is None:
+            if found is None and not claimed.steps:
                 return  # it certainly never happened
-            result = found.result
+            result = None if found is None else found.result
         elif may_come_back and self._clock.monotonic() < lands_at:
             raise Snooze(
                 "the call of an earlier attempt may land after the undo",

@@ -146,3 +146,14 @@ async def test_a_refusal_of_any_size_is_quoted() -> None:
 
     assert ran.result.error is not None
     assert 8192 == len(json.loads(json.dumps(ran.result.error.data))["body"])
+
+
+async def test_a_refusals_json_is_read_whatever_its_type_if_the_job_asks() -> None:
+    refusal = Answer(body=b'{"code": 17}', status=422, headers={"Content-Type": "text/plain"})
+    async with FakeProvider() as provider, Kit(http, credential={"base_url": provider.url}) as kit:
+        provider.on("POST", "/orders", refusal)
+
+        ran = await kit.run("request", {"method": "POST", "path": "/orders", "parse_json": True})
+
+    assert ran.result.error is not None
+    assert {"status": 422, "body": {"code": 17}} == ran.result.error.data

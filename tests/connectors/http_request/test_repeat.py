@@ -255,3 +255,25 @@ def test_no_keyed_request_is_told_refused_that_has_happened(plan: list[str], met
             assert error.code is Code.OUTCOME_UNKNOWN or "unknown" == (error.data or {}).get("outcome")
 
     _run(main)
+
+
+async def test_an_unknown_outcome_quotes_what_was_answered() -> None:
+    async with FakeProvider() as provider, Kit(http, credential={"base_url": provider.url}) as kit:
+        provider.on("POST", "/orders", Answer({"error": "half done"}, status=500))
+
+        ran = await kit.run("request", {"method": "POST", "path": "/orders", "json": {}})
+
+    assert ran.result.error is not None
+    assert Code.OUTCOME_UNKNOWN is ran.code
+    assert {"status": 500, "body": {"error": "half done"}} == ran.result.error.data
+
+
+async def test_a_read_leaves_no_outcome_open() -> None:
+    large = Answer(body=b"y" * (2**20 + 1), headers={"Content-Type": "text/plain"})
+    async with FakeProvider() as provider, Kit(http, credential={"base_url": provider.url}) as kit:
+        provider.on("GET", "/orders", large)
+
+        ran = await kit.run("request", {"method": "GET", "path": "/orders"})
+
+    assert ran.result.error is not None
+    assert (Code.RESULT_TOO_LARGE, None) == (ran.code, ran.result.error.data)

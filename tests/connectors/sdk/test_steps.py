@@ -56,7 +56,7 @@ async def test_a_part_whose_record_is_refused_is_not_done() -> None:
         raise ValueError("the claim is lost")
 
     told: list[bool] = []
-    steps = Steps(record=refuse, on_recorded=lambda: told.append(True))
+    steps = Steps(record=refuse, on_recorded=lambda _: told.append(True))
 
     with pytest.raises(ValueError, match="claim is lost"):
         async with steps.step("order"):
