@@ -75,7 +75,7 @@ MUTANTS: Final = (
     Mutant("a late undo was never begun", ((
         UndoRunner, "_claim_and_undo", "is_uncertain=isinstance(known, Undone)", "is_uncertain=False"),)),
     Mutant("an undo does not look", ((
-        UndoRunner, "_undo", "if found is None:", "if True:"),)),
+        UndoRunner, "_undo", "if found is None and not claimed.steps:", "if True:"),)),
     Mutant("an undo that may have left is aborted", ((
         UndoRunner, "_refused", "claim.is_undoing or", "False or"),)),
     Mutant("an undo that came first gives its mark back", ((
