@@ -13,7 +13,7 @@ ifdef CI
 export NO_COLOR := 1
 endif
 
-.PHONY: help demo test fast test-all check bench chaos secrets lock clean
+.PHONY: help demo test fast test-all check bench chaos simulate secrets lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: $(READY) ## Compare the worker with a hand-written one, and calendar and 
 
 chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)
+
+simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
+	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
 
 secrets: ## Create the passwords and keys of compose.yaml, once
 	@$(PYTHON) worker/ops/make_secrets.py

@@ -1,5 +1,6 @@
 """The words that were retired stay out: tests/retired_words.txt names each with the word to use."""
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ NOT_OURS = re.compile(
 )
 #: Letters of a test's name: about 70.
 MOST_LETTERS = 72
+#: Verbs that a docstring of the product does not begin with: they say too little.
+VAGUE_VERBS = re.compile(r"(Give|Say|Make|Let|Tell)s?")
 #: The words of a text or an identifier: `snake_case`, `CamelCase` and `header-name` are several.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -61,6 +64,18 @@ def _tracked_lines() -> Iterator[tuple[str, int, str]]:
                 yield path, number, line
 
 
+def _docstring_beginnings() -> Iterator[tuple[str, int, str]]:
+    """Return the first word of each docstring of the product."""
+    for path in sorted(
+        path for name in ("connectors", "worker", "schemas") for path in (ROOT / name).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                words = (ast.get_docstring(node) or "").split()
+                if words:
+                    yield str(path.relative_to(ROOT)), getattr(node, "lineno", 1), words[0]
+
+
 def test_no_retired_word_is_used() -> None:
     retired = read_list(LIST.read_text())
 
@@ -83,6 +98,30 @@ def test_a_tests_name_is_a_plain_fact_of_about_seventy_letters() -> None:
     ]
 
     assert not faults, "\n".join(faults)
+
+
+def test_a_docstring_begins_with_a_verb_of_the_field() -> None:
+    faults = [
+        f"{path}:{line}: begins with {first!r}; say Return, Create, Return whether, Close, Run"
+        for path, line, first in _docstring_beginnings()
+        if VAGUE_VERBS.fullmatch(first)
+    ]
+
+    assert not faults, "\n".join(faults)
+
+
+def test_a_class_name_stands_for_one_idea() -> None:
+    """The sandboxes speak their providers' own words."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(
+        path for name in ("connectors", "worker", "schemas") for path in (ROOT / name).rglob("*.py")
+    ):
+        if "sandbox" not in path.parts:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+
+    assert {} == {name: paths for name, paths in found.items() if len(paths) > 1}
 
 
 @pytest.mark.parametrize("line", ["in hand", "IN_HAND_S", "_InHand", "job-in-hand", "It is in hand."])

@@ -13,7 +13,7 @@ from uuid import uuid4
 from schemas.error import Error
 from schemas.job import Job, Mode
 from schemas.result import PROGRESS_TYPE, Progress, Result
-from worker.broker import BrokerError, Connection, Delivery, Properties, PublishRefused, Refusal
+from worker.broker import BrokerError, BrokerRefusal, Connection, Delivery, Properties, PublishRefused
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.connector import BrokerConnector
 from worker.broker.reply_queue import ReplyQueue
@@ -247,9 +247,9 @@ class ConnectorsClient:
         Raises:
             BrokerError: another try cannot succeed.
         """
-        if refused.refusal is Refusal.MISSING:
+        if refused.refusal is BrokerRefusal.MISSING:
             return f"there is no exchange {self._topology.jobs!r}: has a worker ever run on this broker?"
-        if refused.refusal is Refusal.FULL:
+        if refused.refusal is BrokerRefusal.FULL:
             return str(refused)
         raise BrokerError(f"the broker refuses the job: {refused}") from None
 

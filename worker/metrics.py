@@ -109,7 +109,7 @@ class Metrics:
         )
         self._left_behind = _Counters(
             "connectors_left_behind",
-            "Failed jobs that could not take back what they had done at the provider.",
+            "Failed jobs that could not undo what they had done at the provider.",
             ("connector", "action"),
             registry,
         )
@@ -215,7 +215,7 @@ class Metrics:
         self._dead_letters[reason,].inc()
 
     def left_behind(self, connector: str, action: str) -> None:
-        """Count a failed job that says what it could not take back at the provider."""
+        """Count a failed job that says what it could not undo at the provider."""
         self._left_behind[connector, action].inc()
 
     def replied(self, outcome: str) -> None:

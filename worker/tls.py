@@ -15,7 +15,7 @@ _MAX_CONTEXTS: Final = 8
 
 
 class _Stamp(NamedTuple):
-    """Tells a file from the one that takes its place."""
+    """Distinguishes a file from the one that takes its place."""
 
     inode: int
     size: int

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.google_calendar.client import CalendarApi, Ctx
 from connectors.google_calendar.connector import READ_ERRORS, google_calendar
-from connectors.google_calendar.cursors import Place, read_cursor, write_cursor
+from connectors.google_calendar.cursors import ListingPlace, read_cursor, write_cursor
 from connectors.google_calendar.event_times import calendar_zone, event_span
 from connectors.google_calendar.listing import pages, utc_now
 from connectors.google_calendar.matching import is_about
@@ -56,7 +56,7 @@ async def find_appointments(params: FindAppointments, ctx: Ctx) -> Appointments:
     return Appointments(
         appointments=found[first:last],
         truncated=is_cut,
-        cursor=write_cursor(params, Place(since=since, skip=last)) if is_cut else None,
+        cursor=write_cursor(params, ListingPlace(since=since, skip=last)) if is_cut else None,
     )
 
 
@@ -75,7 +75,7 @@ async def _earliest(
 
 
 async def range_of(
-    params: Coming, api: CalendarApi, calendar_id: str, place: Place | None
+    params: Coming, api: CalendarApi, calendar_id: str, place: ListingPlace | None
 ) -> tuple[datetime, datetime | None]:
     """Return between when events are listed: from now on, unless the job says otherwise.
 

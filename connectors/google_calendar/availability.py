@@ -16,8 +16,8 @@ from connectors.google_calendar.occupancy import meets
 from connectors.google_calendar.params import CheckAvailability, FindSlots
 from connectors.google_calendar.rules import read_rules
 from connectors.google_calendar.slots import (
+    OpenSlot,
     Search,
-    Slot,
     find_slots,
     from_seconds,
     merge_periods,
@@ -85,7 +85,7 @@ async def find_available_slots(params: FindSlots, ctx: Ctx) -> FreeSlots:
     since = max(since, search.earliest or since)
     if search.latest is not None:
         until = min(until, search.latest + search.duration)
-    found: list[Slot] = []
+    found: list[OpenSlot] = []
     if until - since >= search.duration:
         busy = await busy_times(api, params.calendars, (since - search.before, until + search.after), now)
         # Off the loop: a year at one minute's step with many calendars takes its time.

@@ -57,7 +57,7 @@ async def undo_booking(ctx: Ctx, params: BookAppointment | None, result: dict[st
 
 
 async def _confirm(api: CalendarApi, params: BookAppointment, hold: Event) -> Event | None:
-    """Make the hold the appointment; return None if it is not that hold any more."""
+    """Turn the hold into the appointment; return None if it is not that hold any more."""
     request = events().patch(
         calendarId=params.calendar_id,
         eventId=hold["id"],

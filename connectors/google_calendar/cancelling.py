@@ -11,7 +11,7 @@ from connectors.google_calendar.event_body import send_updates
 from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.occupancy import Event
 from connectors.google_calendar.params import CancelEvent
-from connectors.google_calendar.series import Target, ending_before, target_from
+from connectors.google_calendar.series import SeriesTarget, ending_before, target_from
 from connectors.sdk import Effect
 from connectors.sdk.errors import NotFound
 
@@ -33,16 +33,16 @@ async def cancel_event(params: CancelEvent, ctx: Ctx) -> EventDetails:
     return full_answer({**event, "status": "cancelled"}, params.calendar_id)
 
 
-async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: Target) -> Event:
+async def _cancel(ctx: Ctx, api: CalendarApi, params: CancelEvent, target: SeriesTarget) -> Event:
     if not target.is_split:
         told = send_updates(params.notify, bool(target.event.get("attendees")))
         await api.remove(params.calendar_id, target.event["id"], send_updates=told)
         return target.event
 
-    async def end(current: Target) -> dict[str, Any]:
+    async def end(current: SeriesTarget) -> dict[str, Any]:
         return {"recurrence": ending_before(current)}
 
-    await Change(ctx, api, params, end).apply(Target(target.named, target.event))
+    await Change(ctx, api, params, end).apply(SeriesTarget(target.named, target.event))
     return target.named
 
 

@@ -20,7 +20,7 @@ from connectors.google_calendar.event_times import Span, event_span
 from connectors.google_calendar.occupancy import HOLD_PROPERTY, Event, is_hold, private_of
 from connectors.google_calendar.params import ChangeRef
 from connectors.google_calendar.series import (
-    Target,
+    SeriesTarget,
     ending_before,
     new_series_body,
     read_event,
@@ -33,7 +33,7 @@ from connectors.sdk.errors import Conflict, ConnectorError, NotFound
 MAX_TRIES: Final = 3
 
 #: Works out the body of a patch from what is there.
-MakeBody = Callable[[Target], Awaitable[dict[str, Any]]]
+MakeBody = Callable[[SeriesTarget], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Change:
     make_body: MakeBody
     with_conference: bool = False
 
-    async def apply(self, target: Target | None = None) -> Event:
-        """Make the change, and return the event; if nothing would change, nothing is sent.
+    async def apply(self, target: SeriesTarget | None = None) -> Event:
+        """Apply the change, and return the event; if nothing would change, nothing is sent.
 
         Raises:
             Conflict: it was changed meanwhile, time and again.
@@ -100,7 +100,7 @@ class Change:
         )
         return await self.api.send(request, etag=event.get("etag"))
 
-    async def new_series(self, target: Target) -> dict[str, Any]:
+    async def new_series(self, target: SeriesTarget) -> dict[str, Any]:
         """Return the body of the series that goes on from the named occurrence."""
         body = {**new_series_body(target.event), **await self.make_body(target)}
         if "start" not in body:
@@ -117,15 +117,15 @@ class Change:
         body["extendedProperties"] = {"private": private}
         return {name: value for name, value in body.items() if value is not None}
 
-    async def end_series(self, target: Target) -> None:
-        """Let the series end before the named occurrence; one that does already stays as it is."""
+    async def end_series(self, target: SeriesTarget) -> None:
+        """End the series before the named occurrence; one that does already stays as it is."""
         series = await read_event(self.api, self.ref.calendar_id, target.event["id"])
-        lines = ending_before(Target(target.named, series))
+        lines = ending_before(SeriesTarget(target.named, series))
         if lines != series.get("recurrence"):
             quiet = self.ref.model_copy(update={"notify": "none"})
             await Change(self.ctx, self.api, quiet, self.make_body).patch(series, {"recurrence": lines})
 
-    async def _go_on(self, target: Target) -> Event:
+    async def _go_on(self, target: SeriesTarget) -> Event:
         body = await self.new_series(target)
         event_id = event_id_of(self.ctx, self.ref.calendar_id)
         request = events().insert(
@@ -145,7 +145,7 @@ class Change:
         return event
 
 
-def hold_for(ctx: Ctx, target: Target, span: Span, recurrence: list[str] | None) -> dict[str, Any]:
+def hold_for(ctx: Ctx, target: SeriesTarget, span: Span, recurrence: list[str] | None) -> dict[str, Any]:
     """Return the hold of the time to which an event is moved; it tells no more than the event."""
     kept: dict[str, Any] = {
         name: target.event[name] for name in ("summary", "visibility") if name in target.event

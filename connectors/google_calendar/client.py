@@ -79,7 +79,7 @@ class CalendarApi:
         self._auth = ctx.credential.auth(ctx.http)
 
     def compensating(self) -> "CalendarApi":
-        """Return the API for calls that take back what this job did; they pass pauses and the deadline."""
+        """Return the API for calls that undo what this job did; they pass pauses and the deadline."""
         return CalendarApi(self._ctx, self._ctx.http.compensation())
 
     async def send(self, request: Any, *, etag: str | None = None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ _REASONS: Final = {
     "admin_policy_enforced": "an administrator's policy forbids it",
     "org_internal": "the OAuth client is for another organization",
 }
-#: The only entry of an OAuth client file as downloaded: a client, and nobody who has logged in.
+#: The only entry of an OAuth client file as downloaded: a client, and no one who has logged in.
 _CLIENT_FILES: Final = frozenset({"installed", "web"})
 
 
@@ -65,7 +65,7 @@ class GoogleCredential(TokenSource):
             return secret
         if _CLIENT_FILES & secret.keys():
             raise ValueError(
-                "is an OAuth client file, with which nobody has logged in yet: run "
+                "is an OAuth client file, with which no one has logged in yet: run "
                 "`connectors connect google_calendar`, which stores the credential"
             )
         return {**secret, "type": "authorized_user"} if "refresh_token" in secret else secret

@@ -12,7 +12,7 @@ from connectors.sdk.errors import InvalidParams
 _NOT_ASKED: Final = frozenset({"cursor", "limit", "fields"})
 
 
-class Place(BaseModel):
+class ListingPlace(BaseModel):
     """A place in the answer to a question."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,13 +26,13 @@ class Place(BaseModel):
     size: Annotated[int, Field(ge=1, le=2500)] | None = None
 
 
-def write_cursor(params: BaseModel, place: Place) -> str:
+def write_cursor(params: BaseModel, place: ListingPlace) -> str:
     """Return a cursor for a place in the answer to a question."""
     written = place.model_dump_json(exclude_defaults=True)
     return urlsafe_b64encode(f"{_digest(params)}{written}".encode()).decode().rstrip("=")
 
 
-def read_cursor(params: BaseModel, cursor: str | None) -> Place | None:
+def read_cursor(params: BaseModel, cursor: str | None) -> ListingPlace | None:
     """Return the place that a cursor stands for; None without one.
 
     Raises:
@@ -44,7 +44,7 @@ def read_cursor(params: BaseModel, cursor: str | None) -> Place | None:
         written = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         digest = _digest(params)
         if written.startswith(digest):
-            return Place.model_validate_json(written.removeprefix(digest))
+            return ListingPlace.model_validate_json(written.removeprefix(digest))
     except ValueError:  # pydantic's errors are, too
         pass
     raise InvalidParams.field(

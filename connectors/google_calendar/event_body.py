@@ -89,7 +89,7 @@ def new_body(params: BookAppointment | CreateEvent, mark: str) -> dict[str, Any]
 
 
 def hold_body(params: BookAppointment, ctx: Ctx, span: Span) -> dict[str, Any]:
-    """Return an event that takes up the time, and invites nobody yet."""
+    """Return an event that takes up the time, and invites no one yet."""
     return as_hold({**new_body(params, key_mark(ctx)), **span.body()}, ctx)
 
 
@@ -167,7 +167,7 @@ def patch_body(params: UpdateEvent, event: Mapping[str, Any], request_id: str) -
 
 
 def differing(body: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of a patch what the event is not like already: who repeats a change tells nobody of it again."""
+    """Keep of a patch what the event is not like already: who repeats a change tells no one of it again."""
     kept = {name: value for name, value in body.items() if event.get(name) != value}
     if (
         "extendedProperties" in kept

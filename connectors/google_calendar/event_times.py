@@ -52,7 +52,7 @@ class Span:
         """Return `start` and `end` for Google.
 
         Args:
-            replacing: in a patch, which merges: take back the other form.
+            replacing: in a patch, which merges: clear the other form.
         """
         end_zone = self.end_zone or self.zone
         return {

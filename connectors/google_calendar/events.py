@@ -10,7 +10,7 @@ from connectors.google_calendar.cancelling import calendar_of, undo_event
 from connectors.google_calendar.client import CalendarApi, Ctx, calendar_list, events
 from connectors.google_calendar.conference import with_conference
 from connectors.google_calendar.connector import READ_ERRORS, WRITE_ERRORS, google_calendar
-from connectors.google_calendar.cursors import Place, read_cursor, write_cursor
+from connectors.google_calendar.cursors import ListingPlace, read_cursor, write_cursor
 from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import (
     conference_request,
@@ -147,7 +147,7 @@ async def list_events(params: ListEvents, ctx: Ctx) -> Events:
     api = CalendarApi(ctx)
     place = read_cursor(params, params.cursor)
     since, until = await range_of(params, api, params.calendar_id, place)
-    place = place or Place(since=since, size=min(params.limit + 1, PAGE_SIZE))
+    place = place or ListingPlace(since=since, size=min(params.limit + 1, PAGE_SIZE))
     found, rest = await _read_rows(api, _query(params, since, until, place.size), place, params.limit)
     as_answer = full_answer if params.fields == "full" else list_entry
     return Events(
@@ -158,8 +158,8 @@ async def list_events(params: ListEvents, ctx: Ctx) -> Events:
 
 
 async def _read_rows(
-    api: CalendarApi, query: dict[str, Any], place: Place, limit: int
-) -> tuple[list[Event], Place | None]:
+    api: CalendarApi, query: dict[str, Any], place: ListingPlace, limit: int
+) -> tuple[list[Event], ListingPlace | None]:
     """Return the next events of a listing, and where it goes on if there are more."""
     found: list[Event] = []
     for _ in range(MAX_PAGES):

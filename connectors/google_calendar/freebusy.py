@@ -72,7 +72,7 @@ async def fetch_busy(api: CalendarApi, calendars: Sequence[str], period: Period)
 
 
 async def _each(calls: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Make calls, a few at a time; the first failure ends all."""
+    """Run calls, a few at a time; the first failure ends all."""
     gate = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def one(call: Coroutine[Any, Any, None]) -> None:

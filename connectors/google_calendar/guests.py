@@ -8,7 +8,7 @@ from connectors.google_calendar.connector import WRITE_ERRORS, google_calendar
 from connectors.google_calendar.fields import MAX_GUESTS
 from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.params import ChangeGuests, Respond
-from connectors.google_calendar.series import Target
+from connectors.google_calendar.series import SeriesTarget
 from connectors.sdk import Effect
 from connectors.sdk.errors import InvalidParams, Rejected, Sent
 
@@ -17,7 +17,7 @@ from connectors.sdk.errors import InvalidParams, Rejected, Sent
 async def add_attendees(params: ChangeGuests, ctx: Ctx) -> EventDetails:
     """Invite guests to an event; who is invited already stays as they are."""
 
-    async def add(target: Target) -> dict[str, Any]:
+    async def add(target: SeriesTarget) -> dict[str, Any]:
         there = list(target.event.get("attendees") or ())
         known = {_address(guest) for guest in there}
         new = [{"email": address} for address in params.attendees if address.lower() not in known]
@@ -33,7 +33,7 @@ async def remove_attendees(params: ChangeGuests, ctx: Ctx) -> EventDetails:
     """Take guests off an event; who is not a guest is no error."""
     gone = {address.lower() for address in params.attendees}
 
-    async def remove(target: Target) -> dict[str, Any]:
+    async def remove(target: SeriesTarget) -> dict[str, Any]:
         there = list(target.event.get("attendees") or ())
         return {"attendees": [guest for guest in there if _address(guest) not in gone]}
 
@@ -44,7 +44,7 @@ async def remove_attendees(params: ChangeGuests, ctx: Ctx) -> EventDetails:
 async def respond_to_invitation(params: Respond, ctx: Ctx) -> EventDetails:
     """Accept or decline an invitation on behalf of this account, or answer that it is tentative."""
 
-    async def respond(target: Target) -> dict[str, Any]:
+    async def respond(target: SeriesTarget) -> dict[str, Any]:
         there = list(target.event.get("attendees") or ())
         if not any(guest.get("self") for guest in there):
             raise Rejected("this account is not a guest of the event", sent=Sent.ANSWERED)

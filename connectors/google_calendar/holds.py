@@ -33,7 +33,7 @@ from connectors.google_calendar.error_mapping import reason_of
 from connectors.google_calendar.event_body import event_id_of, is_ours, recognised
 from connectors.google_calendar.listing import utc_now
 from connectors.google_calendar.occupancy import HOLD_LIFETIME, Event, is_given_up, is_hold, root_of
-from connectors.google_calendar.wanted import Blocker, Found, Wanted
+from connectors.google_calendar.wanted import Blocker, Obstacles, Wanted
 from connectors.sdk.errors import Conflict, ConnectorError, NotFound, PermissionDenied, Sent, Unavailable
 
 #: Holds that one key may place: a deleted event's id stays taken, so each has another.
@@ -103,7 +103,7 @@ class HoldProtocol:
         others = found.without(lambda event: is_ours(event, self.ctx))
         fits = self.wanted.is_series or self.wanted.fits(found.zone)
         # A repeated try places its hold even so: the insert of the one before may still be on its way, and
-        # must find the id taken rather than leave a hold behind that nobody owns.
+        # must find the id taken rather than leave a hold behind that no one owns.
         if (fits and not others.taken) or self.ctx.is_repeat:
             return None
         _, event = await latest_of(self.ctx, self.wanted.api, self.wanted.calendar_id)
@@ -161,10 +161,10 @@ class HoldProtocol:
             return None
         return await finish(hold)
 
-    async def _give_way(self, hold: Event, found: Found, rivals: Sequence[Blocker]) -> None:
+    async def _give_way(self, hold: Event, found: Obstacles, rivals: Sequence[Blocker]) -> None:
         if await self._remove(Blocker(hold, self.wanted.calendar_id, (0, 0))):
             taken = tuple(rivals)
-            raise await self.wanted.refusal(Found(taken, (), found.zone))
+            raise await self.wanted.refusal(Obstacles(taken, (), found.zone))
 
     async def _remove_all(self, blockers: Sequence[Blocker], *, is_needed: bool) -> bool:
         """Remove holds; return whether each is gone.
@@ -232,7 +232,7 @@ class HoldProtocol:
 async def _retire(api: CalendarApi, calendar_id: str, hold: Event) -> None:
     """Cancel a hold, if it still is what was read, and take it off the time that it held.
 
-    A cancelled event stays in the calendar's bin: nobody shall restore a hold as an appointment at that time.
+    A cancelled event stays in the calendar's bin: no one shall restore a hold as an appointment at that time.
 
     Raises:
         Conflict: it is not what was read any more.

@@ -14,7 +14,7 @@ from connectors.sdk.phone import same_number
 #: Longest run of digits and what people write between them that is read as a phone number.
 _NUMBER: Final = re.compile(r"\+?\(?\d[\d ()./\u2010-\u2015-]{4,40}\d(?:\s?(?:ext\.?|x|#|dahili)\s?\d{1,7})?")
 _WORD: Final = re.compile(r"\w+")
-#: What separates words that belong to nobody together; an address is no name.
+#: What separates words that belong to no one together; an address is no name.
 _BREAK: Final = re.compile(r"[;|\n()]|\S+@\S+")
 #: Most words of a name whose order does not matter.
 MAX_FREE_WORDS: Final = 4

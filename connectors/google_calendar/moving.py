@@ -26,7 +26,7 @@ from connectors.google_calendar.models import EventDetails, full_answer
 from connectors.google_calendar.occupancy import Event, private_of, root_of, takes_time
 from connectors.google_calendar.params import OtherTimes, RescheduleEvent, UpdateEvent
 from connectors.google_calendar.rrule import names_local_times, write_lines
-from connectors.google_calendar.series import Target, read_event, shifted, target_of
+from connectors.google_calendar.series import SeriesTarget, read_event, shifted, target_of
 from connectors.google_calendar.wanted import Wanted, is_past
 from connectors.sdk import Effect
 from connectors.sdk.errors import Conflict, InvalidParams, NotFound
@@ -37,7 +37,7 @@ async def update_event(params: UpdateEvent, ctx: Ctx) -> EventDetails:
     """Change the fields given, and nothing else; a new time must be free, as in reschedule_event."""
     api = CalendarApi(ctx)
 
-    async def make_body(target: Target) -> dict[str, Any]:
+    async def make_body(target: SeriesTarget) -> dict[str, Any]:
         return patch_body(params, target.event, event_id_of(ctx, params.calendar_id))
 
     event = await _Move(ctx, api, params, make_body, with_conference=params.meet is not None).apply()
@@ -52,7 +52,7 @@ async def reschedule_event(params: RescheduleEvent, ctx: Ctx) -> EventDetails:
     times in `data.alternatives`.
     """
 
-    async def make_body(_: Target) -> dict[str, Any]:
+    async def make_body(_: SeriesTarget) -> dict[str, Any]:
         return {}
 
     event = await _Move(ctx, CalendarApi(ctx), params, make_body).apply()
@@ -70,7 +70,7 @@ class _Move:
     ctx: Ctx
     api: CalendarApi
     params: UpdateEvent | RescheduleEvent
-    make_body: Callable[[Target], Awaitable[dict[str, Any]]]
+    make_body: Callable[[SeriesTarget], Awaitable[dict[str, Any]]]
     with_conference: bool = False
 
     async def apply(self) -> Event:
@@ -102,24 +102,26 @@ class _Move:
             return None
         if private_of(series).get(MOVE_PROPERTY) != key_mark(self.ctx):
             return None
-        await self._protocol(Target(series, series), event_span(series), None).remove_left_behind()
+        await self._protocol(SeriesTarget(series, series), event_span(series), None).remove_left_behind()
         return series
 
-    def _needs_time(self, target: Target, *, is_moved: bool) -> bool:
+    def _needs_time(self, target: SeriesTarget, *, is_moved: bool) -> bool:
         """Return whether the change takes up time that the event does not take up yet."""
         now = utc_now()
         transparency = getattr(self.params, "transparency", None)
         changed = target.event if transparency is None else {**target.event, "transparency": transparency}
         return takes_time(changed, now) and (is_moved or not takes_time(target.event, now))
 
-    async def _settled(self, change: Change, target: Target) -> Event:
-        """Make the rest of a change if the event is at its time already, perhaps by an earlier attempt."""
+    async def _settled(self, change: Change, target: SeriesTarget) -> Event:
+        """Apply the rest of a change if the event is at its time already, perhaps by an earlier attempt."""
         if self.ctx.is_repeat and _says_when(self.params):
             protocol = self._protocol(target, event_span(target.event), None)
             await protocol.remove_left_behind()
         return await change.apply(target)
 
-    async def _get_time(self, change: Change, target: Target, span: Span, lines: list[str] | None) -> Event:
+    async def _get_time(
+        self, change: Change, target: SeriesTarget, span: Span, lines: list[str] | None
+    ) -> Event:
         if self.ctx.is_repeat and not target.is_split:
             await self._fence_off(target)
         protocol = self._protocol(target, span, lines)
@@ -146,8 +148,8 @@ class _Move:
             raise
         return event
 
-    async def _fence_off(self, target: Target) -> None:
-        """Give the event another version, so that a move which an earlier attempt has on its way is refused.
+    async def _fence_off(self, target: SeriesTarget) -> None:
+        """Change the event's version, so that a move which an earlier attempt has on its way is refused.
 
         Otherwise it could come after this attempt has given the time up, and somebody else has got it.
         """
@@ -167,7 +169,7 @@ class _Move:
             return None
         return target.event
 
-    def _protocol(self, target: Target, span: Span, lines: list[str] | None) -> HoldProtocol:
+    def _protocol(self, target: SeriesTarget, span: Span, lines: list[str] | None) -> HoldProtocol:
         series = root_of(target.event)
 
         def is_itself(other: Mapping[str, Any]) -> bool:
@@ -186,7 +188,7 @@ class _Move:
         body = hold_for(self.ctx, target, span, lines if target.is_series else None)
         return HoldProtocol(self.ctx, wanted, body, becomes_result=target.is_split)
 
-    async def _whole_body(self, target: Target) -> dict[str, Any]:
+    async def _whole_body(self, target: SeriesTarget) -> dict[str, Any]:
         body = await self.make_body(target)
         span, lines = await self._times(target)
         if not span.is_like(event_span(target.event)):
@@ -198,7 +200,7 @@ class _Move:
             body["recurrence"] = lines
         return body
 
-    async def _times(self, target: Target) -> tuple[Span, list[str] | None]:
+    async def _times(self, target: SeriesTarget) -> tuple[Span, list[str] | None]:
         """Return when the event shall take place, and how often if it is a series."""
         old = event_span(target.named)
         span = await moved_span(self.params, self.api, self.params.calendar_id, old)
@@ -219,7 +221,7 @@ class _Move:
             return await calendar_zone(self.api, self.params.calendar_id)
         return ZoneInfo("UTC")
 
-    def _refuse_past(self, target: Target, span: Span) -> None:
+    def _refuse_past(self, target: SeriesTarget, span: Span) -> None:
         if self.params.allow_past or self.ctx.is_repeat:
             return
         now = utc_now()

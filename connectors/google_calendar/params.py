@@ -38,13 +38,13 @@ NOTIFY: Any = Field(default=None, description="Who is told; default: all guests,
 ALLOW_PAST: Any = Field(default=False, description="Accept a start that is past.")
 
 
-class Params(BaseModel):
+class CalendarParams(BaseModel):
     """What all have in common: no field that is not known, no change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Range(Params):
+class _Range(CalendarParams):
     time_zone: Zone | None = None
     range_start: Moment
     range_end: Moment = Field(examples=["2037-03-13T18:00"])
@@ -57,7 +57,7 @@ class _Range(Params):
         return end
 
 
-class RuleParams(Params):
+class RuleParams(CalendarParams):
     """When a time may be booked, beside being free."""
 
     step_minutes: Minutes | None = Field(
@@ -108,7 +108,7 @@ class FindSlots(_Range, RuleParams):
     )
 
 
-class _Times(Params):
+class _Times(CalendarParams):
     time_zone: Zone | None = None
     start: When
     end: When | None = Field(default=None, description="Of an all-day event: its last day.")
@@ -195,7 +195,7 @@ class CreateEvent(_NewEvent):
         return is_checked
 
 
-class EventRef(Params):
+class EventRef(CalendarParams):
     """Which event."""
 
     calendar_id: CalendarId = "primary"
@@ -297,7 +297,7 @@ class UpdateEvent(OtherTimes):
         return self
 
 
-class Coming(Params):
+class Coming(CalendarParams):
     """A range that begins now, unless the job says otherwise."""
 
     time_zone: Zone | None = None

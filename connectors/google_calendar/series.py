@@ -38,7 +38,7 @@ INSTANCES_PAGE: Final = 2500
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class SeriesTarget:
     """What a change is about.
 
     Args:
@@ -69,7 +69,7 @@ async def read_event(api: CalendarApi, calendar_id: str, event_id: str) -> Event
     return event
 
 
-async def target_of(api: CalendarApi, ref: ChangeRef) -> Target:
+async def target_of(api: CalendarApi, ref: ChangeRef) -> SeriesTarget:
     """Return what a change is about.
 
     Raises:
@@ -78,19 +78,19 @@ async def target_of(api: CalendarApi, ref: ChangeRef) -> Target:
     return await target_from(api, ref, await read_event(api, ref.calendar_id, ref.event_id))
 
 
-async def target_from(api: CalendarApi, ref: ChangeRef, named: Event) -> Target:
+async def target_from(api: CalendarApi, ref: ChangeRef, named: Event) -> SeriesTarget:
     """Return what a change is about, its event having been read."""
     if ref.scope == "this":
         if named.get("recurrence"):
             raise InvalidParams.field(
                 "scope", "is required: event_id names a whole series; name an occurrence, or all of it"
             )
-        return Target(named, named)
+        return SeriesTarget(named, named)
     if "recurringEventId" not in named:
-        return Target(named, named)  # a single event, or all of a series from its first occurrence on
+        return SeriesTarget(named, named)  # a single event, or all of a series from its first occurrence on
     series = await read_event(api, ref.calendar_id, root_of(named))
     is_first = original_start(named) == event_span(series).start
-    return Target(named, series, is_split=ref.scope == "following" and not is_first)
+    return SeriesTarget(named, series, is_split=ref.scope == "following" and not is_first)
 
 
 def original_start(occurrence: Event) -> date | datetime:
@@ -99,7 +99,7 @@ def original_start(occurrence: Event) -> date | datetime:
     return event_span({"start": original, "end": original}).start
 
 
-def shifted(target: Target, span: Span) -> tuple[Span, list[str]]:
+def shifted(target: SeriesTarget, span: Span) -> tuple[Span, list[str]]:
     """Return the times and the lines of a series whose named occurrence is moved to a time.
 
     Raises:
@@ -119,7 +119,9 @@ def shifted(target: Target, span: Span) -> tuple[Span, list[str]]:
     return Span(start, start + _length(span), zone, span.end_zone), shift_lines(lines, shift, zone)
 
 
-async def rest_of_series(api: CalendarApi, calendar_id: str, target: Target, lines: list[str]) -> list[str]:
+async def rest_of_series(
+    api: CalendarApi, calendar_id: str, target: SeriesTarget, lines: list[str]
+) -> list[str]:
     """Return the lines of the series that goes on from the named occurrence: a COUNT is what is left of it."""
     count = count_of(lines)
     if count is None:
@@ -154,7 +156,7 @@ def count_of(lines: list[str]) -> int | None:
     return None
 
 
-def ending_before(target: Target) -> list[str]:
+def ending_before(target: SeriesTarget) -> list[str]:
     """Return the lines of the series that ends before the named occurrence."""
     start = original_start(target.named)
     return [with_until(line, start) for line in target.event.get("recurrence") or ()]

@@ -37,7 +37,7 @@ _FIRST, _LAST = -(2**62), 2**62
 _WHOLE_DAY: Sequence[Window] = ((0, 1440),)
 
 
-class Slot(NamedTuple):
+class OpenSlot(NamedTuple):
     """A free time, and the calendars that are free then."""
 
     start: int
@@ -84,7 +84,7 @@ class Search:
     latest: int | None = None
 
 
-def find_slots(search: Search, busy: Mapping[str, Iterable[Period]], mode: Mode) -> Iterator[Slot]:
+def find_slots(search: Search, busy: Mapping[str, Iterable[Period]], mode: Mode) -> Iterator[OpenSlot]:
     """Yield the free slots in ascending order.
 
     Args:
@@ -99,7 +99,7 @@ def find_slots(search: Search, busy: Mapping[str, Iterable[Period]], mode: Mode)
             if free:
                 start = _on_grid(max(since, first), opening, search.step)
                 for each in range(start, min(until - 1, last) + 1, search.step):
-                    yield Slot(each, each + search.duration, free)
+                    yield OpenSlot(each, each + search.duration, free)
             if until > last:
                 break
             since, until, free = next(stretches)

@@ -33,7 +33,7 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Obstacles:
     """What is in the way of a time."""
 
     taken: tuple[Blocker, ...]
@@ -44,7 +44,7 @@ class Found:
     #: Whether the listing shows the hold that it was asked about.
     shows_hold: bool = False
 
-    def without(self, is_itself: Callable[[Event], bool]) -> "Found":
+    def without(self, is_itself: Callable[[Event], bool]) -> "Obstacles":
         """Return the rest, less the events that may stay."""
         return replace(self, taken=tuple(each for each in self.taken if not is_itself(each.event)))
 
@@ -71,7 +71,7 @@ class Wanted:
     is_itself: Callable[[Event], bool] = nothing
     is_series: bool = False
 
-    async def look(self, hold: Event | None = None) -> Found:
+    async def look(self, hold: Event | None = None) -> Obstacles:
         """Return what is in the way, in every calendar that must be free."""
         own = await self._list(self.calendar_id)
         zone = own.zone if self.span.zone is None else self.span.zone
@@ -82,7 +82,7 @@ class Wanted:
                 more, old = await self._look_beside(calendar_id, wanted)
                 taken, given_up = taken + more, given_up + old
         shows_hold = hold is not None and any(root_of(event) == hold["id"] for event in own.events)
-        return Found(tuple(taken), tuple(given_up), zone, shows_hold)
+        return Obstacles(tuple(taken), tuple(given_up), zone, shows_hold)
 
     def refuse_past(self) -> None:
         """Raise if the time has begun already.
@@ -100,7 +100,7 @@ class Wanted:
             earliest = None  # a day that has begun is not past
         return self.rules.allows(self.span, self._zone(zone), earliest=earliest)
 
-    async def refusal(self, found: Found, *, reason: str = "taken") -> Conflict:
+    async def refusal(self, found: Obstacles, *, reason: str = "taken") -> Conflict:
         """Return the error of a time that cannot be had, with the nearest times that can."""
         message = {
             "taken": "the time is taken; error.data.alternatives holds the nearest free ones",
@@ -136,7 +136,7 @@ class Wanted:
         of_hold = [] if hold is None else [e for e in listed.events if root_of(e) == hold["id"]]
         periods = [listed.period_of(event) for event in of_hold]
         now = seconds_up(utc_now())
-        return [period for period in periods if period[1] > now]  # what is past is in nobody's way
+        return [period for period in periods if period[1] > now]  # what is past is in no one's way
 
     def _blockers(
         self, listed: Listed, calendar_id: str, wanted: Sequence[Period]

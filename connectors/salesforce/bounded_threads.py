@@ -21,7 +21,7 @@ UNWIND_S: Final = 1.0
 T = TypeVar("T")
 
 
-class Threads:
+class OrgThreads:
     """A bounded pool of threads in which no org can starve the others.
 
     1. a call starts if its org holds less than `SHARE` times the free threads, else it waits its turn

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from simple_salesforce.api import Salesforce, SFType
 
-from connectors.salesforce.bounded_threads import THREAD_WAIT_S, Threads
+from connectors.salesforce.bounded_threads import THREAD_WAIT_S, OrgThreads
 from connectors.salesforce.credential import SalesforceCredential
 from connectors.salesforce.error_mapping import reason_of, refusal, refusal_of
 from connectors.salesforce.instance import EVERYWHERE, Instance, codes_of, may_have_moved, origin_of
@@ -42,7 +42,7 @@ UNCERTAIN_FAULTS: Final = frozenset({"UNKNOWN_EXCEPTION", "SERVER_UNAVAILABLE", 
 Ctx = Context[SalesforceCredential]
 T = TypeVar("T")
 
-_threads: Final = Threads()
+_threads: Final = OrgThreads()
 _USAGE = re.compile(r"\bapi-usage=([0-9]{1,12})/([0-9]{1,12})\b")
 
 
@@ -116,7 +116,7 @@ class SalesforceApi:
     async def soap(
         self, call: str, item: str, elements: Elements, *, allow_duplicates: bool = False
     ) -> "ET.Element":
-        """Make one call of the SOAP API, whose requests carry the token in their body.
+        """Send one call of the SOAP API, whose requests carry the token in their body.
 
         Raises:
             ConnectorError: by the code of the fault.

@@ -129,7 +129,7 @@ class SalesforceCredential(TokenSource):
         return [name for name in dict.fromkeys(named) if self.mark_fields(name)]
 
     def digest(self) -> bytes:
-        """Tell this credential from any other, and from itself after a change."""
+        """Return what tells this credential from any other, and from itself after a change."""
         parts = {name: text_of(getattr(self, name)) for name in type(self).model_fields}
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 

@@ -1,4 +1,4 @@
-"""Say more about a refusal than Salesforce does: whose fault it is, and which values are allowed."""
+"""More about a refusal than Salesforce says: whose fault it is, and which values are allowed."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -139,7 +139,7 @@ class RecordFound(_Answer):
     record: Record
 
 
-class Found(_Answer):
+class Matches(_Answer):
     """Records, and how many match."""
 
     records: list[Record]
@@ -147,7 +147,7 @@ class Found(_Answer):
     truncated: bool
 
 
-class Page(Found):
+class RecordPage(Matches):
     """Records of a query, and the way to the rest."""
 
     cursor: str | None = Field(description="For the records after these; null if there are none.")

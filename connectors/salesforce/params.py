@@ -33,7 +33,7 @@ AnyPhone = Annotated[str, Field(min_length=1, max_length=40)]
 UpdatingT = TypeVar("UpdatingT", bound=BaseModel)
 
 
-class Params(BaseModel):
+class SalesforceParams(BaseModel):
     """Base of all parameters: unknown fields are refused, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +49,7 @@ class Params(BaseModel):
             raise ValueError(f"exactly one of {', '.join(names)} must be given")
 
 
-class SaveOptions(Params):
+class SaveOptions(SalesforceParams):
     """How the org's rules apply to a write."""
 
     allow_duplicates: bool = Field(
@@ -62,7 +62,7 @@ class SaveOptions(Params):
     )
 
 
-class GetContact(Params):
+class GetContact(SalesforceParams):
     """Which contact, by exactly one of four."""
 
     contact_id: RecordId | None = None
@@ -79,7 +79,7 @@ class GetContact(Params):
         return self
 
 
-class FindCaller(Params):
+class FindCaller(SalesforceParams):
     """Who is calling, by exactly one of three."""
 
     phone: Personal[Phone | None] = None
@@ -134,7 +134,7 @@ class UpdateLead(_Person):
         return _with_changes(self, "lead_id")
 
 
-class ConvertLead(Params):
+class ConvertLead(SalesforceParams):
     """Which lead, and what it becomes a part of."""
 
     lead_id: RecordId
@@ -177,7 +177,7 @@ class UpdateContact(_Person):
         return _with_changes(self, "contact_id")
 
 
-class _CaseRef(Params):
+class _CaseRef(SalesforceParams):
     case_id: RecordId | None = None
     case_number: CaseNumber | None = Field(default=None, examples=["00001026"])
 

@@ -6,7 +6,7 @@ from connectors.salesforce.client import Ctx, SalesforceApi
 from connectors.salesforce.connector import READ_ERRORS, salesforce
 from connectors.salesforce.describe import ObjectFacts, descriptions
 from connectors.salesforce.explain_refusals import check_mark_fields, object_named_by
-from connectors.salesforce.models import Found, Limits, Page
+from connectors.salesforce.models import Limits, Matches, RecordPage
 from connectors.salesforce.query_cursor import read_cursor, write_cursor
 from connectors.salesforce.query_rows import plain, query_rows, records_of, type_of
 from connectors.salesforce.record_params import (
@@ -26,7 +26,7 @@ USUAL_FIELDS: Final = ("Subject", "Status", "Email", "Phone", "Company")
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
-async def query(params: Query, ctx: Ctx) -> Page:
+async def query(params: Query, ctx: Ctx) -> RecordPage:
     """Run a SOQL query that only reads; values are passed in `bindings` and quoted.
 
     Dates and times are bound as `{"date": "2026-03-08"}` and `{"datetime": "2026-03-08T09:00:00Z"}`, a
@@ -37,7 +37,7 @@ async def query(params: Query, ctx: Ctx) -> Page:
     start = None if params.cursor is None else read_cursor(params.cursor, soql)
     with object_named_by("soql"):
         rows = await query_rows(SalesforceApi(ctx), soql, limit=params.limit, start=start)
-    return Page(
+    return RecordPage(
         records=rows.records,
         total=rows.total,
         truncated=rows.truncated,
@@ -46,7 +46,7 @@ async def query(params: Query, ctx: Ctx) -> Page:
 
 
 @salesforce.action(effect=Effect.READ, errors=READ_ERRORS)
-async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
+async def search_records(params: SearchRecords, ctx: Ctx) -> Matches:
     """Search for words in records of several objects; `object` names the object of each record."""
     api = SalesforceApi(ctx)
     returning: dict[str, list[str]] = {}
@@ -60,7 +60,7 @@ async def search_records(params: SearchRecords, ctx: Ctx) -> Found:
     limit = params.limit + 1
     answer = await api.run(lambda org: org.api.search(find([params.text], "ALL", returning, limit=limit)))
     found = records_of(answer or {"searchRecords": []}, "searchRecords")
-    return Found(
+    return Matches(
         records=[{"object": type_of(record), **plain(record)} for record in found[: params.limit]],
         total=len(found),
         truncated=len(found) > params.limit,

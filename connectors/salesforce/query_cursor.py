@@ -16,7 +16,7 @@ _FIRST: Final = "first"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueryPlace:
     """A place in the result of a query."""
 
     #: The page, as Salesforce names it; None: the first page.
@@ -25,12 +25,12 @@ class Place:
     skip: int
 
 
-def write_cursor(place: Place, soql: str) -> str:
+def write_cursor(place: QueryPlace, soql: str) -> str:
     """Return the cursor of a place."""
     return f"{_digest(soql)}.{place.page or _FIRST}.{place.skip}"
 
 
-def read_cursor(cursor: str, soql: str) -> Place:
+def read_cursor(cursor: str, soql: str) -> QueryPlace:
     """Return the place of a cursor.
 
     Raises:
@@ -41,7 +41,7 @@ def read_cursor(cursor: str, soql: str) -> Place:
         raise InvalidParams.field("cursor", "is not a cursor that query returned")
     if found[1] != _digest(soql):
         raise InvalidParams.field("cursor", "belongs to another query; soql and bindings must stay the same")
-    return Place(None if found[2] == _FIRST else found[2], int(found[3]))
+    return QueryPlace(None if found[2] == _FIRST else found[2], int(found[3]))
 
 
 def _digest(soql: str) -> str:

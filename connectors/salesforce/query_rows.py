@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from connectors.salesforce.client import Org, SalesforceApi
 from connectors.salesforce.error_mapping import reason_of
-from connectors.salesforce.query_cursor import Place
+from connectors.salesforce.query_cursor import QueryPlace
 from connectors.sdk.errors import InvalidParams, NotFound, Sent, Unavailable
 
 #: The smallest and the largest page that Salesforce returns.
@@ -29,10 +29,10 @@ class Rows:
     #: Whether there are more than `records`.
     truncated: bool
     #: Where the rest begins; None if there is none.
-    rest: Place | None = None
+    rest: QueryPlace | None = None
 
 
-async def query_rows(api: SalesforceApi, soql: str, *, limit: int, start: Place | None = None) -> Rows:
+async def query_rows(api: SalesforceApi, soql: str, *, limit: int, start: QueryPlace | None = None) -> Rows:
     """Run a query, and follow its pages until there are enough records.
 
     Args:
@@ -55,9 +55,9 @@ async def query_rows(api: SalesforceApi, soql: str, *, limit: int, start: Place 
             raise Unavailable("Salesforce returned an empty page that is not the last")
     rest = None
     if len(found) > end:
-        rest = Place(page, end - before_page)
+        rest = QueryPlace(page, end - before_page)
     elif answer.get("done") is not True:
-        rest = Place(_next_name(answer), 0)
+        rest = QueryPlace(_next_name(answer), 0)
     total = answer.get("totalSize")
     records, is_cut = await _with_children(api, found[skip:end], headers)
     return Rows(

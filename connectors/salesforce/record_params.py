@@ -18,7 +18,7 @@ from connectors.salesforce.fields import (
     Scalar,
     Words,
 )
-from connectors.salesforce.params import MAX_LIMIT, Params, SaveOptions
+from connectors.salesforce.params import MAX_LIMIT, SalesforceParams, SaveOptions
 from connectors.salesforce.session import has_dots
 from connectors.sdk import Personal
 
@@ -28,7 +28,7 @@ _TIME: Final = re.compile(
 )
 
 
-class SearchRecords(Params):
+class SearchRecords(SalesforceParams):
     """What to search for."""
 
     text: Personal[Words] = Field(examples=["Lovelace"])
@@ -55,31 +55,31 @@ def _format(kind: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "format": kind, "examples": [example]})
 
 
-class BoundDate(Params):
+class BoundDate(SalesforceParams):
     """A date as a query's value."""
 
     date: Annotated[dt.date, PlainValidator(_read_date), _format("date", "2026-03-08")]
 
 
-class BoundTime(Params):
+class BoundTime(SalesforceParams):
     """A time as a query's value."""
 
     datetime: Annotated[dt.datetime, PlainValidator(_read_time), _format("date-time", "2026-03-08T09:00:00Z")]
 
 
-class BoundContains(Params):
+class BoundContains(SalesforceParams):
     """Text that LIKE finds anywhere; its own _ and % are no wildcards."""
 
     contains: str = Field(min_length=1, max_length=1000, examples=["100%"])
 
 
-class BoundStart(Params):
+class BoundStart(SalesforceParams):
     """Text that LIKE finds at the beginning; its own _ and % are no wildcards."""
 
     starts_with: str = Field(min_length=1, max_length=1000, examples=["a_b@"])
 
 
-class Query(Params):
+class Query(SalesforceParams):
     """A query that only reads, and its values."""
 
     soql: str = Field(
@@ -102,7 +102,7 @@ class Query(Params):
 FlowValue = Scalar | list[Scalar] | dict[Name, Scalar] | list[dict[Name, Scalar]]
 
 
-class RunFlow(Params):
+class RunFlow(SalesforceParams):
     """Which flow, and its inputs."""
 
     name: Name = Field(description="The flow's API name.", examples=["Send_Reminder"])
@@ -113,7 +113,7 @@ class RunFlow(Params):
     )
 
 
-class RecordRef(Params):
+class RecordRef(SalesforceParams):
     """Which record."""
 
     object: ObjectName
@@ -156,7 +156,7 @@ class UpsertRecord(CreateRecord):
         return self
 
 
-class DescribeObject(Params):
+class DescribeObject(SalesforceParams):
     """Which object."""
 
     object: ObjectName

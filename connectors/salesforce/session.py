@@ -103,7 +103,7 @@ class LoopSession:
         params: Mapping[str, Any] | None = None,
         data: str | bytes | None = None,
     ) -> SessionAnswer:
-        """Make one request; called in a thread.
+        """Send one request; called in a thread.
 
         Raises:
             ConnectorError: there is no answer, or the org refuses.

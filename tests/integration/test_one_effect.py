@@ -1,4 +1,4 @@
-"""The same job any number of times: one effect, one answer. And its taking back."""
+"""The same job any number of times: one effect, one answer. And its undo."""
 
 import asyncio
 import json

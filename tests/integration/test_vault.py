@@ -25,6 +25,7 @@ from worker.credentials.source import FetchOutcome, SecretStore, VaultUnavailabl
 from worker.credentials.vault_client import VaultAuthError
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_operator import VaultOperator
+from worker.credentials.vault_policy import VaultPolicy
 from worker.credentials.vault_source import VaultCredentials
 from worker.dev.openbao import PrivateOpenBao
 from worker.settings import SettingError
@@ -155,7 +156,10 @@ async def connect(admin: Admin) -> AsyncIterator[Connect]:
             if "secret_id" not in fields and "secret_id_file" not in fields:
                 fields["secret_id"] = SecretStr(admin.add_secret_id())
         source = VaultCredentials(
-            VaultConfig(**fields), policy=policy, probe_interval_s=0.2, on_fetch=on_fetch
+            VaultConfig(**fields),
+            policy=policy,
+            vault_policy=VaultPolicy(probe_interval_s=0.2),
+            on_fetch=on_fetch,
         )
         sources.append(source)
         await source.start()
@@ -487,7 +491,7 @@ async def test_a_namespace_is_a_vault_of_its_own(admin: Admin, connect: Connect)
             namespace="team",
         ),
         policy=NO_CACHE,
-        probe_interval_s=0.05,
+        vault_policy=VaultPolicy(probe_interval_s=0.05),
     )
     await source.start()
     try:

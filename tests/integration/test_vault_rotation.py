@@ -9,9 +9,9 @@ from loguru import logger
 from pydantic import SecretStr
 
 from connectors.sdk.http.refresh_tokens import Rotation
-from worker.credentials import vault_source as vault_credentials
 from worker.credentials.vault_client import VaultClient
 from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_policy import VaultPolicy
 from worker.credentials.vault_source import VaultCredentials
 from worker.dev.openbao import WORKER_POLICY, PrivateOpenBao
 
@@ -35,7 +35,9 @@ async def connect(openbao: PrivateOpenBao) -> AsyncIterator[Connect]:
             url=openbao.url, auth="approle", role_id=role.role_id, secret_id=role.secret_id, timeout_s=2.0
         )
         secrets: list[str] = []
-        source = VaultCredentials(config, probe_interval_s=0.1, on_secret=secrets.append)
+        source = VaultCredentials(
+            config, vault_policy=VaultPolicy(probe_interval_s=0.1, keep_again_s=0.1), on_secret=secrets.append
+        )
         sources.append(source)
         await source.start()
         await source.fetch(*ACCOUNT)
@@ -121,9 +123,8 @@ async def test_a_change_between_look_and_write_is_looked_at_again(
 
 
 async def test_while_the_vault_is_sealed_it_is_stored_later_and_only_the_newest(
-    openbao: PrivateOpenBao, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    openbao: PrivateOpenBao, connect: Connect
 ) -> None:
-    monkeypatch.setattr(vault_credentials, "KEEP_AGAIN_S", 0.1)
     source = await connect()
     await openbao.seal()
 

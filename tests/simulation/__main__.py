@@ -30,7 +30,7 @@ def main() -> int:
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=300, help="how many to draw (mutants: for each)")
+    parser.add_argument("--schedules", type=int, default=300, help="how many to run (mutants: for each)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", nargs="+", metavar="TOKEN", help="print the journals of these schedules")
     parser.add_argument("--exhaust", type=int, metavar="K", help="all schedules with at most K deviations")

@@ -81,7 +81,7 @@ def run_all(tokens: Sequence[str]) -> Findings:
 
 
 def show_progress(batches: Iterable[Findings], total: int) -> Iterator[Findings]:
-    """Pass batches on, and draw a bar if people are looking."""
+    """Pass batches on, and show a bar if people are looking."""
     begun = time.monotonic()
     for number, batch in enumerate(batches, 1):
         if sys.stderr.isatty():

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds that an answer may come after the deadline: what its last steps take.
 SLACK_S: Final = 0.001
-#: Seconds that a job may take which came too late: one question to the ledger.
-LATE_S: Final = 5.1
+#: Seconds that a job may take which came too late: two questions to the ledger at most.
+LATE_S: Final = 10.1
 #: Seconds by which what is told may be older than the telling: what a look at the ledger may take.
 AS_OF_S: Final = LeasePolicy().stall_s
 

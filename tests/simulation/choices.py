@@ -20,13 +20,13 @@ class Choices(Protocol):
 
 
 class SeededChoices:
-    """Decisions drawn from a seed."""
+    """Decisions from a seed."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
 
     def pick(self, options: Sequence[T], rare: float | None = None) -> T:
-        """Draw an option."""
+        """Pick an option."""
         if rare is None:
             return options[int(self._random.random() * len(options))]
         if self._random.random() >= rare:

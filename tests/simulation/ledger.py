@@ -1,4 +1,4 @@
-"""The ledger as a worker reaches it: questions take time, answers get lost, and whoever asked may be dead by then."""
+"""The ledger as a worker reaches it: questions take time, answers get lost, and who asked may be dead by then."""
 
 import asyncio
 from collections import Counter
@@ -29,6 +29,8 @@ from worker.ledger.store import SqlLedger
 STATEMENT_TIMEOUT_S: Final = 5.0
 #: Seconds on the way to the database, and until its commit has been heard of.
 LATENCIES_S: Final = (0.002, 0.02, 0.6, 2.4, 4.6, 9.0)
+#: Whether a connection breaks.
+LOSSES: Final[tuple[bool, ...]] = (False, True)
 #: What is asked right before something leaves, and the steps of a worker that it takes.
 HOT: Final = frozenset({"begin", "claim_undo"})
 HOT_STEPS: Final = 8
@@ -74,7 +76,8 @@ class Database:
         options: Mapping[str, Any],
     ) -> None:
         await asyncio.sleep(self._choices.pick(LATENCIES_S[:-1], self._rare * 2))
-        if self.is_away or self._choices.pick((False, True), self._rare):
+        breaks = self._choices.pick(LOSSES, self._rare)
+        if breaks or self.is_away:
             _fail(answer, "the connection broke before the commit")
             return
         said = await getattr(self.store, name)(identity, *args, **options)
@@ -84,7 +87,8 @@ class Database:
         except AssertionError as broken:
             self.host.loop.failure = broken
         await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
-        if self.is_away or self._choices.pick((False, True), self._rare):
+        breaks = self._choices.pick(LOSSES, self._rare)
+        if breaks or self.is_away:
             _fail(answer, "the connection broke after the commit")
         elif not answer.done():
             self.unheard[identity] -= 1
@@ -143,7 +147,9 @@ class SimulatedLedger:
 
     async def begin(self, identity: Identity, fence: int, *, lands_within_s: float) -> bool:
         """Record that a call leaves now."""
-        return bool(await self._ask("begin", identity, fence, lands_within_s=lands_within_s))
+        held = bool(await self._ask("begin", identity, fence, lands_within_s=lands_within_s))
+        self._host.begun_at[identity.key] = self._host.loop.time()
+        return held
 
     async def renew(self, identity: Identity, fence: int) -> bool:
         """Hold the lease for longer."""
@@ -195,7 +201,7 @@ class SqliteStore(SqlLedger):
         self._lease_s, self._ttl_s = lease_s, 720 * 3600.0
         self._insert = sqlite.insert
         self._now = sa.literal_column("simulated_now()", sa.Double)
-        self._ask = self._transact  # type: ignore[method-assign,assignment]  # a connection like the one that it expects
+        self._ask = self._transact  # a connection like the one that it expects
         self._engine = sa.create_engine("sqlite://", poolclass=StaticPool)
         with self._engine.begin() as connection:
             raw: Any = connection.connection.dbapi_connection

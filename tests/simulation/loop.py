@@ -42,6 +42,8 @@ class Host:
         self.stalled_until = 0.0
         #: Seconds in which it stood still, in all.
         self.stalled_s = 0.0
+        #: When it was told that the call of a key may leave.
+        self.begun_at: dict[str, float] = {}
         #: Steps for which it is at its most delicate.
         self.hot_steps = 0
         #: Seconds by which its wall clock is ahead.
@@ -80,7 +82,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.hosts: list[Host] = []
         #: Asked before each step of a mortal host; may kill it or stop it.
         self.before_step: Callable[[Host], None] = lambda host: None
-        #: What no one looked at: a bug of whoever runs here.
+        #: What no one looked at: a bug of what runs here.
         self.unseen: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
         #: An invariant that does not hold, found where no one would hear of it.
@@ -174,7 +176,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(BaseException), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of coroutines that the dead never came to await
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         self._tasks.clear()
 
     def _timer_handle_cancelled(self, handle: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from connectors.sdk.runtime import idempotency
+from connectors.sdk.runtime import action_runner
 from connectors.sdk.runtime.action_runner import ActionRunner
 from connectors.sdk.runtime.claims import ClaimKeeper
 from connectors.sdk.runtime.idempotency import IdempotentRunner
@@ -38,13 +38,13 @@ class Mutant:
 
 
 CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if False:")
-LATE: Final[Edit] = (ActionRunner, "_run_once", "call.attempt.deadline.check()", "pass")
+LATE: Final[Edit] = (ActionRunner, "run", "call.attempt.deadline.check()", "pass")
 FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
 STALL: Final[Edit] = (IdempotentRunner, "_begin_in_time", "> self._keeper.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (
     ActionRunner,
-    "_run_once",
-    "effects.may_leave = self._within(self.limit_s(call))",
+    "run",
+    "execution.effects.may_leave = self._within(self.limit_s(call))",
     "pass",
 )
 BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
@@ -54,9 +54,11 @@ MUTANTS: Final = (
     Mutant("commit in flight is forgotten", ((
         IdempotentRunner, "_complete", "complete = partial", "claim.in_flight = False; complete = partial"),)),
     Mutant("a later failure erases an uncertain one", ((
-        IdempotentRunner, "_record", "claim.is_repeat and not _is_definite(error)", "False"),)),
-    Mutant("any answer settles earlier attempts", ((
-        idempotency, "_is_definite", "and error.code in DEFINITE", ""),)),
+        IdempotentRunner, "_record", "claim.is_repeat and not outcome.settles_key", "False"),)),
+    Mutant(
+        "any answer settles earlier attempts",
+        ((action_runner, "_settles_key", "and error.code in _DEFINITE", ""),),
+    ),
     Mutant("an uncertain WRITE is released as done with", ((
         IdempotentRunner, "_settle_write", "await self._keeper.release(claim)",
         "claim.in_flight = False; await self._keeper.release(claim)"),)),
@@ -69,7 +71,7 @@ MUTANTS: Final = (
     Mutant("an undo trusts the last call alone", ((
         UndoRunner, "_undo", "or (claimed.attempts > 1 and not is_write)", ""),)),
     Mutant("a refused undo erases an uncertain one", ((
-        UndoRunner, "_call_undo", "or call.attempt.is_uncertain", ""),)),
+        UndoRunner, "_claim_and_undo", "= call.attempt.is_uncertain", "= False"),)),
     Mutant("a late undo was never begun", ((
         UndoRunner, "_claim_and_undo", "is_uncertain=isinstance(known, Undone)", "is_uncertain=False"),)),
     Mutant("an undo does not look", ((
@@ -94,11 +96,10 @@ MUTANTS: Final = (
     Mutant("a write may leave at any time", (LEAVE,)),
     Mutant("begin stall and late write", (STALL, LEAVE)),
     Mutant("a closed job may begin", (CLOSED,),
-        "the check of the deadline in `_run_once`, in the same step, covers it; see the pair below"),
+        "the check of the deadline in `ActionRunner.run`, in the same step, covers it; see the pair below"),
     Mutant("a late job may begin", (LATE,),
         "`is_closed`, and `unknown` in its place, cover it; see the pair below"),
-    Mutant("neither closed nor late matters", (CLOSED, LATE),
-        "the wait for the secret, the last before, gives up at the deadline by itself; see the three below"),
+    Mutant("neither closed nor late matters", (CLOSED, LATE)),
     Mutant("nothing ends a job at its deadline", (CLOSED, LATE, FETCH)),
     Mutant("a failed ledger costs an attempt", ((
         Infrastructure, "ask", "raise Snooze(unavailable.reason) from None",
@@ -108,7 +109,7 @@ MUTANTS: Final = (
         IdempotentRunner, "run", "self._clock.wait({running.task, running.given_up}, limit_s)",
         "self._clock.wait({running.task, running.given_up}, None)"),)),
     Mutant("what ended is kept", ((
-        IdempotentRunner, "_start", "self._running.pop(identity, None)", "None"),)),
+        IdempotentRunner, "_register", "self._running.pop(identity, None)", "None"),)),
     Mutant("a late result counts", ((IdempotentRunner, "_complete", "if is_ours:", "if True:"),),
         "its effect is there, so that the success is true; who took over stores the same"),
     Mutant("copies in one process do not meet", ((
@@ -158,8 +159,8 @@ def run_mutants(schedules: int, seed: int) -> int:
 
 def _line(mutant: Mutant, findings: Findings) -> str:
     if findings.broken:
-        what = next(iter(findings.broken.values())).split(":")
-        word, rest = "killed", f"after {findings.schedules:>5}: {':'.join(what[1:3]).strip()[:80]}"
+        token, broken = next(iter(findings.broken.items()))
+        word, rest = "killed", f"{token:<16} {broken.partition(':')[2].strip()[:80]}"
     elif mutant.is_equivalent_because:
         word, rest = "equivalent", mutant.is_equivalent_because
     else:

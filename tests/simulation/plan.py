@@ -49,8 +49,8 @@ class Plan:
         return sum(job.key == key and job.mode == "run" for job in self.jobs)
 
 
-def draw_plan(store: Store, choices: Choices) -> Plan:
-    """Draw a plan."""
+def make_plan(store: Store, choices: Choices) -> Plan:
+    """Make a plan."""
     jobs: list[Published] = []
     for number in range(choices.pick((1, 1, 2))):
         action, key = choices.pick(tuple(PARTS)), f"k{number}"

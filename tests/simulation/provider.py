@@ -173,13 +173,14 @@ class SimulatedClient:
         self._host = host
         self._effects = effects
 
-    async def write(self, key: str, token: str, *, keyed: bool, ends_at: float) -> None:
-        """Have the effect of a key.
+    async def write(self, key: str, part: str, token: str, *, keyed: bool, within_s: float) -> None:
+        """Have the effect of a key, or a part of it.
 
         Args:
-            ends_at: by then it has landed, or never will.
+            within_s: of the beginning of the call; by then it has landed, or never will.
         """
-        await self._send(key, partial(self._provider.receive, key, token, keyed=keyed), ends_at)
+        ends_at = self._host.begun_at[key] + within_s
+        await self._send(key + part, partial(self._provider.receive, key + part, token, keyed=keyed), ends_at)
 
     async def remove(self, key: str, *, ends_at: float) -> None:
         """Take the effect of a key back."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from tests.simulation.choices import Choices, DeviatingChoices, SeededChoices
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.plan import Plan, Published, draw_plan
+from tests.simulation.plan import Plan, Published, make_plan
 from tests.simulation.world import World, run_plan
 
 #: The casts whose every schedule with few deviations is run: one job, and one with a copy and an undo.
@@ -26,7 +26,7 @@ SMALL: Final[dict[str, Plan]] = {
 
 
 def token_of(store: str, seed: int, number: int) -> str:
-    """Return the token of a drawn schedule."""
+    """Return the token of a seeded schedule."""
     return f"{store}.{seed}.{number}"
 
 
@@ -42,7 +42,7 @@ def read_token(token: str) -> tuple[Plan, Choices]:
         store = token.split(".")[0]
         if store not in {"memory", "sqlite"}:
             raise ValueError(f"{token!r} is no token")
-        return draw_plan("sqlite" if store == "sqlite" else "memory", choices), choices
+        return make_plan("sqlite" if store == "sqlite" else "memory", choices), choices
     name, *deviations = token.removeprefix("small-").split(".")
     pairs = (each.split("=") for each in deviations)
     return SMALL[name], DeviatingChoices({int(number): int(option) for number, option in pairs})

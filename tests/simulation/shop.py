@@ -24,8 +24,7 @@ def _http(ctx: Context[Secret]) -> SimulatedClient:
 
 
 async def _write(ctx: Context[Secret], within_s: float, *, keyed: bool = False, part: str = "") -> str:
-    ends_at = asyncio.get_running_loop().time() + within_s
-    await _http(ctx).write(ctx.idempotency_key + part, ctx.credential.token, keyed=keyed, ends_at=ends_at)
+    await _http(ctx).write(ctx.idempotency_key, part, ctx.credential.token, keyed=keyed, within_s=within_s)
     return ctx.idempotency_key
 
 

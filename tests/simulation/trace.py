@@ -60,6 +60,7 @@ class LedgerTrace:
             if (identity, op.fence) in self._fences or (before is not None and op.fence <= before.fence):
                 raise NotInModel(f"{op.name} gave the fence {op.fence} again, or after a later one")
             self._fences.add((identity, op.fence))
+        after, expected = before, answer
         until = self._lease_until.get(identity, 0.0)
         for leased in {until > now, until > now - SLACK_S, until > now + SLACK_S}:
             row = before and replace(before, leased=before.leased and leased)

@@ -33,7 +33,7 @@ class SimulatedCredentials:
         self._host = host
         self._cached: dict[str, str] | None = None
 
-    async def fetch(self, *_names: str) -> Mapping[str, Any]:
+    async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, Any]:
         """Return the secret."""
         if self._cached is None:
             await asyncio.sleep(0.01)
@@ -42,7 +42,9 @@ class SimulatedCredentials:
             self._cached = {"token": self._vault.token}
         return self._cached
 
-    async def invalidate(self, *_names: str, refused: Mapping[str, Any] | None = None) -> None:
+    async def invalidate(
+        self, tenant: str, connector: str, credential: str, refused: Mapping[str, Any] | None = None
+    ) -> None:
         """Drop what the provider refused."""
         if refused is None or refused == self._cached:
             self._cached = None

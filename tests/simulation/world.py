@@ -1,6 +1,7 @@
 """One schedule: workers that share a ledger, a provider, a vault, a queue that redelivers, and what befalls them."""
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -247,7 +248,7 @@ class World:
             if not future.done() and died.done():
                 return False
             if not future.done() and worker.host.stalled_until > self.loop.time():
-                return False  # it goes on later, beside whoever gets its message now
+                return False  # it goes on later, beside who gets its message now
         return True
 
     def _snooze_s(self, message: Message, worker: Worker, snooze: Snooze) -> float:
@@ -306,7 +307,10 @@ def run_plan(plan: Plan, choices: Choices, loop: SimulatedLoop | None = None) ->
     loop = loop or SimulatedLoop(choices)
     world = World(plan, choices, loop)
     try:
-        with patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)):
+        with (
+            patch("worker.ledger.store.time.time_ns", lambda: int((EPOCH.timestamp() + loop.time()) * 1e9)),
+            patch("connectors.sdk.runtime.memory_ledger._FENCES", itertools.count(1)),
+        ):
             loop.run(world.live())
     finally:
         world.close()

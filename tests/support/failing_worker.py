@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from yarl import URL
 
-import worker.broker.connection
 from connectors.sdk.runtime.action_runner import ActionRunner
 from connectors.sdk.runtime.idempotency import IdempotentRunner
 from connectors.sdk.runtime.infrastructure import HoldPolicy
@@ -118,7 +118,9 @@ FAIL_AT: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    worker.broker.connection.HEARTBEAT_S = int(os.environ.get("HEARTBEAT_S", "10"))  # type: ignore[misc]
+    if heartbeat_s := os.environ.get("HEARTBEAT_S"):
+        url = URL(os.environ["CONNECTORS_RABBITMQ_URL"])
+        os.environ["CONNECTORS_RABBITMQ_URL"] = str(url.update_query(heartbeat=heartbeat_s))
     if point := os.environ.get("FAILPOINT"):
         FAIL_AT[point]()
     sys.exit(

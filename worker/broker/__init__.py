@@ -13,15 +13,16 @@ from worker.broker.decoding import accept_any_timestamp
 from worker.broker.delivery import Delivery, Properties
 from worker.broker.errors import (
     BrokerError,
+    BrokerRefusal,
     BrokerRefused,
     PublishRefused,
     PublishUncertain,
-    Refusal,
     TopologyMismatch,
 )
 
 __all__ = [
     "BrokerError",
+    "BrokerRefusal",
     "BrokerRefused",
     "Browser",
     "Closed",
@@ -32,7 +33,6 @@ __all__ = [
     "PublishChannel",
     "PublishRefused",
     "PublishUncertain",
-    "Refusal",
     "TopologyMismatch",
     "declare",
 ]

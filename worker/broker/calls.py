@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import aiormq
 
-from worker.broker.errors import BrokerError, Forbidden, NotFound, TopologyMismatch, brief
+from worker.broker.errors import BrokerError, BrokerNotFound, Forbidden, TopologyMismatch, brief
 
 #: Seconds for a declaration, a consume, a cancel.
 RPC_TIMEOUT_S: Final = 10.0
@@ -30,7 +30,7 @@ class rpc:  # noqa: N801  # reads as a verb at its uses
         if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
             raise TopologyMismatch(f"{self._doing}: {difference(error)}") from None
         if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
-            raise NotFound(f"{self._doing}: {brief(error)}") from None
+            raise BrokerNotFound(f"{self._doing}: {brief(error)}") from None
         if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             raise Forbidden(f"{self._doing}: {brief(error)}") from None
         if isinstance(error, aiormq.AMQPError | RuntimeError | OSError):

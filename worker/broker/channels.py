@@ -14,11 +14,11 @@ from worker.broker.connection import Connection
 from worker.broker.delivery import Delivery, Properties, read_delivery, write_properties
 from worker.broker.errors import (
     BrokerError,
+    BrokerRefusal,
     BrokerRefused,
     Forbidden,
     PublishRefused,
     PublishUncertain,
-    Refusal,
     brief,
 )
 
@@ -206,7 +206,7 @@ class PublishChannel:
             reason = (
                 f"a queue rejects messages to {exchange or routing_key!r}: it is full, or has no majority"
             )
-            raise PublishRefused(reason, Refusal.FULL) from None
+            raise PublishRefused(reason, BrokerRefusal.FULL) from None
         except REFUSALS as error:
             raise PublishRefused(brief(error), refusal_of(error)) from None
         except TimeoutError:
@@ -232,11 +232,11 @@ REFUSALS: Final = (
 )
 
 
-def refusal_of(error: aiormq.exceptions.AMQPChannelError) -> Refusal:
+def refusal_of(error: aiormq.exceptions.AMQPChannelError) -> BrokerRefusal:
     """Return why a message was refused."""
     if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-        return Refusal.FORBIDDEN
+        return BrokerRefusal.FORBIDDEN
     if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
-        return Refusal.MISSING
+        return BrokerRefusal.MISSING
     # 3.10 and 4.x: "message size 400000 is larger than configured max size 300000".
-    return Refusal.TOO_LARGE if "larger than" in str(error) else Refusal.INVALID
+    return BrokerRefusal.TOO_LARGE if "larger than" in str(error) else BrokerRefusal.INVALID

@@ -11,13 +11,14 @@ from loguru import logger
 
 from worker.broker import (
     BrokerError,
+    BrokerRefusal,
     Connection,
     Properties,
     PublishRefused,
     PublishUncertain,
-    Refusal,
 )
-from worker.broker.publisher_link import Connect, PublisherLink, reconnect_delay_s
+from worker.broker.publisher_link import Connect, PublisherLink
+from worker.broker.reconnect import RECONNECT, ReconnectPolicy
 
 #: Connections that a message may end, published alone, before it is what ends them.
 _MOST_BROKEN_CONNECTIONS: Final = 2
@@ -56,8 +57,9 @@ class ConfirmedPublisher:
         name: str,
         on_change: Callable[[bool], None] | None = None,
         declare: Callable[[Connection], Awaitable[None]] | None = None,
+        reconnect: ReconnectPolicy = RECONNECT,
     ) -> None:
-        self._link = PublisherLink(connect, name=name, on_change=on_change)
+        self._link = PublisherLink(connect, name=name, on_change=on_change, reconnect=reconnect)
         #: Declares our queues again if one was deleted.
         self.declare = declare
         #: Exchanges whose last message was refused: the next is published alone, to close no shared channel.
@@ -129,7 +131,7 @@ class ConfirmedPublisher:
                         return PublishOutcome.DELIVERED if routed else PublishOutcome.RETURNED
                     reason = f"our own queue behind {exchange!r} is missing"
                 except PublishRefused as refusal:
-                    if refusals is not None and refusal.refusal is Refusal.TOO_LARGE:
+                    if refusals is not None and refusal.refusal is BrokerRefusal.TOO_LARGE:
                         return PublishOutcome.TOO_LARGE
                     if refusals is not None and (refusal.is_final or refused + 1 >= refusals):
                         return PublishOutcome.REFUSED
@@ -138,7 +140,7 @@ class ConfirmedPublisher:
                 self._note_refusal(message, exchange, reason, said=refused > 1)
                 if must_route:
                     await self.declare_again()
-                await asyncio.sleep(reconnect_delay_s(min(refused, 5)))
+                await asyncio.sleep(self._link.reconnect.delay_s(min(refused, 5)))
         finally:
             self._refused.pop(message, None)
 
@@ -172,12 +174,14 @@ class ConfirmedPublisher:
                 # A forged direct reply-to ends the connection. Published alone, it is identified.
                 broke += alone and not mandatory
                 if broke >= _MOST_BROKEN_CONNECTIONS:
-                    raise PublishRefused(f"it ends its connection: {uncertain}", Refusal.INVALID) from None
+                    raise PublishRefused(
+                        f"it ends its connection: {uncertain}", BrokerRefusal.INVALID
+                    ) from None
                 alone = alone or not mandatory
             except BrokerError:
                 pass  # no channel could be opened
             tries += 1
-            await asyncio.sleep(reconnect_delay_s(min(tries, 5)))
+            await asyncio.sleep(self._link.reconnect.delay_s(min(tries, 5)))
 
     async def _publish(
         self, exchange: str, routing_key: str, body: bytes, properties: Properties, mandatory: bool

@@ -12,9 +12,10 @@ from pamqp import commands
 from yarl import URL
 
 from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
-from worker.broker.errors import BrokerError, BrokerRefused, NotFound, brief
+from worker.broker.errors import BrokerError, BrokerNotFound, BrokerRefused, brief
 
-#: Seconds between heartbeats. A dead peer is noticed after three missed: about 33 s.
+#: Seconds between heartbeats, unless the URL says otherwise (`?heartbeat=5`). A dead peer is noticed after
+#: three missed: about 33 s.
 HEARTBEAT_S: Final = 10
 #: Seconds for opening a connection, its handshake included.
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -46,7 +47,9 @@ class Connection:
             BrokerRefused: wrong user, password or virtual host; a certificate that is not trusted.
             BrokerError: it cannot be reached, or gave no answer in CONNECT_TIMEOUT_S.
         """
-        target = URL(url).update_query(heartbeat=str(HEARTBEAT_S))
+        target = URL(url)
+        if "heartbeat" not in target.query:
+            target = target.update_query(heartbeat=str(HEARTBEAT_S))
         where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
         try:
             owner = await aio_pika.connect(
@@ -116,7 +119,7 @@ class Connection:
             async with rpc(f"looking at {queue}"):
                 found = await channel.queue_declare(queue, passive=True)
             return found.message_count or 0, found.consumer_count or 0
-        except NotFound:
+        except BrokerNotFound:
             return None
         finally:
             await close_channel(channel)

@@ -10,7 +10,7 @@ from worker.broker.errors import BrokerError, BrokerRefused
 
 
 @dataclass(frozen=True, slots=True)
-class LoginPolicy:
+class BrokerLoginPolicy:
     """How often a refused login is repeated: after 5, 10, 20, 40 s, then each minute, for 5 minutes.
 
     A broker counts or logs each refused login, and ten connections of a worker are refused together.
@@ -33,7 +33,7 @@ class BrokerConnector:
         url: str,
         *,
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
-        policy: LoginPolicy | None = None,
+        policy: BrokerLoginPolicy | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing is opened.
@@ -43,7 +43,7 @@ class BrokerConnector:
         """
         self._url = url
         self._tls = tls
-        self._policy = policy or LoginPolicy()
+        self._policy = policy or BrokerLoginPolicy()
         self._now = now
         self._was_accepted = False
         self._refusal: str | None = None

@@ -8,7 +8,7 @@ from loguru import logger
 
 from worker.broker.calls import close_channel, rpc
 from worker.broker.connection import Connection
-from worker.broker.errors import BrokerRefused, Forbidden, NotFound
+from worker.broker.errors import BrokerNotFound, BrokerRefused, Forbidden
 from worker.broker.topology import Exchange, Queue
 
 
@@ -82,7 +82,7 @@ class _Declarer:
         try:
             async with rpc(f"looking for the exchange {name!r}"):
                 await channel.exchange_declare(name, passive=True)
-        except NotFound:
+        except BrokerNotFound:
             raise BrokerRefused(
                 f"CONNECTORS_REPLY_EXCHANGE={name!r}: there is no such exchange; declare it first"
             ) from None
@@ -113,7 +113,7 @@ class _Declarer:
             raise BrokerRefused(
                 f"the {what} can neither be declared nor seen: the broker user lacks permission"
             ) from None
-        except NotFound:
+        except BrokerNotFound:
             raise BrokerRefused(
                 f"the {what} is missing and the broker user may not declare it; "
                 "run a worker once with a user that may configure, or grant it"

@@ -17,7 +17,7 @@ _TIMESTAMP_BYTES = 8
 
 
 def accept_any_timestamp() -> None:
-    """Let the client library read a timestamp that is no date as absent, in a property or a header."""
+    """Have the client library read a timestamp that is no date as absent, in a property or a header."""
     if decode.METHODS["timestamp"] is _timestamp:
         return
     decoders = cast(dict[Any, Callable[[bytes], tuple[int, Any]]], decode.METHODS)
@@ -37,7 +37,7 @@ def _timestamp(value: bytes) -> tuple[int, datetime | None]:
 
 @contextmanager
 def leaving_out_undecodable_properties() -> Iterator[None]:
-    """Let the client library read messages whose properties it cannot decode, without those properties.
+    """Have the client library read messages whose properties it cannot decode, without those properties.
 
     For an operator's look at the poison queue alone: a worker must never take such a message for a job.
     """

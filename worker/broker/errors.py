@@ -22,7 +22,7 @@ class PublishUncertain(BrokerError):
     """No confirm came, and none will: the message may or may not be stored. Publish it again."""
 
 
-class Refusal(StrEnum):
+class BrokerRefusal(StrEnum):
     """Why the broker refuses a message."""
 
     #: A queue rejects it (nack): it is full, or has lost its majority.
@@ -43,22 +43,22 @@ class PublishRefused(BrokerError):
     All but FULL close the channel, so they hit what was published on it at the same time.
     """
 
-    def __init__(self, message: str, refusal: Refusal) -> None:
+    def __init__(self, message: str, refusal: BrokerRefusal) -> None:
         super().__init__(message)
         self.refusal = refusal
 
     @property
     def channel_died(self) -> bool:
         """Whether the refusal closed the channel."""
-        return self.refusal is not Refusal.FULL
+        return self.refusal is not BrokerRefusal.FULL
 
     @property
     def is_final(self) -> bool:
         """Whether the same message will never be accepted."""
-        return self.refusal in {Refusal.TOO_LARGE, Refusal.INVALID}
+        return self.refusal in {BrokerRefusal.TOO_LARGE, BrokerRefusal.INVALID}
 
 
-class NotFound(BrokerError):
+class BrokerNotFound(BrokerError):
     """No such queue or exchange."""
 
 

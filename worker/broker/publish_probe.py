@@ -14,7 +14,7 @@ from worker.broker.calls import close_channel
 from worker.broker.channels import REFUSALS, refusal_of
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.connection import Connection
-from worker.broker.errors import BrokerError, BrokerRefused, PublishRefused, Refusal, brief
+from worker.broker.errors import BrokerError, BrokerRefusal, BrokerRefused, PublishRefused, brief
 
 #: Seconds between probes, and for one: readiness is known within 10 s.
 PROBE_S: Final = 3.0
@@ -43,7 +43,7 @@ class PublishProbe:
         try:
             await dry_run(connection, self._exchanges)
         except PublishRefused as refused:
-            if refused.refusal is Refusal.MISSING:
+            if refused.refusal is BrokerRefusal.MISSING:
                 await self._publisher.declare_again()
             return f"messages cannot be published: {refused}"
         except BrokerError as error:
@@ -73,7 +73,7 @@ async def check_publishing(connection: Connection, exchanges: Iterable[str], rep
     try:
         await dry_run(connection, [reply_exchange])
     except PublishRefused as refused:
-        if reply_exchange or refused.refusal is not Refusal.FORBIDDEN:
+        if reply_exchange or refused.refusal is not BrokerRefusal.FORBIDDEN:
             raise BrokerRefused(f"replies cannot be published: {refused}") from None
         raise BrokerRefused(
             "the broker user may not write to the default exchange, through which replies go: "

@@ -1,7 +1,6 @@
 """The connection that is published on: it reconnects by itself, and knows when the broker blocks publishers."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -9,27 +8,26 @@ from typing import Final
 from loguru import logger
 
 from worker.broker import BrokerError, Connection, PublishChannel
+from worker.broker.reconnect import RECONNECT, ReconnectPolicy
 
-#: Seconds between tries to connect: doubling, with jitter, so that a fleet does not come back at once.
-RECONNECT_S: Final = (0.2, 5.0)
 #: Seconds between checks whether the broker blocks publishers.
 ALARM_CHECK_S: Final = 0.5
 
 Connect = Callable[[], Awaitable[Connection]]
 
 
-def reconnect_delay_s(tries: int) -> float:
-    """Return the jittered wait after `tries` failed tries."""
-    first, most = RECONNECT_S
-    return random.uniform(0.5, 1.0) * min(most, first * float(2**tries))  # noqa: S311  # jitter, not a secret
-
-
 class PublisherLink:
     """One connection for publishing, with a channel that all share, and channels of a message's own."""
 
     def __init__(
-        self, connect: Connect, *, name: str, on_change: Callable[[bool], None] | None = None
+        self,
+        connect: Connect,
+        *,
+        name: str,
+        on_change: Callable[[bool], None] | None = None,
+        reconnect: ReconnectPolicy = RECONNECT,
     ) -> None:
+        self.reconnect: Final = reconnect
         self.name = name
         self._connect = connect
         self._on_change = on_change or (lambda is_open: None)
@@ -89,7 +87,7 @@ class PublisherLink:
                     try:
                         self._channel = await PublishChannel.open(connection)
                     except BrokerError:
-                        await asyncio.sleep(reconnect_delay_s(0))
+                        await asyncio.sleep(self.reconnect.delay_s(0))
 
     async def own_channel(self) -> PublishChannel:
         """Wait until something can be published, and return a new channel."""
@@ -116,7 +114,7 @@ class PublisherLink:
                 self._unreachable = str(error)
                 if tries == 0:
                     logger.warning("broker unreachable", link=self.name, reason=str(error))
-                await asyncio.sleep(reconnect_delay_s(tries))
+                await asyncio.sleep(self.reconnect.delay_s(tries))
                 tries += 1
                 continue
             tries = 0

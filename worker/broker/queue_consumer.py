@@ -17,7 +17,8 @@ from worker.broker import (
     Delivery,
     TopologyMismatch,
 )
-from worker.broker.publisher_link import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect
+from worker.broker.reconnect import RECONNECT
 from worker.broker.topology import JobQueue
 
 #: Seconds between checks for a change: an alarm, the end of a quarantine.
@@ -116,7 +117,7 @@ class QueueConsumer:
                 self.fault = str(error)
                 if tries == 0:
                     logger.warning("queue consumer cannot connect", queue=self.queue.name, reason=str(error))
-                await asyncio.sleep(reconnect_delay_s(tries))
+                await asyncio.sleep(RECONNECT.delay_s(tries))
                 tries += 1
                 continue
             tries = 0

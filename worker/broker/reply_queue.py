@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.broker import BrokerError, BrokerRefused, Connection, Consumer, Delivery
-from worker.broker.publisher_link import Connect, reconnect_delay_s
+from worker.broker.publisher_link import Connect
+from worker.broker.reconnect import RECONNECT
 
 #: Seconds between questions whether the broker still sees our consumer.
 CHECK_S: Final = 10.0
@@ -73,7 +74,7 @@ class ReplyQueue:
             if consumer is not None:
                 await self._consume_until_lost(consumer)
                 tries = 0
-            await asyncio.sleep(reconnect_delay_s(tries))
+            await asyncio.sleep(RECONNECT.delay_s(tries))
             tries += 1
             consumer = None
             with suppress(BrokerError):

@@ -83,7 +83,7 @@ def _run(call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
     try:
         future.get_loop().call_soon_threadsafe(settle)
     except RuntimeError:
-        pass  # the loop has closed: nobody waits
+        pass  # the loop has closed: no one waits
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

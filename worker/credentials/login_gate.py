@@ -16,7 +16,7 @@ _JUDGED: Final = frozenset({400, 401})
 
 
 @dataclass(frozen=True, slots=True)
-class LoginPolicy:
+class VaultLoginPolicy:
     """How often a vault may refuse us: it locks a role at five refusals in 15 minutes, everybody's together."""
 
     max_refusals: int = 3
@@ -35,7 +35,7 @@ class LoginGate:
 
     def __init__(
         self,
-        policy: LoginPolicy = LoginPolicy(),
+        policy: VaultLoginPolicy = VaultLoginPolicy(),
         clock: Callable[[], float] = time.monotonic,  # frozen
     ) -> None:
         self._policy = policy

@@ -100,7 +100,7 @@ class CredentialName(NamedTuple):
         Jobs are checked on arrival; this is the second wall, for every caller.
 
         Raises:
-            CredentialNotFound: a secret of such a name cannot exist, so nobody is asked for it.
+            CredentialNotFound: a secret of such a name cannot exist, so no one is asked for it.
         """
         for field, value, pattern in (
             ("tenant", tenant, SCOPE_PATTERN),

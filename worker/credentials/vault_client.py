@@ -6,7 +6,7 @@ own words, since theirs carry URLs, answers and, in `exc.request.headers`, the t
 
     CredentialNotFound, CredentialInvalid   the vault's answer for one secret
     VaultUnavailable                        no answer, or none that a vault would give
-    TokenRefused                            403: the policy, or a token that is over; is_alive tells
+    VaultTokenRefused                            403: the policy, or a token that is over; is_alive tells
     LoginRefused                            the vault does not accept what we log in with
     VaultAuthError                          a secret id may have been intercepted
 """
@@ -28,8 +28,8 @@ from worker.credentials.vault_config import LoginRefused, VaultConfig
 from worker.credentials.vault_http import (
     MAX_ANSWER_BYTES,
     AnswerTooLarge,
-    Refusal,
     VaultHttp,
+    VaultRefusal,
     ask,
     json_object,
 )
@@ -52,7 +52,7 @@ class VaultAuthError(Exception):
     exit_code = 77
 
 
-class TokenRefused(Exception):
+class VaultTokenRefused(Exception):
     """The vault answered 403."""
 
 
@@ -122,7 +122,7 @@ class VaultClient:
             else:
                 secret_id = self._secret_id(proof.get_secret_value()).get_secret_value()
                 answer = ask(lambda: client.auth.approle.login(config.role_id, secret_id, use_token=False))
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status not in (400, 401, 403, 404):
                 raise refusal.unavailable() from None
             remedy = f"{_LOGIN_REMEDIES[config.auth]} (HTTP {refusal.status})"
@@ -133,17 +133,17 @@ class VaultClient:
         """Prolong a login; the vault may give less than asked.
 
         Raises:
-            TokenRefused: it is over, or cannot be renewed.
+            VaultTokenRefused: it is over, or cannot be renewed.
             VaultUnavailable.
         """
         client, began_at = self._client(login.token), time.monotonic()
         increment = f"{max(1, round(login.full_lease_s))}s"
         try:
             renewed = _login(ask(lambda: client.auth.token.renew_self(increment=increment)), began_at)
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             # Past its maximum age OpenBao 2.7 says 500, at other ends 400 or 403. Where the vault itself
             # is in trouble, the login that follows will tell.
-            raise refusal.unavailable() if refusal.status in (429, 503) else TokenRefused from None
+            raise refusal.unavailable() if refusal.status in (429, 503) else VaultTokenRefused from None
         return replace(renewed, full_lease_s=login.full_lease_s)
 
     def is_alive(self, token: SecretStr) -> bool:
@@ -154,7 +154,7 @@ class VaultClient:
         """
         try:
             ask(self._client(token).auth.token.lookup_self)
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status == 403:
                 return False
             raise refusal.unavailable() from None
@@ -169,7 +169,7 @@ class VaultClient:
         client = self._client(None, in_namespace=False)
         try:
             health = ask(lambda: client.sys.read_health_status(method="GET"))
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             # Standby nodes pass a read on to the active one. A rate limit is 429, too, but says no more.
             if refusal.status in (429, 473, 474) and refusal.answer.get("sealed") is False:
                 return
@@ -184,16 +184,16 @@ class VaultClient:
             What is wrong with the mount; None if a secret could be read.
 
         Raises:
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         kv, mount = self._kv(token), self._config.mount
         try:
             answer = ask(
                 lambda: kv.read_secret_version(_NO_NAME, mount_point=mount, raise_on_deleted_version=True)
             )
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status == 403:
-                raise TokenRefused from None
+                raise VaultTokenRefused from None
             if refusal.status != 404:
                 raise refusal.unavailable() from None
             return self._no_mount() if _is_no_mount(refusal) else None
@@ -211,7 +211,7 @@ class VaultClient:
         client, mount = self._client(token), self._config.mount
         try:
             about = _part(ask(lambda: client.read(f"sys/internal/ui/mounts/{mount}")), "data")
-        except (Refusal, VaultUnavailable):
+        except (VaultRefusal, VaultUnavailable):
             return
         kind, options = about.get("type"), about.get("options")
         version = options.get("version", "1") if isinstance(options, dict) else "1"
@@ -233,7 +233,7 @@ class VaultClient:
         Raises:
             CredentialNotFound: missing, deleted or destroyed.
             CredentialInvalid: no object of fields.
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         return SecretFields(self._read_version(token, name)[0])
 
@@ -246,7 +246,7 @@ class VaultClient:
             )
         except AnswerTooLarge:
             raise CredentialInvalid(f"{name} is larger than {MAX_ANSWER_BYTES} bytes") from None
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             raise self._secret_refused(refusal, name) from None
         version = _part(answer, "data")
         if "data" not in version or "metadata" not in version:
@@ -264,7 +264,7 @@ class VaultClient:
         client, path = self._client(token), self.data_path(name)
         try:
             answer = ask(lambda: client.write_data("sys/capabilities-self", data={"paths": [path]}))
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status == 403:
                 return False
             raise refusal.unavailable() from None
@@ -275,12 +275,12 @@ class VaultClient:
         """Store one secret as a new version, and return the version's number.
 
         Raises:
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         kv, mount, secret = self._kv(token), self._config.mount, dict(fields)
         try:
             answer = ask(lambda: kv.create_or_update_secret(name.path, secret=secret, mount_point=mount))
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             raise self._secret_refused(refusal, name) from None
         return int(_part(answer, "data").get("version", 0))
 
@@ -291,7 +291,7 @@ class VaultClient:
 
         Raises:
             CredentialNotFound, CredentialInvalid: there is no such secret any more.
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         kv, mount = self._kv(token), self._config.mount
         older = {each.get_secret_value() for each in rotation.older}
@@ -306,7 +306,7 @@ class VaultClient:
                         kv.create_or_update_secret, name.path, secret=secret, cas=version, mount_point=mount
                     )
                 )
-            except Refusal as refusal:
+            except VaultRefusal as refusal:
                 if refusal.status == 400 and "check-and-set" in str(refusal.answer.get("errors")):
                     continue
                 raise self._secret_refused(refusal, name) from None
@@ -320,12 +320,12 @@ class VaultClient:
             folders: checked parts of a CredentialName.
 
         Raises:
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         kv, mount, path = self._kv(token), self._config.mount, "/".join(("connectors", *folders))
         try:
             keys = _part(ask(lambda: kv.list_secrets(path, mount_point=mount)), "data").get("keys", [])
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status == 404:
                 return []
             raise self._secret_refused(refusal, None) from None
@@ -336,13 +336,13 @@ class VaultClient:
 
         Raises:
             CredentialNotFound: there is none.
-            TokenRefused, VaultUnavailable.
+            VaultTokenRefused, VaultUnavailable.
         """
         kv, mount = self._kv(token), self._config.mount
         try:
             ask(lambda: kv.read_secret_metadata(name.path, mount_point=mount))
             ask(lambda: kv.delete_metadata_and_all_versions(name.path, mount_point=mount))
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             raise self._secret_refused(refusal, name) from None
 
     def _client(self, token: SecretStr | None, *, in_namespace: bool = True) -> hvac.Client:
@@ -389,7 +389,7 @@ class VaultClient:
                     "AppRole: somebody may have put it in the place of ours; issue a new secret id"
                 )
             opened = _part(ask(bearer.sys.unwrap), "data").get("secret_id")
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status not in (400, 403):
                 raise refusal.unavailable() from None
             raise VaultAuthError(
@@ -401,9 +401,9 @@ class VaultClient:
             raise VaultUnavailable("the vault's answer to sys/wrapping/unwrap holds no secret id")
         return SecretStr(opened)
 
-    def _secret_refused(self, refusal: "Refusal", name: CredentialName | None) -> Exception:
+    def _secret_refused(self, refusal: "VaultRefusal", name: CredentialName | None) -> Exception:
         if refusal.status == 403:
-            return TokenRefused()
+            return VaultTokenRefused()
         if refusal.status != 404 or name is None:
             return refusal.unavailable()
         version = refusal.answer.get("data")
@@ -441,14 +441,14 @@ def _ask_until_caught_up(call: Callable[[], Any]) -> Mapping[str, Any]:
     for pause_s in CATCH_UP_S:
         try:
             return ask(call)
-        except Refusal as refusal:
+        except VaultRefusal as refusal:
             if refusal.status != 412:
                 raise
         time.sleep(pause_s)
     return ask(call)
 
 
-def _is_no_mount(refusal: Refusal) -> bool:
+def _is_no_mount(refusal: VaultRefusal) -> bool:
     return "no handler for route" in str(refusal.answer.get("errors"))
 
 

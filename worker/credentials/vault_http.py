@@ -30,7 +30,7 @@ _REASONS: Final = {
 _READS: Final = frozenset({"GET", "LIST"})
 
 
-class Refusal(Exception):
+class VaultRefusal(Exception):
     """The vault answered, in its own form, with a status that is no success."""
 
     def __init__(self, status: int, answer: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class StrictTransport(HTTPAdapter):
         """Send one request and read the whole answer.
 
         Raises:
-            Refusal: the vault's answer has an error status.
+            VaultRefusal: the vault's answer has an error status.
             VaultUnavailable: a redirect, or no JSON object: somebody's error page, be it with 200 or 404.
             AnswerTooLarge, TimeoutError, and what requests and urllib3 raise.
         """
@@ -142,7 +142,7 @@ class StrictTransport(HTTPAdapter):
         if answer is None:
             raise VaultUnavailable(_seen(response))
         if not response.ok:
-            raise Refusal(response.status_code, answer)
+            raise VaultRefusal(response.status_code, answer)
         response._content, response._content_consumed = body, True  # type: ignore[attr-defined]
         return response
 
@@ -165,7 +165,7 @@ def ask(call: Callable[[], Any]) -> Mapping[str, Any]:
     """Run one call of hvac, and keep what its libraries raise to ourselves.
 
     Raises:
-        Refusal, AnswerTooLarge, VaultUnavailable.
+        VaultRefusal, AnswerTooLarge, VaultUnavailable.
     """
     kind = VaultUnavailable
     try:

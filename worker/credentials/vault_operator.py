@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialDenied
 from worker.credentials.source import CredentialName
-from worker.credentials.vault_client import Login, TokenRefused, VaultClient
+from worker.credentials.vault_client import Login, VaultClient, VaultTokenRefused
 from worker.credentials.vault_config import LoginRefused, VaultConfig
 from worker.settings import SettingError
 
@@ -87,5 +87,5 @@ class VaultOperator:
             self._client.check_mount(self._login.token)
         try:
             return call(self._login)
-        except TokenRefused:
+        except VaultTokenRefused:
             raise CredentialDenied(f"the vault's policy does not let you: it needs {needed}") from None

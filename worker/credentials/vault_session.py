@@ -13,7 +13,7 @@ from loguru import logger
 from connectors.sdk.errors import ConnectorError, CredentialDenied
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.bounded_threads import BoundedThreads, ThreadsBusy
-from worker.credentials.login_gate import LoginGate, LoginPolicy
+from worker.credentials.login_gate import LoginGate, VaultLoginPolicy
 from worker.credentials.source import (
     CredentialName,
     NoAnswer,
@@ -22,31 +22,20 @@ from worker.credentials.source import (
     VaultUnavailable,
     WholeVaultUnavailable,
 )
-from worker.credentials.vault_client import Login, TokenRefused, VaultAuthError, VaultClient
+from worker.credentials.vault_client import Login, VaultAuthError, VaultClient, VaultTokenRefused
 from worker.credentials.vault_config import LoginRefused
+from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
 from worker.settings import SettingError
 
 #: Reads at once, and threads: a hung vault holds these and no more. Two are left to look at it.
 READERS: Final = 4
 THREADS: Final = 6
-#: Seconds that a read waits while every reader is at work.
-READ_WAIT_S: Final = 30.0
 #: Calls that wait for a thread: those of the watch and the logins, beside the readers'.
 WAITING: Final = 20
-#: Seconds between looks at the vault's health: readiness must tell of a seal within 10 s.
-PROBE_INTERVAL_S: Final = 2.0
-#: Seconds a look may take.
-PROBE_TIMEOUT_S: Final = 3.0
-#: Seconds without an answer to a read after which the watch makes one, which no job waits for.
-PROVE_S: Final = 5.0
 #: A login may look up and open a wrapped secret id first: three calls.
 LOGIN_CALLS: Final = 3
 #: A renewal that gives less than this part of what was asked has met the token's maximum age.
 WHOLE_LEASE: Final = 0.9
-#: Seconds between logins that fail for what no vault said, at most; they double from 1 s.
-MAX_LOGIN_PAUSE_S: Final = 60.0
-#: Seconds without reads after the vault could not be read, at most; they double from 1 s.
-MAX_READ_PAUSE_S: Final = 30.0
 
 ResultT = TypeVar("ResultT")
 
@@ -55,10 +44,11 @@ def ignore_secret(value: str) -> None:
     """Register nothing."""
 
 
-class Availability:
+class VaultAvailability:
     """Whether the vault is believed to answer: set by failed reads and by the watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_read_pause_s: float) -> None:
+        self._max_read_pause_s = max_read_pause_s
         self.reason: str | None = "the vault has not been asked yet"
         self._up = asyncio.Event()
         self._failures = 0
@@ -81,7 +71,7 @@ class Availability:
         """Mark the vault unavailable for a while, however healthy it looks."""
         if self.reason is None:
             self._failures += 1
-            self._not_before = time.monotonic() + _backoff_s(self._failures, MAX_READ_PAUSE_S)
+            self._not_before = time.monotonic() + _backoff_s(self._failures, self._max_read_pause_s)
         self.mark_down(reason)
 
     def mark_up(self) -> None:
@@ -127,14 +117,14 @@ class VaultSession:
         client: VaultClient,
         *,
         timeout_s: float,
-        probe_interval_s: float = PROBE_INTERVAL_S,
+        policy: VaultPolicy = VAULT_POLICY,
         on_secret: Callable[[str], None] = ignore_secret,
-        login_policy: LoginPolicy = LoginPolicy(),  # noqa: B008  # frozen
+        login_policy: VaultLoginPolicy = VaultLoginPolicy(),  # noqa: B008  # frozen
     ) -> None:
-        self.availability = Availability()
+        self.availability = VaultAvailability(policy.max_read_pause_s)
         self._client = client
         self._timeout_s = timeout_s
-        self._probe_interval_s = probe_interval_s
+        self._policy = policy
         self._on_secret = on_secret
         self._threads = BoundedThreads("vault", count=THREADS, waiting=WAITING)
         self._login: Login | None = None
@@ -217,11 +207,11 @@ class VaultSession:
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(READ_WAIT_S):
+            async with asyncio.timeout(self._policy.read_wait_s):
                 await self._readers.acquire()
         except TimeoutError:
             raise SecretUnavailable(
-                f"each of {READERS} readers of the vault was busy for {READ_WAIT_S:g} s"
+                f"each of {READERS} readers of the vault was busy for {self._policy.read_wait_s:g} s"
             ) from None
         try:
             yield
@@ -255,10 +245,10 @@ class VaultSession:
         if login is None or login.is_limited:
             self._mark_proved()  # by its health alone: each use of this token is a job's
             return
-        timeout_s = min(PROBE_TIMEOUT_S, self._timeout_s)
+        timeout_s = min(self._policy.probe_timeout_s, self._timeout_s)
         try:
             fault = await self._call(lambda: self._client.probe(login.token), timeout_s=timeout_s)
-        except TokenRefused:
+        except VaultTokenRefused:
             await self._replace_if_over(login)
         else:
             if fault is not None and fault != self.mount_fault:
@@ -286,7 +276,7 @@ class VaultSession:
                 return await self._call(lambda: self._client.replace(login.token, name, rotation))
         except TimeoutError:
             raise VaultUnavailable("the vault did not answer in time") from None
-        except TokenRefused:
+        except VaultTokenRefused:
             raise CredentialDenied(
                 f"the vault's policy does not let the worker write {name}: grant `update` beside `read` on "
                 f"{self._client.data_path(name)}"
@@ -309,7 +299,7 @@ class VaultSession:
             login = await self._new_login(instead_of=login)
         try:
             return await self._call(lambda: self._client.read(login.token, name))
-        except TokenRefused:
+        except VaultTokenRefused:
             pass
         denied = CredentialDenied(
             f"the vault's policy does not let the worker read {name}: grant `read` on "
@@ -320,7 +310,7 @@ class VaultSession:
             raise denied
         try:
             return await self._call(lambda: self._client.read(successor.token, name))
-        except TokenRefused:
+        except VaultTokenRefused:
             raise denied from None
 
     async def _replace_if_over(self, login: Login) -> Login | None:
@@ -365,7 +355,9 @@ class VaultSession:
         except (LoginRefused, VaultAuthError) as refused:
             self._refusals += 1
             if not isinstance(refused, LoginRefused) or refused.status is None:
-                self._login_not_before = time.monotonic() + _backoff_s(self._refusals, MAX_LOGIN_PAUSE_S)
+                self._login_not_before = time.monotonic() + _backoff_s(
+                    self._refusals, self._policy.max_login_pause_s
+                )
             if str(refused) != self._refused_because:
                 logger.error("vault login refused", reason=str(refused))
             self._refused_because = str(refused)
@@ -408,9 +400,14 @@ class VaultSession:
                 pass
             self._look.clear()
             try:
-                await self._call(self._client.check_health, timeout_s=min(PROBE_TIMEOUT_S, self._timeout_s))
+                await self._call(
+                    self._client.check_health, timeout_s=min(self._policy.probe_timeout_s, self._timeout_s)
+                )
                 await self._keep_login()
-                if self.availability.reason is not None or time.monotonic() - self._proved_at >= PROVE_S:
+                if (
+                    self.availability.reason is not None
+                    or time.monotonic() - self._proved_at >= self._policy.prove_s
+                ):
                     await self._probe()
             except VaultUnavailable as unavailable:
                 self.availability.mark_down(unavailable.reason)
@@ -423,7 +420,7 @@ class VaultSession:
     def _pause_s(self) -> float:
         """Seconds until the next look: the interval, or sooner for what falls due before."""
         due_s = (self._renew_at - time.monotonic(), self.availability.pause_s)
-        interval_s = self._probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
+        interval_s = self._policy.probe_interval_s * random.uniform(0.8, 1.2)  # noqa: S311  # jitter, not a secret
         return min([interval_s, *(delay_s + 0.01 for delay_s in due_s if delay_s > 0)])
 
     async def _keep_login(self) -> None:
@@ -442,7 +439,7 @@ class VaultSession:
         if login.renewable:
             try:
                 renewed = await self._call(lambda: self._client.renew(login))
-            except TokenRefused:
+            except VaultTokenRefused:
                 pass  # its maximum age, or revoked
             else:
                 self._take(renewed)
@@ -457,7 +454,7 @@ class VaultSession:
                 pass  # the token we have may live on, and as long as it does, nothing is amiss
         if not await self._is_alive(login):
             await self._new_login(instead_of=login)
-        self._renew_at = max(self._login_not_before, time.monotonic() + self._probe_interval_s)
+        self._renew_at = max(self._login_not_before, time.monotonic() + self._policy.probe_interval_s)
 
     async def _call(self, call: Callable[[], ResultT], *, timeout_s: float | None = None) -> ResultT:
         try:

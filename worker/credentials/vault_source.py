@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from loguru import logger
 from pydantic import JsonValue
@@ -21,10 +20,8 @@ from worker.credentials.source import (
 )
 from worker.credentials.vault_client import VaultClient
 from worker.credentials.vault_config import VaultConfig
-from worker.credentials.vault_session import PROBE_INTERVAL_S, THREADS, VaultSession, ignore_secret
-
-#: Seconds between tries to store a rotated token while the vault is unavailable.
-KEEP_AGAIN_S: Final = 10.0
+from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
+from worker.credentials.vault_session import THREADS, VaultSession, ignore_secret
 
 
 class VaultCredentials:
@@ -40,16 +37,17 @@ class VaultCredentials:
         config: VaultConfig,
         *,
         policy: CachePolicy = CachePolicy(),  # noqa: B008  # frozen
-        probe_interval_s: float = PROBE_INTERVAL_S,
+        vault_policy: VaultPolicy = VAULT_POLICY,
         on_fetch: Callable[[FetchOutcome], None] = ignore_outcome,
         on_secret: Callable[[str], None] = ignore_secret,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         client = VaultClient(config, connections=THREADS)
         self._session = VaultSession(
-            client, timeout_s=config.timeout_s, probe_interval_s=probe_interval_s, on_secret=on_secret
+            client, timeout_s=config.timeout_s, policy=vault_policy, on_secret=on_secret
         )
         self._on_secret = on_secret
+        self._keep_again_s = vault_policy.keep_again_s
         #: What is still to be stored, one task a secret: the newest token takes an older one's place.
         self._keeping: dict[CredentialName, asyncio.Task[None]] = {}
         self._cannot_write = False
@@ -129,7 +127,7 @@ class VaultCredentials:
         """Return whether the stored secret is past the older tokens, waiting for a store under way."""
         keeping = self._keeping.get(name)
         if keeping is not None:
-            await asyncio.wait({keeping}, timeout=KEEP_AGAIN_S + KEEP_AGAIN_S)
+            await asyncio.wait({keeping}, timeout=2 * self._keep_again_s)
         try:
             secret = await self.fetch(*name)
         except (ConnectorError, VaultUnavailable):
@@ -142,8 +140,8 @@ class VaultCredentials:
 
     async def _store_later(self, name: CredentialName, rotation: Rotation) -> None:
         while True:
-            await asyncio.sleep(KEEP_AGAIN_S)
-            if await self.wait_available(KEEP_AGAIN_S) and await self._store(name, rotation):
+            await asyncio.sleep(self._keep_again_s)
+            if await self.wait_available(self._keep_again_s) and await self._store(name, rotation):
                 self._keeping.pop(name, None)
                 return
 

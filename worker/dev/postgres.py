@@ -266,7 +266,7 @@ def without_root() -> list[str | Path]:
     """Return the start of a command line that runs the rest as that user, if it is not our own.
 
     Root's own directories are closed to that user, and the data or the programs may lie below them: the
-    one capability lets it pass, so that nobody's permissions have to be changed.
+    one capability lets it pass, so that no one's permissions have to be changed.
     """
     account = _account()
     if account is None:

@@ -28,7 +28,7 @@ _USER = "connectors"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class NodeIdentity:
     """What must stay the same as long as the data does. The nodes of a cluster differ in their names alone."""
 
     node: str
@@ -88,7 +88,7 @@ class PrivateRabbitMQ:
         config: Sequence[str] = (),
         plugins: Sequence[str] = (),
         programs: RabbitMQPrograms | None = None,
-        identity: Identity | None = None,
+        identity: NodeIdentity | None = None,
         epmd: Epmd | None = None,
     ) -> None:
         """Create a broker; nothing is started yet.
@@ -106,7 +106,7 @@ class PrivateRabbitMQ:
         self._config = tuple(config)
         self._plugins = tuple(plugins)
         self._programs = programs
-        self._identity: Identity | None = None
+        self._identity: NodeIdentity | None = None
         self._first_identity = identity
         self._node_process: ChildProcess | None = None
         self._own_epmd: Epmd | None = None
@@ -353,11 +353,11 @@ class PrivateRabbitMQ:
             ),
         }
 
-    def _load_identity(self) -> Identity:
+    def _load_identity(self) -> NodeIdentity:
         path = self.directory / "identity.json"
         with contextlib.suppress(FileNotFoundError):
-            return Identity(**json.loads(path.read_text()))
-        identity = self._first_identity or Identity.new()
+            return NodeIdentity(**json.loads(path.read_text()))
+        identity = self._first_identity or NodeIdentity.new()
         _write_secret(path, json.dumps(asdict(identity)))
         return identity
 
@@ -366,7 +366,7 @@ class PrivateRabbitMQ:
             self._programs = await find_programs(self._cache)
         return self._programs
 
-    def _known(self) -> Identity:
+    def _known(self) -> NodeIdentity:
         if self._identity is None:
             raise RuntimeError("the private RabbitMQ was not started")
         return self._identity

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from worker.dev.errors import CommandFailed
-from worker.dev.rabbitmq import Epmd, Identity, PrivateRabbitMQ
+from worker.dev.rabbitmq import Epmd, NodeIdentity, PrivateRabbitMQ
 from worker.dev.rabbitmq_programs import RabbitMQPrograms, find_programs
 from worker.settings import data_directory
 
@@ -114,7 +114,7 @@ class PrivateCluster:
         return dict(row.split("\t") for row in listing.splitlines() if row.count("\t") == 1)
 
     def _prepare(self, programs: RabbitMQPrograms, epmd: Epmd) -> list[PrivateRabbitMQ]:
-        shared = Identity.new()
+        shared = NodeIdentity.new()
         # Fixed names: the epmd is the cluster's own, so they meet no others.
         identities = [replace(shared, node=f"connectors-{n}@localhost") for n in range(1, self._size + 1)]
         members = [

@@ -77,7 +77,7 @@ class ConcurrencyLimiter:
                 slot.end()
 
     def wait(self, slot: JobSlot, *, first: bool) -> None:
-        """Give the slot to a job as soon as it may run."""
+        """Grant the slot to a job as soon as it may run."""
         waiting = self._waiting[slot.bulk].setdefault(slot.tenant, deque())
         waiting.appendleft(slot) if first else waiting.append(slot)
         self._give_out()

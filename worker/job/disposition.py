@@ -33,7 +33,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Tell the caller what came of the job."""
+    """Reply to the caller with what came of the job."""
 
     job: Job | JobRefused
     result: Result
@@ -61,7 +61,7 @@ class Reroute:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Give the delivery back to its queue."""
+    """Return the delivery to its queue."""
 
 
 Disposition = Reply | DeadLetter | Delay | Reroute | Requeue

@@ -21,7 +21,7 @@ class SlotState(Enum):
 
 
 class SlotKeeper(Protocol):
-    """Gives out slots; told of each change."""
+    """Grants slots; told of each change."""
 
     clock: Clock
 
@@ -31,7 +31,7 @@ class SlotKeeper(Protocol):
         ...
 
     def wait(self, slot: "JobSlot", *, first: bool) -> None:
-        """Give the slot to a job as soon as it may run."""
+        """Grant the slot to a job as soon as it may run."""
         ...
 
     def may_become(self, slot: "JobSlot", state: SlotState) -> bool:
@@ -64,7 +64,7 @@ class JobSlot:
         return self.state is SlotState.RUNNING
 
     def pause(self) -> bool:
-        """Let another job run while this one waits; return False if too many are paused already."""
+        """Allow another job to run while this one waits; return False if too many are paused already."""
         if self.state is not SlotState.RUNNING:
             return True
         if not self._keeper.may_become(self, SlotState.PAUSED):
@@ -78,7 +78,7 @@ class JobSlot:
             await self._wait(self._deadline, first=True)
 
     def release(self) -> None:
-        """Let another job run for good, unless too many are finishing already: then it keeps its slot."""
+        """Allow another job to run for good, unless too many are finishing already: then it keeps its slot."""
         if self.state is SlotState.RUNNING and not self._keeper.may_become(self, SlotState.FINISHING):
             return
         if self.state in {SlotState.RUNNING, SlotState.PAUSED, SlotState.WAITING}:

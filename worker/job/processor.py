@@ -103,7 +103,7 @@ class JobProcessor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def trust(self, user: str) -> None:
-        """Let headers of ours count from one more broker user."""
+        """Accept headers of ours from one more broker user."""
         self._trusted.add(user)
 
     def receive(self, queue: JobQueue, delivery: Delivery) -> None:

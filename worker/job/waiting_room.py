@@ -27,8 +27,10 @@ RETURNS_PER_START: Final = 1.2
 FIRST_STARTS_PER_S: Final = 5.0
 #: Seconds after which a delayed job may come back, each a retry queue of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
-#: Wanted delays below this take the shortest step.
+#: Wanted delays below this take the shortest step, and none below the other takes the longest: the last jobs of a
+#: flood would be away when there is room for them.
 BRIEF_S: Final = 2.0
+LONG_S: Final = 60.0
 #: Seconds before its deadline in which a job is not delayed: it would come back too late to be answered in time.
 DEADLINE_SLACK_S: Final = 0.5
 
@@ -53,7 +55,7 @@ class Place:
         return has_slot
 
     def leave(self) -> None:
-        """Make room, and give the slot back if it is still held."""
+        """Free the place, and give the slot back if it is still held."""
         self.slot.end()
         if self._is_in:
             self._is_in = False
@@ -166,11 +168,10 @@ class _StartRate:
 
 def _step_for(wanted_s: float, random_fraction: float) -> float:
     """Return one of the two steps around a delay, each so often that jobs come back at the rate that it stands for."""
-    if wanted_s < BRIEF_S:
-        return RETURN_S[0]  # a longer step would leave the last jobs of a short flood to run alone
-    longer = next((step_s for step_s in RETURN_S if step_s >= wanted_s), RETURN_S[-1])
+    steps = RETURN_S[:1] if wanted_s < BRIEF_S else RETURN_S[:-1] if wanted_s < LONG_S else RETURN_S
+    longer = next((step_s for step_s in steps if step_s >= wanted_s), steps[-1])
     shorter = max((step_s for step_s in RETURN_S if step_s < longer), default=longer)
-    if wanted_s >= longer:
+    if wanted_s >= longer or shorter >= longer:
         return longer
     share = (1 / wanted_s - 1 / longer) / (1 / shorter - 1 / longer)
     return shorter if random_fraction < share else longer

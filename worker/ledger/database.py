@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from loguru import logger
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,26 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from connectors.sdk.runtime.ledger import LedgerUnavailable
 from worker.database_url import DatabaseUrl
 from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
-from worker.ledger.faults import Fault, brief, sort
+from worker.ledger.faults import DatabaseFault, brief, sort
+from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy
 from worker.ledger.probe import probe
 from worker.ledger.schema import LedgerFault, upgrade
-
-#: Seconds for one transaction.
-STATEMENT_TIMEOUT_S: Final = 5.0
-#: Seconds between probes of a database that is unavailable, and between probes of one that is not:
-#: `/readyz` must report a failover within 10 s though no job asks.
-PROBE_S: Final = 1.0
-CHECK_S: Final = 3.0
-#: Seconds between probes that are refused for a setting, at most: each may be a refused login.
-MAX_REFUSED_S: Final = 30.0
-#: Connections of one worker to PostgreSQL, beside the probe's own.
-CONNECTIONS: Final = 8
-#: Seconds that a transaction waits while every connection is in use.
-POOL_WAIT_S: Final = 30.0
-#: Seconds before the caller of a statement that failed by itself may ask again; the database goes on for others.
-PACE_S: Final = 1.0
-#: Tries of a transaction that others are in the way of.
-MAX_RACES: Final = 5
 
 T = TypeVar("T")
 Question = Callable[[AsyncConnection], Awaitable[T]]
@@ -42,13 +26,15 @@ Question = Callable[[AsyncConnection], Awaitable[T]]
 class _Failed(Exception):
     """One transaction failed."""
 
-    def __init__(self, error: BaseException, *, is_committing: bool) -> None:
+    def __init__(self, error: BaseException, timeout_s: float, *, is_committing: bool) -> None:
         self.fault = sort(error)
-        self.reason = brief(error, STATEMENT_TIMEOUT_S)
+        self.reason = brief(error, timeout_s)
         self.at = time.monotonic()
         #: Doing it again is safe: it was not committed. An outcome that is not known is not repeated here.
-        self.may_repeat = self.fault is Fault.RACE or (
-            self.fault is Fault.CONNECTION and not is_committing and not isinstance(error, TimeoutError)
+        self.may_repeat = self.fault is DatabaseFault.RACE or (
+            self.fault is DatabaseFault.CONNECTION
+            and not is_committing
+            and not isinstance(error, TimeoutError)
         )
 
 
@@ -70,18 +56,20 @@ class Database:
     Started and closed by the ledger.
     """
 
-    def __init__(self, url: str, tls: TlsOf = no_tls, *, connections: int = CONNECTIONS) -> None:
+    def __init__(self, url: str, tls: TlsOf = no_tls, *, policy: DatabasePolicy = DEFAULT_POLICY) -> None:
         try:
             parsed = DatabaseUrl.parse(url)
         except ValueError as fault:
             raise LedgerFault(f"CONNECTORS_DATABASE_URL: {fault}") from None
         self.is_sqlite = parsed.is_sqlite
+        self._policy = policy
+        connections = policy.connections
         if parsed.file is not None:
             connections = SQLITE_CONNECTIONS
             _create_directory(parsed)
         self._count = connections
         self._slots = asyncio.Semaphore(connections)
-        self._connections = Connections(parsed, tls, size=connections + 1, timeout_s=STATEMENT_TIMEOUT_S)
+        self._connections = Connections(parsed, tls, policy, size=connections + 1)
         self._up = asyncio.Event()
         self._reason: str | None = "not connected yet"
         self._watcher: asyncio.Task[None] | None = None
@@ -106,7 +94,7 @@ class Database:
             await self._open()
         except _Failed as failed:
             self._mark_down(failed.reason)
-            if failed.fault is Fault.SETTING:
+            if failed.fault is DatabaseFault.SETTING:
                 await self._connections.close()
                 raise LedgerFault(f"CONNECTORS_DATABASE_URL: {failed.reason}") from None
         except LedgerFault:
@@ -149,11 +137,12 @@ class Database:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(POOL_WAIT_S):
+            async with asyncio.timeout(self._policy.pool_wait_s):
                 await self._slots.acquire()
         except TimeoutError:
             raise LedgerUnavailable(
-                f"each of {self._count} connections to the database was in use for {POOL_WAIT_S:g} s"
+                f"each of {self._count} connections to the database was in use"
+                f" for {self._policy.pool_wait_s:g} s"
             ) from None
         try:
             yield
@@ -166,34 +155,34 @@ class Database:
             try:
                 return await self._transact(question)
             except _Failed as failed:
-                races += failed.fault is Fault.RACE
-                lost += failed.fault is Fault.CONNECTION
-                if not failed.may_repeat or races >= MAX_RACES or lost > 1:
+                races += failed.fault is DatabaseFault.RACE
+                lost += failed.fault is DatabaseFault.CONNECTION
+                if not failed.may_repeat or races >= self._policy.max_races or lost > 1:
                     raise
             await asyncio.sleep(random.uniform(0.0, 0.05) * races)  # noqa: S311  # jitter, not a secret
 
     async def _transact(self, question: Question[T]) -> T:
-        is_committing = False
+        is_committing, timeout_s = False, self._policy.statement_timeout_s
         try:
-            async with asyncio.timeout(STATEMENT_TIMEOUT_S), self._connections.engine.begin() as connection:
+            async with asyncio.timeout(timeout_s), self._connections.engine.begin() as connection:
                 answer = await question(connection)
                 is_committing = True
             return answer
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            failed = _Failed(error, is_committing=is_committing)
-            if failed.fault is Fault.CONNECTION:
+            failed = _Failed(error, timeout_s, is_committing=is_committing)
+            if failed.fault is DatabaseFault.CONNECTION:
                 self._connections.drop_idle()
             raise failed from None
 
     async def _blame(self, failed: _Failed) -> None:
         """Find out whether the database failed, or one question alone."""
-        if failed.fault is not Fault.RACE:
+        if failed.fault is not DatabaseFault.RACE:
             async with self._probing:  # of many that fail at once, one probes
                 if self._up.is_set() and self._proved_at < failed.at:
                     await self._probe()
         if self._up.is_set():
             logger.warning("ledger question failed", reason=failed.reason)
-            await asyncio.sleep(PACE_S)
+            await asyncio.sleep(self._policy.pace_s)
 
     async def _probe(self) -> None:
         try:
@@ -214,7 +203,7 @@ class Database:
             try:
                 await self._open()
             except _Failed as failed:
-                self._refusals = self._refusals + 1 if failed.fault is Fault.SETTING else 0
+                self._refusals = self._refusals + 1 if failed.fault is DatabaseFault.SETTING else 0
                 self._reason = failed.reason
             except LedgerFault as fault:
                 self._reason = str(fault)
@@ -223,8 +212,8 @@ class Database:
 
     def _pause_s(self) -> float:
         if self._up.is_set():
-            return CHECK_S
-        return min(MAX_REFUSED_S, PROBE_S * 2.0 ** min(self._refusals, 10))
+            return self._policy.check_s
+        return min(self._policy.max_refused_s, self._policy.probe_s * 2.0 ** min(self._refusals, 10))
 
     async def _open(self) -> None:
         """Create or upgrade the schema, and prove that it can be written."""

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from worker.database_url import DatabaseUrl
+from worker.ledger.policy import DatabasePolicy
 
 #: Connections to SQLite: one writes at a time, and one reads beside it.
 SQLITE_CONNECTIONS: Final = 2
@@ -23,8 +24,7 @@ SQLITE_CONNECTIONS: Final = 2
 LOCK_PART: Final = 0.9
 #: Seconds after which a connection is made anew: below the 4 minutes after which balancers drop idle ones.
 RECYCLE_S: Final = 180
-#: Seconds of rest after which a connection is asked whether it lives before it is used, and for its answer.
-IDLE_S: Final = 1.0
+#: Seconds for the answer of a connection that is asked whether it lives.
 PING_TIMEOUT_S: Final = 1.0
 
 #: The TLS of a connection about to be made: a context, None for the driver's own choice, False for none.
@@ -50,7 +50,8 @@ class Connections:
     Created and closed by `Database`.
     """
 
-    def __init__(self, url: DatabaseUrl, tls: TlsOf, *, size: int, timeout_s: float) -> None:
+    def __init__(self, url: DatabaseUrl, tls: TlsOf, policy: DatabasePolicy, *, size: int) -> None:
+        timeout_s, self._idle_s = policy.statement_timeout_s, policy.idle_s
         self._idle: set[asyncpg.Connection[asyncpg.Record]] = set()
         if url.is_sqlite:
             self.engine = _sqlite(url, size, timeout_s)
@@ -87,7 +88,7 @@ class Connections:
             driver = connection.driver_connection
             self._idle.discard(driver)
             rested_s = time.monotonic() - record.info.pop("returned_at", time.monotonic())
-            if not driver.is_closed() and rested_s < IDLE_S:
+            if not driver.is_closed() and rested_s < self._idle_s:
                 return
             try:
                 connection.run_async(_ping)

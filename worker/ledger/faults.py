@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 
-class Fault(Enum):
+class DatabaseFault(Enum):
     """How far a failure reaches."""
 
     #: Another transaction was in the way; the same again will do.
@@ -31,22 +31,22 @@ _SETTINGS: Final = frozenset({"28P01", "28000", "3D000", "42501"})
 _WRONG_FILES: Final = ("unable to open database file", "readonly database", "not a database")
 
 
-def sort(error: BaseException) -> Fault:
+def sort(error: BaseException) -> DatabaseFault:
     """Return how far a failure reaches."""
     if not isinstance(error, DBAPIError):
-        return Fault.CONNECTION
+        return DatabaseFault.CONNECTION
     state = _state(error)
     if state in _RACES:
-        return Fault.RACE
+        return DatabaseFault.RACE
     if state in _SETTINGS or any(sign in str(error.orig) for sign in _WRONG_FILES):
-        return Fault.SETTING
+        return DatabaseFault.SETTING
     if isinstance(error.orig, sqlite3.Error):
-        return Fault.STATEMENT  # a lock that was not given, a full disk: another connection has no other file
+        # A lock that was not given, a full disk: another connection has no other file.
+        return DatabaseFault.STATEMENT
     is_lost = error.connection_invalidated or state in _CONNECTION_STATES
     # Without a code it comes from the driver: a connection that is closed, or broke.
-    return (
-        Fault.CONNECTION if is_lost or not state or state.startswith(_CONNECTION_CLASSES) else Fault.STATEMENT
-    )
+    is_lost = is_lost or not state or state.startswith(_CONNECTION_CLASSES)
+    return DatabaseFault.CONNECTION if is_lost else DatabaseFault.STATEMENT
 
 
 def brief(error: BaseException, timeout_s: float) -> str:

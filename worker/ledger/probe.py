@@ -15,7 +15,7 @@ _NEUTRAL: Final[dict[type, Any]] = {str: "", int: 0, float: 0.0, bool: False}
 async def probe(connection: AsyncConnection) -> None:
     """Insert, update and delete a row: reads alone succeed on a standby that writes no more.
 
-    The row has no connector, so it is in nobody's way, and a time in the past, so a sweep removes it
+    The row has no connector, so it is in no one's way, and a time in the past, so a sweep removes it
     if this ends halfway.
     """
     key = f"probe-{uuid4().hex}"

@@ -27,8 +27,9 @@ from connectors.sdk.runtime.ledger import (
     Undone,
     Unknown,
 )
-from worker.ledger.database import CONNECTIONS, Database, no_tls
+from worker.ledger.database import Database, no_tls
 from worker.ledger.engine import TlsOf
+from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy
 from worker.ledger.schema import LedgerFault, entries
 from worker.settings import SettingError, Settings
 from worker.tls import database_tls
@@ -58,12 +59,12 @@ class SqlLedger:
         *,
         ttl_hours: float = 720.0,
         tls: TlsOf = no_tls,
-        connections: int = CONNECTIONS,
         policy: LeasePolicy | None = None,
+        database: DatabasePolicy = DEFAULT_POLICY,
     ) -> None:
         self._lease_s = (policy or LeasePolicy()).lease_s
         self._ttl_s = ttl_hours * 3600
-        self._database = Database(url, tls, connections=connections)
+        self._database = Database(url, tls, policy=database)
         self._insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         self._now: sa.ColumnElement[float] = (
             sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
@@ -117,7 +118,7 @@ class SqlLedger:
         return await self._ask(lambda connection: self._claim_undo(connection, identity))
 
     async def is_undone(self, identity: Identity) -> bool:
-        """Return whether the effect was taken back, claiming nothing."""
+        """Return whether the effect was undone, claiming nothing."""
 
         async def look(connection: AsyncConnection) -> bool:
             undone = sa.select(entries.c.key).where(
@@ -166,7 +167,7 @@ class SqlLedger:
         )
 
     async def complete_undo(self, identity: Identity, fence: int) -> bool:
-        """Leave the mark that the effect was taken back."""
+        """Leave the mark that the effect was undone."""
         return await self._update(
             identity,
             fence,
@@ -197,7 +198,7 @@ class SqlLedger:
         return await self._ask(put_back)
 
     async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Give the claim back for a later attempt. `in_flight`: a call may still have happened."""
+        """Release the claim for a later attempt. `in_flight`: a call may still have happened."""
         return await self._update(identity, fence, in_flight=in_flight, lease_until=0.0)
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
@@ -482,8 +483,8 @@ def ledger_of(settings: Settings, policy: LeasePolicy | None = None) -> SqlLedge
             settings.ledger_url,
             ttl_hours=settings.ledger_ttl_hours,
             tls=partial(database_tls, settings),
-            connections=settings.database_connections,
             policy=policy,
+            database=DatabasePolicy(connections=settings.database_connections),
         )
     except LedgerFault as fault:
         raise SettingError(str(fault)) from None

@@ -69,7 +69,7 @@ class _Service:
 
 @dataclass(slots=True)
 class Authority:
-    """Gives credentials and tokens, and knows them again."""
+    """Issues credentials and tokens, and knows them again."""
 
     store: Store
     token_url: str = ""

@@ -58,7 +58,7 @@ class PoolState:
 
 
 class HttpCall:
-    """Make one call on behalf of an account.
+    """One call on behalf of an account.
 
     Args:
         account: tenant, connector and credential.
@@ -85,7 +85,7 @@ class HttpCall:
         self._is_compensation = is_compensation
 
     async def run(self, request: HttpRequest, auth: Auth | None, follow_redirects: bool) -> httpx.Response:
-        """Make the call; a token that is refused is renewed once.
+        """Send the request; a token that is refused is renewed once.
 
         Raises:
             ConnectorError: there is no answer; an answer of 400 or more is returned.

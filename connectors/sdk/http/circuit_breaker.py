@@ -1,7 +1,7 @@
 """How much an account may ask of a host now: pauses the host asked for, and a circuit breaker.
 
 One `HostBreaker` per tenant, connector, credential and host: what one account used up or broke holds
-back nobody else. A breaker learns from each answer and refuses in advance what would be refused
+back no one else. A breaker learns from each answer and refuses in advance what would be refused
 anyway; a refused call sent nothing (`Sent.NO`) and says when to retry.
 """
 
@@ -76,7 +76,7 @@ class HostBreaker:
         """Admit a call.
 
         Args:
-            is_compensation: admit it in any state: it takes back what an admitted call did.
+            is_compensation: admit it in any state: it undoes what an admitted call did.
 
         Raises:
             RateLimited: a wait that the host asked for still runs.

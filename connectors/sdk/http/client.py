@@ -159,7 +159,7 @@ class HttpPool:
 
 
 class HttpClient:
-    """Make calls on behalf of one job; `ctx.http`.
+    """Sends requests on behalf of one job; `ctx.http`.
 
     api = ctx.http.at(credential.base_url, headers={"X-Api-Key": credential.key})
     order = (await api.get(f"/orders/{quote(order_id, safe='')}")).json()
@@ -230,7 +230,7 @@ class HttpClient:
         return client
 
     def compensation(self, *, timeout_s: float = COMPENSATION_TIMEOUT_S) -> "HttpClient":
-        """Return a client for calls that take back what an earlier call of this job did.
+        """Return a client for calls that undo what an earlier call of this job did.
 
         They pass the pauses and open breakers that the failure may have set, and the job's deadline.
         There are few of them at a time, and all of this client's together have `timeout_s`.
@@ -267,7 +267,7 @@ class HttpClient:
         unprocessed_statuses: Collection[int] = (),
         cut_answer: bool = False,
     ) -> httpx.Response:
-        """Make one call and read its answer whole.
+        """Send one request and read its answer whole.
 
         Args:
             url: absolute, or a path if the client was made by `at`; percent-encoded already.
@@ -323,23 +323,23 @@ class HttpClient:
         return response
 
     async def get(self, url: str, **options: Any) -> httpx.Response:
-        """Make a GET; see `request`."""
+        """Send a GET; see `request`."""
         return await self.request("GET", url, **options)
 
     async def post(self, url: str, **options: Any) -> httpx.Response:
-        """Make a POST; see `request`."""
+        """Send a POST; see `request`."""
         return await self.request("POST", url, **options)
 
     async def put(self, url: str, **options: Any) -> httpx.Response:
-        """Make a PUT; see `request`."""
+        """Send a PUT; see `request`."""
         return await self.request("PUT", url, **options)
 
     async def patch(self, url: str, **options: Any) -> httpx.Response:
-        """Make a PATCH; see `request`."""
+        """Send a PATCH; see `request`."""
         return await self.request("PATCH", url, **options)
 
     async def delete(self, url: str, **options: Any) -> httpx.Response:
-        """Make a DELETE; see `request`."""
+        """Send a DELETE; see `request`."""
         return await self.request("DELETE", url, **options)
 
     def _call(self) -> HttpCall:

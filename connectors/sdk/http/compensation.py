@@ -1,4 +1,4 @@
-"""The bound on calls that take back what earlier calls did; they pass every other gate."""
+"""The bound on calls that undo what earlier calls did; they pass every other gate."""
 
 import asyncio
 from typing import Final

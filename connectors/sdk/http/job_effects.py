@@ -48,7 +48,7 @@ class JobEffects:
         return RequestEffect(self)
 
     def cover(self, error: ConnectorError, *, is_safe: bool) -> None:
-        """Make `sent` of an error cover the whole run rather than one request."""
+        """Extend `sent` of an error to the whole run rather than one request."""
         if is_safe and error.sent is Sent.UNCERTAIN:
             error.sent = Sent.NO
         if self.may_have_effect and error.sent is Sent.NO:

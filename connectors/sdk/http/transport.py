@@ -233,7 +233,7 @@ def _too_large(request: HttpRequest) -> ConnectorError:
     )
 
 
-class Answer(httpx.Response):
+class RawResponse(httpx.Response):
     """An answer read whole, which creates its request only if it is asked for: that costs more than the rest."""
 
     asked: tuple[str, str]
@@ -275,7 +275,7 @@ def _as_httpx(answer: aiohttp.ClientResponse, request: HttpRequest, content: byt
             for name, value in headers
             if name.lower() not in {b"content-encoding", b"content-length"}
         )
-    response = Answer(answer.status, headers=list(headers), content=content)
+    response = RawResponse(answer.status, headers=list(headers), content=content)
     response.asked, response.is_safe = (request.method, request.target.url), request.is_safe
     content_type = answer.headers.get("content-type", "")
     if "charset" in content_type:

@@ -318,7 +318,7 @@ class ActionRunner:
         return Outcome(error=error, attempts=attempts, is_uncertain=uncertain, settles_key=settles)
 
     def _given_up(self, execution: _Execution, attempts: int, *, at_deadline: bool) -> Outcome:
-        """Say what became of a call whose time was over."""
+        """Return what became of a call whose time was over."""
         call, task, thread = execution.call, execution.task, execution.thread
         error: ConnectorError
         if at_deadline:
@@ -361,7 +361,7 @@ class ActionRunner:
             task.add_done_callback(_retrieve_exception)
 
     async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
-        """Give up asking at the deadline.
+        """Stop asking at the deadline.
 
         Raises:
             ConnectorError: DEADLINE_EXCEEDED.
@@ -391,7 +391,7 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
         """Begin."""
 
     def __exit__(self, kind: Any, bug: BaseException | None, trace: Any) -> None:
-        """Let our own errors pass, and replace the rest."""
+        """Pass our own errors on, and replace the rest."""
         if bug is None or isinstance(bug, ConnectorError | asyncio.CancelledError):
             return
         context = self._context

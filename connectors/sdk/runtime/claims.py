@@ -87,7 +87,7 @@ class ClaimKeeper:
             await self._ledger.forget(claim.identity, claim.fence)
 
     async def release(self, claim: HeldClaim) -> None:
-        """Give the claim back for a later attempt."""
+        """Release the claim for a later attempt."""
         with suppress(LedgerUnavailable):  # then the lease runs out by itself
             await self._ledger.release(claim.identity, claim.fence, in_flight=claim.in_flight)
 

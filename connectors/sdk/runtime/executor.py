@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from connectors.registry import Registry
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
@@ -21,6 +20,7 @@ from connectors.sdk.runtime.clock import Clock, SystemClock
 from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.idempotency import IdempotentRunner
 from connectors.sdk.runtime.infrastructure import HoldPolicy, Infrastructure
+from connectors.sdk.runtime.known_connectors import KnownConnectors
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Ledger
 from connectors.sdk.runtime.name_lease import NameLeases
@@ -50,7 +50,7 @@ class Executor:
 
     def __init__(
         self,
-        registry: Registry,
+        known: KnownConnectors,
         credentials: CredentialSource,
         http: HttpPool,
         ledger: Ledger,
@@ -64,8 +64,8 @@ class Executor:
         on_hung: HungCallback = ignore_hung,
         log: logging.Logger = CONNECTOR_LOG,
     ) -> None:
-        self._registry = registry
-        self._connectors = registry.connectors
+        self._connectors = known.connectors
+        self._broken = known.broken
         self._publishers = publishers
         self._clock = clock = clock or SystemClock()
         policy = lease_policy or LeasePolicy()
@@ -139,7 +139,7 @@ class Executor:
         return self._runner.context(Call(connector, action, None, job, attempt), credential)
 
     async def _validate(self, call: Call) -> Outcome:
-        """Make every check up to the call, and no call."""
+        """Run every check up to the call, and no call."""
         call.attempt.deadline.check()
         call.connector.read_credential(await self._runner.fetch(call))
         return Outcome(data={"valid": True}, attempts=call.attempt.attempts)
@@ -157,7 +157,7 @@ class Executor:
     def _find(self, job: Job) -> tuple[Connector[Any], Action[..., Any]]:
         connector = self._connectors.get(job.connector)
         if connector is None:
-            fault = self._registry.broken.get(job.connector)
+            fault = self._broken.get(job.connector)
             raise ConnectorError(
                 fault or f"no worker runs a connector {job.connector!r}", code=Code.CONNECTOR_NOT_FOUND
             )

@@ -117,7 +117,7 @@ class IdempotentRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _register(self, identity: Identity, running: _Running, task: "asyncio.Task[Outcome]") -> None:
-        """Let copies of the job find its task, until it is done."""
+        """Register the task for copies of the job, until it is done."""
         running.given_up = asyncio.get_running_loop().create_future()
         running.task = task
         self._running[identity] = running
@@ -305,7 +305,7 @@ class IdempotentRunner:
         """End an attempt in which nothing left."""
         await self._keeper.give_back(claim, may_retry=error.code.facts.retryable)
         is_uncertain = claim.may_have_effect(self._clock.monotonic())
-        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts, not what was raised
+        if error.code is Code.DEADLINE_EXCEEDED:  # what the claim knows counts
             error = late(call, is_uncertain=is_uncertain)
         return Outcome(error=error, attempts=claim.attempts, is_uncertain=is_uncertain)
 

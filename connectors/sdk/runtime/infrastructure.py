@@ -47,7 +47,7 @@ class Infrastructure:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Let no job wait any longer: the worker is stopping."""
+        """End every job's waiting: the worker is stopping."""
         self._stopping.set()
 
     async def ask(
@@ -119,7 +119,7 @@ class _Pausing:
         self.is_abandoned = False
 
     def pause(self) -> None:
-        """Give the slot to another job."""
+        """Release the slot to another job."""
         if not self._attempt.slot.pause() and self._asking is not None:
             self.is_abandoned = True
             self._asking.cancel()

@@ -4,7 +4,7 @@ claim    ->  Claimed     the effect is ours to execute, as long as the lease hol
              Done        it has happened; here is its result
              InProgress  another worker is at it
              Unknown     it may have happened, and only an operator can tell
-             Undone      it was taken back, or is to be
+             Undone      it was undone, or is to be
              Mismatch    the key stands for other parameters
 look_up  ->  the same without Claimed, or Absent
 """
@@ -76,7 +76,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """It was taken back, or is to be: it may not happen any more."""
+    """It was undone, or is to be: it may not happen any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Ledger(Protocol):
         ...
 
     async def is_undone(self, identity: Identity) -> bool:
-        """Return whether the effect was taken back, claiming nothing."""
+        """Return whether the effect was undone, claiming nothing."""
         ...
 
     async def begin(self, identity: Identity, fence: int, *, lands_within_s: float) -> bool:
@@ -136,7 +136,7 @@ class Ledger(Protocol):
         ...
 
     async def complete_undo(self, identity: Identity, fence: int) -> bool:
-        """Leave the mark that the effect was taken back."""
+        """Leave the mark that the effect was undone."""
         ...
 
     async def abort_undo(self, identity: Identity, fence: int) -> bool:
@@ -144,7 +144,7 @@ class Ledger(Protocol):
         ...
 
     async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Give the claim back for a later attempt. `in_flight`: a call may still have happened."""
+        """Release the claim for a later attempt. `in_flight`: a call may still have happened."""
         ...
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:

@@ -96,7 +96,7 @@ class MemoryLedger:
         return Absent() if row is None else self._known(row, fingerprint)
 
     async def is_undone(self, identity: Identity) -> bool:
-        """Return whether the effect was taken back, claiming nothing."""
+        """Return whether the effect was undone, claiming nothing."""
         row = self._rows.get(identity)
         return row is not None and row.state == "undone"
 
@@ -129,7 +129,7 @@ class MemoryLedger:
         )
 
     async def complete_undo(self, identity: Identity, fence: int) -> bool:
-        """Leave the mark that the effect was taken back."""
+        """Leave the mark that the effect was undone."""
         return self._write(identity, fence, state="undone", in_flight=False, lease_until=0.0, result=None)
 
     async def abort_undo(self, identity: Identity, fence: int) -> bool:
@@ -143,7 +143,7 @@ class MemoryLedger:
         return self._write(identity, fence, state=row.before_undo, before_undo=None, lease_until=0.0)
 
     async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Give the claim back for a later attempt."""
+        """Release the claim for a later attempt."""
         return self._write(identity, fence, in_flight=in_flight, lease_until=0.0)
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:

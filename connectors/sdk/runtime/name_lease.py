@@ -21,7 +21,7 @@ WAIT_S: Final = 10.0
 
 
 class NameLeases:
-    """Gives out leases on names. In one process jobs queue for a name; between processes the ledger decides."""
+    """Grants leases on names. In one process jobs queue for a name; between processes the ledger decides."""
 
     def __init__(self, ledger: Ledger, policy: LeasePolicy, clock: Clock) -> None:
         self._ledger = ledger

@@ -19,7 +19,7 @@ _LOG: Final = JobLog(logging.getLogger("connectors.runtime"), {})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Reconciled:
     """The effect is there; `result` is what its run would have returned."""
 
     result: Any
@@ -32,7 +32,7 @@ class Reconciler:
         self._runner = runner
         self._clock = clock
 
-    async def find(self, call: Call, claim: HeldClaim, secret: Mapping[str, Any]) -> Found | None:
+    async def find(self, call: Call, claim: HeldClaim, secret: Mapping[str, Any]) -> Reconciled | None:
         """Look up what an earlier attempt did; None if it certainly did nothing.
 
         Raises:
@@ -56,7 +56,7 @@ class Reconciler:
         secret: Mapping[str, Any],
         *,
         still_running: "asyncio.Future[Any] | None",
-    ) -> Found | None:
+    ) -> Reconciled | None:
         """Look up what this attempt did; None if it is not there so far, or cannot be looked up now.
 
         Raises:
@@ -72,11 +72,11 @@ class Reconciler:
             _LOG.info("reconcile failed", job_id=call.job.id, code=unclear.code)
             return None
 
-    async def _look(self, call: Call, secret: Mapping[str, Any]) -> Found | None:
+    async def _look(self, call: Call, secret: Mapping[str, Any]) -> Reconciled | None:
         if not call.action.can_reconcile or call.params is None:
             raise OutcomeUnknown(f"whether {call.name} happened cannot be found out")
         # The caller's deadline ends the waiting, not the look.
         context = self._runner.context(call, call.connector.read_credential(secret), heeds_deadline=False)
         hook = call.action.call_reconcile(call.params, context)
         found = await self._runner.run_hook(call, context, hook, "looking up")
-        return None if found is None else Found(call.action.dump(found))
+        return None if found is None else Reconciled(call.action.dump(found))

@@ -16,7 +16,7 @@ DELAYS_S: Final = (1.0, 5.0, 30.0, 120.0)
 MAX_WAIT_S: Final = 6 * 3600.0
 #: Attempts in all, unless the operator sets another number.
 MAX_ATTEMPTS: Final = 5
-#: How the names end under which a connector says in `error.data` what it could not take back.
+#: How the names end under which a connector says in `error.data` what it could not undo.
 LEFT_BEHIND: Final = "left_behind"
 
 

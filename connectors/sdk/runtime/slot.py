@@ -7,7 +7,7 @@ class Slot(Protocol):
     """Held while an action runs; paused while its job only waits."""
 
     def pause(self) -> bool:
-        """Let another job run while this one waits; return False if too many are paused already."""
+        """Allow another job to run while this one waits; return False if too many are paused already."""
         ...
 
     async def resume(self) -> None:
@@ -15,7 +15,7 @@ class Slot(Protocol):
         ...
 
     def release(self) -> None:
-        """Let another job run for good: all that is left is to clean up, or to record how it ended."""
+        """Allow another job to run for good: all that is left is to clean up, or to record how it ended."""
         ...
 
 
@@ -29,7 +29,7 @@ class _Unlimited:
         """Go on at once."""
 
     def release(self) -> None:
-        """Give nothing back."""
+        """Release nothing."""
 
 
 #: For a core that limits nothing, such as the test kit's.

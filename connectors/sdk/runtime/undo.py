@@ -18,13 +18,14 @@ from connectors.sdk.runtime.lease import HeldClaim
 from connectors.sdk.runtime.ledger import InProgress, Ledger, Undone, fingerprint_of
 from connectors.sdk.runtime.outcome import Outcome, Snooze
 from connectors.sdk.runtime.reconcile import Reconciler
+from schemas.error import Code
 
 #: What an undo returns.
 UNDONE: Final = {"undone": True}
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
+class _RunningUndo:
     """One undo of this process."""
 
     #: None until the ledger gave it.
@@ -53,7 +54,7 @@ class UndoRunner:
         Raises:
             Snooze: its run is in progress or may land yet, or the ledger is unavailable.
         """
-        running = _Running()
+        running = _RunningUndo()
         task = asyncio.create_task(self._claim_and_undo(call, running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -71,7 +72,7 @@ class UndoRunner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _claim_and_undo(self, call: Call, running: _Running) -> Outcome:
+    async def _claim_and_undo(self, call: Call, running: _RunningUndo) -> Outcome:
         identity, attempts = identity_of(call), call.attempt.attempts
         if call.attempt.deadline.has_passed:
             fingerprint = fingerprint_of(call.job.params, call.job.credential)
@@ -88,11 +89,12 @@ class UndoRunner:
                 raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
         holds_until = asked_at + self._keeper.policy.lease_s
         claim = running.claim = HeldClaim(identity, self._keeper.bound(claimed, call), attempts, holds_until)
+        claim.is_undoing = call.attempt.is_uncertain  # whatever comes now unsays no earlier attempt
         async with self._keeper.hold(claim):
             try:
                 await self._undo(call, claim)
             except ConnectorError as error:
-                return await self._refused(claim, error)
+                return await self._refused(call, claim, error)
             await self._keeper.ask(lambda: self._ledger.complete_undo(identity, claim.fence), call)
         return Outcome(data=UNDONE, attempts=claim.attempts)
 
@@ -124,7 +126,7 @@ class UndoRunner:
         await self._call_undo(call, claim, secret, result)
 
     async def _call_undo(self, call: Call, claim: HeldClaim, secret: Mapping[str, Any], result: Any) -> None:
-        claim.is_undoing = True
+        was_undoing, claim.is_undoing = claim.is_undoing, True
         claim.attempts += 1
         effects = JobEffects()
         effects.may_leave = lambda: self._clock.monotonic() < claim.holds_until
@@ -136,12 +138,10 @@ class UndoRunner:
             await self._runner.run_hook(call, context, hook, "undoing")
         except ConnectorError as error:
             is_uncertain = error.sent is Sent.UNCERTAIN or effects.may_have_effect
-            claim.is_undoing = (
-                is_uncertain or call.attempt.is_uncertain
-            )  # a refusal unsays no earlier attempt
+            claim.is_undoing = is_uncertain or was_undoing
             raise
 
-    async def _refused(self, claim: HeldClaim, error: ConnectorError) -> Outcome:
+    async def _refused(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
         """End an undo that failed: only what was undone, or may have been, stays marked.
 
         An undo that came before its run keeps its mark while it may be tried again: the run must not overtake it.
@@ -151,4 +151,6 @@ class UndoRunner:
             await self._keeper.release(claim)
         else:
             await self._keeper.abort_undo(claim)
+        if error.code is Code.DEADLINE_EXCEEDED:
+            error = late(call, is_uncertain=claim.is_undoing)
         return Outcome(error=error, attempts=claim.attempts, is_uncertain=claim.is_undoing)

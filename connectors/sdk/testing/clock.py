@@ -34,7 +34,7 @@ class FakeClock:
         return self.now().timestamp()
 
     def skip(self, seconds: float) -> None:
-        """Let time pass at once; what waits for it ends."""
+        """Skip time at once; what waits for it ends."""
         self.skipped_s += max(0.0, seconds)
         for waiter in self._skips:
             if not waiter.done():

@@ -89,26 +89,26 @@ class ConnectorContract:
     )
 
     def provider(self) -> AbstractAsyncContextManager[Any]:
-        """Make the fake provider, with what the examples need in it; `None` where there is none.
+        """Create the fake provider, with what the examples need in it; `None` where there is none.
 
         A `FakeProvider`, a sandbox, or anything else that is `async with`; made anew for each run.
         """
         return nullcontext()
 
     def credential(self, provider: Any, via: Via) -> Mapping[str, Any] | None:
-        """Make the secret's document; its addresses go through `via(provider.url)`."""
+        """Create the secret's document; its addresses go through `via(provider.url)`."""
         return None
 
     def settings(self, provider: Any, via: Via) -> Mapping[str, str]:
-        """Say what an operator would have set; its addresses go through `via(…)`."""
+        """Return what an operator would have set; its addresses go through `via(…)`."""
         return {}
 
     def example(self, action: str, provider: Any) -> Mapping[str, Any]:
-        """Give parameters with which the action succeeds; the examples of its schema unless overridden."""
+        """Return parameters with which the action succeeds; the examples of its schema unless overridden."""
         return example_of(self.connector.actions[action].signature.model)
 
     def failures(self, action: str, provider: Any) -> Mapping[Code, Mapping[str, Any]]:
-        """Give parameters with which the action fails as it declares: the code, and the parameters."""
+        """Return parameters with which the action fails as it declares: the code, and the parameters."""
         return {}
 
     def state(self, provider: Any) -> Any:
@@ -116,11 +116,11 @@ class ConnectorContract:
         return None
 
     def essence(self, data: Any) -> Any:
-        """Give what of an answer must be the same when the same job is run again; drop times and the like."""
+        """Return what of an answer must be the same when the same job is run again; drop times and the like."""
         return data
 
     def is_work(self, asked: Asked) -> bool:
-        """Say whether a request may change something at the provider."""
+        """Return whether a request may change something at the provider."""
         return asked.is_work
 
     def setup_method(self, method: Callable[..., None]) -> None:
@@ -287,7 +287,7 @@ class ConnectorContract:
         self._each(check)
 
     def test_a_failed_run_cleans_up_behind_a_rate_limit(self) -> None:
-        """What an earlier request of a failed run did is taken back, though the account is to slow down."""
+        """What an earlier request of a failed run did is undone, though the account is to slow down."""
 
         async def check(scene: "_Scene", action: Action[..., Any]) -> None:
             if scene.effect(action) is not Effect.KEYED:

@@ -75,7 +75,7 @@ class FaultProxy:
         self._released = asyncio.Event()
 
     def via(self, url: str) -> str:
-        """Give the address that leads to this URL through the proxy; all must be of one origin."""
+        """Return the address that leads to this URL through the proxy; all must be of one origin."""
         parts = urlsplit(url)
         self._upstream = f"{parts.scheme}://{parts.netloc}"
         return self._origin + url.removeprefix(self._upstream)

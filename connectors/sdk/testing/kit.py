@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import uuid4
 
-from connectors.registry import Registry
 from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
@@ -16,6 +15,7 @@ from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.personal import PersonalData
 from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.known_connectors import GivenConnectors
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.memory_ledger import MemoryLedger
 from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
@@ -80,7 +80,7 @@ class Kit:
         self._recorder = Recorder()
         log.addHandler(self._recorder)
         self._executor = Executor(
-            Registry.of(connector),
+            GivenConnectors({connector.name: connector}),
             self._secret,
             self._http,
             self._ledger,
@@ -150,7 +150,7 @@ class Kit:
         return self._executor.context(job, Attempt(Deadline(None, self.clock)), credential)
 
     async def _run_to_end(self, job: Job, seen: Seen, waits_s: list[float]) -> Outcome:
-        """Make attempts as the worker does, and skip the waits between them."""
+        """Run attempts as the worker does, and skip the waits between them."""
         failures, attempts, is_uncertain = 0, 0, False
 
         def report(stage: Stage, message: str | None) -> None:

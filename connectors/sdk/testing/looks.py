@@ -40,7 +40,7 @@ def are_alike(one: Any, other: Any) -> bool:
 
 
 def schema_fault(action: Action[..., Any]) -> str | None:
-    """Say what is wrong with the schema of an action's parameters."""
+    """Return what is wrong with the schema of an action's parameters."""
     schema = action.signature.schema
     json.dumps(schema)
     if schema.get("additionalProperties") is not False:
@@ -57,7 +57,7 @@ def schema_fault(action: Action[..., Any]) -> str | None:
 
 
 def return_fault(action: Action[..., Any]) -> str | None:
-    """Say what is wrong with what an action says it returns."""
+    """Return what is wrong with what an action says it returns."""
     try:
         schema = action.signature.returns.json_schema(mode="serialization")
     except Exception as error:  # pydantic has many names for it
@@ -66,7 +66,7 @@ def return_fault(action: Action[..., Any]) -> str | None:
 
 
 def words_of(ran: Ran) -> str:
-    """Give what the caller is told in words; `data` may quote."""
+    """Return what the caller is told in words; `data` may quote."""
     error = ran.result.error
     return "" if error is None else f"{error.message} {error.say} {[each.issue for each in error.details]}"
 

@@ -81,7 +81,7 @@ class FakeProvider:
         self._released = asyncio.Event()
 
     def on(self, method: str, path: str, answer: Handler | Answer) -> None:
-        """Say what a route answers; a later one goes before an earlier one.
+        """Set what a route answers; a later one goes before an earlier one.
 
         Args:
             path: `{name}` stands for one segment.
@@ -91,7 +91,7 @@ class FakeProvider:
         self._routes.insert(0, (method, re.compile(pattern), handler))
 
     def script(self, *answers: Answer) -> None:
-        """Give these answers to the next requests, before any route is asked."""
+        """Return these answers to the next requests, before any route is asked."""
         self._script.extend(answers)
 
     @property

@@ -14,9 +14,9 @@ from connectors.google_calendar.rules import Rules, nearest_free
 from connectors.google_calendar.slots import (
     Hours,
     Mode,
+    OpenSlot,
     Period,
     Search,
-    Slot,
     Window,
     find_slots,
     from_seconds,
@@ -52,7 +52,7 @@ def find(
     after: int = 0,
     earliest: str | None = None,
     latest: str | None = None,
-) -> list[Slot]:
+) -> list[OpenSlot]:
     search = Search(
         zone,
         (at(start, zone), at(end, zone)),
@@ -71,11 +71,11 @@ def find(
     return list(find_slots(search, periods, mode))
 
 
-def starts(slots: Iterable[Slot], zone: ZoneInfo = ISTANBUL) -> list[str]:
+def starts(slots: Iterable[OpenSlot], zone: ZoneInfo = ISTANBUL) -> list[str]:
     return [datetime.fromtimestamp(slot.start, zone).strftime("%d %H:%M") for slot in slots]
 
 
-def hours(slots: Iterable[Slot], zone: ZoneInfo = ISTANBUL) -> list[str]:
+def hours(slots: Iterable[OpenSlot], zone: ZoneInfo = ISTANBUL) -> list[str]:
     return [datetime.fromtimestamp(slot.start, zone).strftime("%H:%M%z") for slot in slots]
 
 
@@ -477,7 +477,7 @@ def test_the_search_finds_what_trying_every_minute_finds(
     assert brute_force(search, taken, mode) == found
 
 
-def brute_force(search: Search, busy: Mapping[str, list[Period]], mode: Mode) -> list[Slot]:
+def brute_force(search: Search, busy: Mapping[str, list[Period]], mode: Mode) -> list[OpenSlot]:
     """Try every minute of the range against the rules as they are written."""
     opened = every_window(search)
     minutes = {minute for a, b in opened for minute in range(a // 60, b // 60)}
@@ -501,7 +501,7 @@ def brute_force(search: Search, busy: Mapping[str, list[Period]], mode: Mode) ->
             if all(b <= start - search.before or a >= end + search.after for a, b in periods if a < b)
         )
         if (mode == "all" and len(free) == len(busy)) or (mode == "any" and free):
-            found.append(Slot(start, end, free))
+            found.append(OpenSlot(start, end, free))
     return found
 
 

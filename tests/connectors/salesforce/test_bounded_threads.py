@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from connectors.salesforce.bounded_threads import Threads
+from connectors.salesforce.bounded_threads import OrgThreads
 from connectors.sdk.errors import Sent, Unavailable
 
 
@@ -17,7 +17,7 @@ def _nothing() -> None:
 class Slow:
     """Calls of a slow org: each holds its thread until `end`."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: OrgThreads) -> None:
         self._threads = threads
         self._ended = threading.Event()
         self.tasks: list[asyncio.Task[bool]] = []
@@ -35,7 +35,7 @@ class Slow:
 
 
 async def test_one_slow_org_leaves_threads_to_the_others() -> None:
-    threads = Threads(32)
+    threads = OrgThreads(32)
     slow = Slow(threads)
     await slow.start("slow", 100)
 
@@ -46,7 +46,7 @@ async def test_one_slow_org_leaves_threads_to_the_others() -> None:
 
 
 async def test_many_slow_orgs_leave_a_thread_for_the_next() -> None:
-    threads = Threads(32)
+    threads = OrgThreads(32)
     slow = Slow(threads)
     for number in range(4):
         await slow.start(f"slow-{number}", 50)
@@ -59,7 +59,7 @@ async def test_many_slow_orgs_leave_a_thread_for_the_next() -> None:
 
 
 async def test_waiting_calls_get_their_turn_in_order() -> None:
-    threads = Threads(1)
+    threads = OrgThreads(1)
     slow = Slow(threads)
     await slow.start("a", 1)
     order: list[int] = []
@@ -79,7 +79,7 @@ def _appending(order: list[int], number: int) -> Callable[[], None]:
 
 
 async def test_a_call_that_waits_too_long_sends_nothing() -> None:
-    threads = Threads(1)
+    threads = OrgThreads(1)
     slow = Slow(threads)
     await slow.start("a", 1)
 
@@ -92,7 +92,7 @@ async def test_a_call_that_waits_too_long_sends_nothing() -> None:
 
 
 async def test_a_cancelled_call_frees_its_thread() -> None:
-    threads = Threads(2)
+    threads = OrgThreads(2)
     slow = Slow(threads)
     await slow.start("a", 1)
 
@@ -104,7 +104,7 @@ async def test_a_cancelled_call_frees_its_thread() -> None:
 
 
 async def test_a_call_cancelled_while_it_waits_takes_no_turn() -> None:
-    threads = Threads(1)
+    threads = OrgThreads(1)
     slow = Slow(threads)
     await slow.start("a", 1)
     waiting = asyncio.create_task(threads.run("a", _nothing, _nothing))

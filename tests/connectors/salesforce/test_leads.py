@@ -1,4 +1,4 @@
-"""Leads, and how any record is created: once, found again, taken back."""
+"""Leads, and how any record is created: once, found again, undone."""
 
 import asyncio
 from typing import Any

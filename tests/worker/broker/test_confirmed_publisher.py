@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worker.broker.publisher_link
-from worker.broker import BrokerError, Closed, Properties, PublishRefused, PublishUncertain, Refusal
+from worker.broker import BrokerError, BrokerRefusal, Closed, Properties, PublishRefused, PublishUncertain
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
+from worker.broker.reconnect import ReconnectPolicy
 
 
 class FakeConnection:
@@ -25,6 +26,9 @@ class FakeConnection:
 
     async def close(self) -> None:
         self.is_open = False
+
+
+QUICK = ReconnectPolicy(first_s=0.0001, most_s=0.002)
 
 
 class FakeChannel:
@@ -62,13 +66,12 @@ class FakeChannel:
 @pytest.fixture
 async def publisher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConfirmedPublisher]:
     monkeypatch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-    monkeypatch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.001, 0.002))
     FakeChannel.openings, FakeChannel.opened = iter(()), 0
 
     async def connect() -> Any:
         return FakeConnection()
 
-    publisher = ConfirmedPublisher(connect, name="test")
+    publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
     yield publisher
     await publisher.close()
 
@@ -117,15 +120,15 @@ async def test_nothing_is_published_while_the_broker_blocks_publishers(
 
 
 async def test_a_refusal_that_is_final_is_asked_once_more_alone(publisher: ConfirmedPublisher) -> None:
-    large = PublishRefused("larger than", Refusal.TOO_LARGE)
-    forged = PublishRefused("user_id", Refusal.INVALID)
+    large = PublishRefused("larger than", BrokerRefusal.TOO_LARGE)
+    forged = PublishRefused("user_id", BrokerRefusal.INVALID)
 
     assert PublishOutcome.TOO_LARGE == await _publish(publisher, [large, large], refusals=3)
     assert PublishOutcome.REFUSED == await _publish(publisher, [forged], refusals=3)
 
 
 async def test_a_job_that_is_refused_for_good_is_kept_and_named(publisher: ConfirmedPublisher) -> None:
-    forged = PublishRefused("user_id of somebody", Refusal.INVALID)
+    forged = PublishRefused("user_id of somebody", BrokerRefusal.INVALID)
     later = asyncio.Event()
     FakeChannel.script = iter([forged, forged, forged, later])
     publishing = asyncio.create_task(publisher.publish("x", "q", b"{}", Properties(), must_route=True))
@@ -149,7 +152,7 @@ async def test_a_direct_reply_that_breaks_its_connection_each_time_is_given_up(
 async def test_a_channel_closed_by_another_refusal_is_no_refusal_of_ours(
     publisher: ConfirmedPublisher,
 ) -> None:
-    died = PublishRefused("no such exchange", Refusal.MISSING)
+    died = PublishRefused("no such exchange", BrokerRefusal.MISSING)
 
     assert PublishOutcome.DELIVERED == await _publish(publisher, [died, True], refusals=1)
     assert 2 == FakeChannel.opened  # one that all share, one of its own
@@ -158,7 +161,7 @@ async def test_a_channel_closed_by_another_refusal_is_no_refusal_of_ours(
 EVENTS = {
     "confirmed": True,
     "broken": PublishUncertain("the connection broke"),
-    **{each.value: PublishRefused(each.value, each) for each in Refusal},
+    **{each.value: PublishRefused(each.value, each) for each in BrokerRefusal},
 }
 
 
@@ -195,16 +198,15 @@ async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-        patch.setattr(worker.broker.publisher_link, "RECONNECT_S", (0.0001, 0.0002))
         FakeChannel.openings = iter(())
-        publisher = ConfirmedPublisher(connect, name="test")
+        publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
         outcome = await _publish(publisher, script, **how)
         await publisher.close()
     return outcome, len(list(FakeChannel.script))
 
 
 async def test_a_full_queue_is_asked_as_often_as_was_said(publisher: ConfirmedPublisher) -> None:
-    full = PublishRefused("full?", Refusal.FULL)
+    full = PublishRefused("full?", BrokerRefusal.FULL)
 
     assert PublishOutcome.DELIVERED == await _publish(publisher, [full, full, True], refusals=3)
     assert PublishOutcome.REFUSED == await _publish(publisher, [full, full, full], refusals=3)
@@ -230,7 +232,7 @@ async def test_an_exchange_of_ours_that_is_gone_is_declared_again(publisher: Con
         declared.set()
 
     publisher.declare = declare
-    gone = PublishRefused("no such exchange", Refusal.MISSING)
+    gone = PublishRefused("no such exchange", BrokerRefusal.MISSING)
 
     assert PublishOutcome.DELIVERED == await _publish(publisher, [gone, gone, True], must_route=True)
     assert declared.is_set()
@@ -239,7 +241,7 @@ async def test_an_exchange_of_ours_that_is_gone_is_declared_again(publisher: Con
 async def test_a_channel_that_cannot_be_opened_is_tried_again_at_leisure(
     publisher: ConfirmedPublisher,
 ) -> None:
-    died = PublishRefused("no such exchange", Refusal.MISSING)
+    died = PublishRefused("no such exchange", BrokerRefusal.MISSING)
     await _publish(publisher, [True])
     FakeChannel.openings = iter([BrokerError("not now")] * 1_000_000)
     publishing = asyncio.create_task(_publish(publisher, [died, True]))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from worker.credentials.login_gate import LoginGate, LoginPolicy
+from worker.credentials.login_gate import LoginGate, VaultLoginPolicy
 from worker.credentials.vault_config import LoginRefused
 
 
@@ -16,7 +16,7 @@ class Gate:
         self.now = 1000.0
         self.sent: list[tuple[float, str]] = []
         self.status = status
-        self.gate = LoginGate(LoginPolicy(), clock=lambda: self.now)
+        self.gate = LoginGate(VaultLoginPolicy(), clock=lambda: self.now)
 
     def log_in(self, proof: str) -> bool:
         """Return whether it was sent."""

@@ -26,6 +26,7 @@ from worker.credentials.source import (
 )
 from worker.credentials.vault_client import VaultAuthError, VaultClient
 from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_policy import VaultPolicy
 from worker.credentials.vault_source import VaultCredentials
 from worker.settings import SettingError
 
@@ -50,6 +51,7 @@ async def connect(stub: VaultStub) -> AsyncIterator[Connect]:
 
     async def start(*, policy: CachePolicy = NO_CACHE, **changes: Any) -> VaultCredentials:
         on_secret = changes.pop("on_secret", lambda _: None)
+        vault_policy = VaultPolicy(probe_interval_s=0.05, **changes.pop("vault_policy", {}))
         fields: dict[str, Any] = {
             "url": stub.url,
             "auth": "approle",
@@ -58,7 +60,7 @@ async def connect(stub: VaultStub) -> AsyncIterator[Connect]:
             "timeout_s": 2.0,
         }
         config = VaultConfig(**(fields | changes))
-        source = VaultCredentials(config, policy=policy, probe_interval_s=0.05, on_secret=on_secret)
+        source = VaultCredentials(config, policy=policy, vault_policy=vault_policy, on_secret=on_secret)
         sources.append(source)
         await source.start()
         return source
@@ -393,13 +395,10 @@ async def test_a_policy_without_lookup_self_costs_no_login_for_each_denial(
     assert len(stub.asked("/login")) == 2
 
 
-async def test_a_policy_of_the_least_costs_no_login_for_each_probe(
-    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.01)
+async def test_a_policy_of_the_least_costs_no_login_for_each_probe(stub: VaultStub, connect: Connect) -> None:
     stub.script["connectors/_/"] = DENIED
     stub.script["lookup-self"] = BAD_TOKEN
-    source = await connect()
+    source = await connect(vault_policy={"prove_s": 0.01})
 
     await until(lambda: len(stub.asked("connectors/_/")) >= 5)
 
@@ -640,21 +639,29 @@ async def test_a_standby_that_lags_is_asked_again_within_the_call(stub: VaultStu
     assert CANARY == await token_of(source)
 
 
-async def test_reads_that_wait_for_a_reader_are_no_outage(
-    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = await connect(timeout_s=0.5)
+def _slow_secrets(stub: VaultStub) -> None:
     for number in range(40):
         stub.secrets[f"acme/http/c{number}"] = {"number": number}
     stub.script["data/connectors/acme/"] = lambda _: time.sleep(0.1)
 
+
+async def test_reads_that_wait_for_a_reader_are_no_outage(stub: VaultStub, connect: Connect) -> None:
+    source = await connect(timeout_s=0.5)
+    _slow_secrets(stub)
+
     secrets = await asyncio.gather(*(source.fetch("acme", "http", f"c{number}") for number in range(40)))
 
     assert list(range(40)) == [secret["number"] for secret in secrets], "though the last waited for 0.9 s"
-    monkeypatch.setattr("worker.credentials.vault_session.READ_WAIT_S", 0.05)
+
+
+async def test_reads_that_find_no_reader_in_time_are_no_outage(stub: VaultStub, connect: Connect) -> None:
+    source = await connect(timeout_s=0.5, vault_policy={"read_wait_s": 0.05})
+    _slow_secrets(stub)
+
     outcomes = await asyncio.gather(
         *(source.fetch("acme", "http", f"c{number}") for number in range(12)), return_exceptions=True
     )
+
     assert {SecretUnavailable, SecretFields} == {type(outcome) for outcome in outcomes}
     assert source.available
 
@@ -699,10 +706,9 @@ async def test_connections_that_a_balancer_dropped_cost_one_timeout(
 
 
 async def test_an_idle_worker_notices_a_vault_that_gives_no_secrets(
-    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    stub: VaultStub, connect: Connect
 ) -> None:
-    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.1)
-    source = await connect()
+    source = await connect(vault_policy={"prove_s": 0.1})
 
     stub.script["/data/"] = Answer(500, {"errors": []})
     await until(lambda: not source.available)
@@ -715,14 +721,11 @@ async def test_an_idle_worker_notices_a_vault_that_gives_no_secrets(
     assert "the vault answered HTTP 500" == reason
 
 
-async def test_a_token_of_few_uses_is_kept_for_jobs(
-    stub: VaultStub, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.credentials.vault_session.PROVE_S", 0.01)
+async def test_a_token_of_few_uses_is_kept_for_jobs(stub: VaultStub, connect: Connect) -> None:
     auth = {"client_token": "s.token-1", "lease_duration": 3600, "renewable": True, "num_uses": 1}
     stub.tokens.add("s.token-1")
     stub.script["approle/login"] = Answer(200, {"auth": auth})
-    source = await connect()
+    source = await connect(vault_policy={"prove_s": 0.01})
 
     looks = len(stub.asked("sys/health"))
     await until(lambda: len(stub.asked("sys/health")) > looks + 3)

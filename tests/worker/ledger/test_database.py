@@ -17,16 +17,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-import worker.ledger.database
-import worker.ledger.engine
-import worker.ledger.schema
 from connectors.sdk.runtime.ledger import LedgerUnavailable
 from tests.support.pgbouncer import pgbouncer
 from tests.support.proxy import proxy
 from worker.dev.ports import LOOPBACK
 from worker.dev.postgres import PrivatePostgres
 from worker.ledger.database import Database
-from worker.ledger.schema import entries
+from worker.ledger.policy import DatabasePolicy
+from worker.ledger.schema import LedgerFault, entries
 
 pytestmark = pytest.mark.integration
 
@@ -100,37 +98,36 @@ async def test_a_wrong_statement_is_no_outage_for_others(url: str) -> None:
         with pytest.raises(LedgerUnavailable, match="division by zero"):
             await database.ask(wrong)
 
-        assert time.monotonic() - started_at >= worker.ledger.database.PACE_S, "a caller must not spin"
+        assert time.monotonic() - started_at >= DatabasePolicy().pace_s, "a caller must not spin"
         assert database.unavailable_reason is None
         await database.ask(write)
 
 
-async def test_a_statement_that_hangs_is_no_outage_for_others(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 1.0)
-
+async def test_a_statement_that_hangs_is_no_outage_for_others(url: str) -> None:
     async def hang(connection: AsyncConnection) -> None:
         await connection.execute(sa.text("select pg_sleep(30)"))
 
-    async with opened(url) as database:
+    async with opened(url, policy=DatabasePolicy(statement_timeout_s=1.0)) as database:
         with pytest.raises(LedgerUnavailable, match="did not answer in 1 s"):
             await database.ask(hang)
 
         assert database.unavailable_reason is None
 
 
-async def test_a_wait_for_our_own_connections_is_no_outage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def slow(connection: AsyncConnection) -> None:
-        await connection.execute(sa.text("select pg_sleep(0.4)"))
+async def _slow(connection: AsyncConnection) -> None:
+    await connection.execute(sa.text("select pg_sleep(0.4)"))
 
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 1.0)
-    async with opened(url, connections=2) as database:
-        await asyncio.gather(*(database.ask(slow) for _ in range(10)))  # the last waits for 1.6 s
+
+async def test_a_wait_for_our_own_connections_is_no_outage(url: str) -> None:
+    async with opened(url, policy=DatabasePolicy(connections=2, statement_timeout_s=1.0)) as database:
+        await asyncio.gather(*(database.ask(_slow) for _ in range(10)))  # the last waits for 1.6 s
+
         assert database.unavailable_reason is None
 
-        monkeypatch.setattr(worker.ledger.database, "POOL_WAIT_S", 0.1)
-        answers = await asyncio.gather(*(database.ask(slow) for _ in range(4)), return_exceptions=True)
+
+async def test_a_wait_for_our_own_connections_ends_and_is_no_outage(url: str) -> None:
+    async with opened(url, policy=DatabasePolicy(connections=2, pool_wait_s=0.1)) as database:
+        answers = await asyncio.gather(*(database.ask(_slow) for _ in range(4)), return_exceptions=True)
 
         refused = [str(answer) for answer in answers if isinstance(answer, LedgerUnavailable)]
         assert ["each of 2 connections to the database was in use for 0.1 s"] * 2 == refused
@@ -167,14 +164,11 @@ async def test_a_session_ended_in_mid_transaction_is_repeated_once(url: str) -> 
         assert (2, 2) == (tries, await written(database))
 
 
-async def test_connections_that_a_balancer_dropped_cost_one_short_wait(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.ledger.engine, "IDLE_S", 0.0)
+async def test_connections_that_a_balancer_dropped_cost_one_short_wait(url: str) -> None:
     parts = urlsplit(url)
     async with (
         proxy(parts.port or 0) as wire,
-        opened(url.replace(str(parts.port), str(wire.port))) as database,
+        opened(url.replace(str(parts.port), str(wire.port)), policy=DatabasePolicy(idle_s=0.0)) as database,
     ):
         await fill_pool(database)
         wire.forget()
@@ -220,11 +214,8 @@ async def sessions(server: PrivatePostgres) -> set[int]:
     return {row["pid"] for row in rows}
 
 
-async def test_an_idle_worker_notices_a_ledger_that_takes_no_claims(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.ledger.database, "CHECK_S", 0.2)
-    async with administrator(url) as admin, opened(url) as database:
+async def test_an_idle_worker_notices_a_ledger_that_takes_no_claims(url: str) -> None:
+    async with administrator(url) as admin, opened(url, policy=DatabasePolicy(check_s=0.2)) as database:
         await admin.execute("alter table connectors_ledger rename to gone")
         await until(lambda: database.unavailable_reason is not None)
         reason = database.unavailable_reason
@@ -234,9 +225,8 @@ async def test_an_idle_worker_notices_a_ledger_that_takes_no_claims(
         assert await database.wait_available(5.0)
 
 
-async def test_probes_leave_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.ledger.database, "CHECK_S", 0.01)
-    async with opened(url) as database:
+async def test_probes_leave_nothing_behind(url: str) -> None:
+    async with opened(url, policy=DatabasePolicy(check_s=0.01)) as database:
         proved_at = database._proved_at
         await until(lambda: database._proved_at > proved_at)
 
@@ -246,14 +236,12 @@ async def test_probes_leave_nothing_behind(url: str, monkeypatch: pytest.MonkeyP
 ENDS_WHILE_LOCKED = """
 import asyncio, sqlite3, sys
 import sqlalchemy as sa
-import worker.ledger.database
 from worker.ledger.database import Database
+from worker.ledger.policy import DatabasePolicy
 from worker.ledger.schema import entries
 
-worker.ledger.database.STATEMENT_TIMEOUT_S = 0.5
-
 async def main(path):
-    database = Database(f"sqlite:///{path}")
+    database = Database(f"sqlite:///{path}", policy=DatabasePolicy(statement_timeout_s=0.5))
     await database.start()
     backup = sqlite3.connect(path, isolation_level=None)
     backup.execute("begin immediate")
@@ -277,11 +265,10 @@ def test_a_worker_ends_while_something_else_locks_sqlite(tmp_path: Path) -> None
     assert 0 == ended.returncode
 
 
-async def test_a_lock_on_sqlite_is_said_and_is_over_when_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 0.5)
-    async with opened(f"sqlite:///{tmp_path}/ledger.db") as database:
+async def test_a_lock_on_sqlite_is_said_and_is_over_when_it_is(tmp_path: Path) -> None:
+    async with opened(
+        f"sqlite:///{tmp_path}/ledger.db", policy=DatabasePolicy(statement_timeout_s=0.5)
+    ) as database:
         backup = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         backup.execute("begin immediate")
         with pytest.raises(LedgerUnavailable, match="database is locked"):
@@ -376,16 +363,13 @@ async def test_a_ca_file_that_is_replaced_counts_from_the_next_connection(url: s
 async def test_a_refused_password_at_start_is_a_setting_and_names_it(url: str) -> None:
     wrong = url.replace(str(urlsplit(url).password), "wrong")
 
-    with pytest.raises(worker.ledger.schema.LedgerFault, match="CONNECTORS_DATABASE_URL: password") as caught:
+    with pytest.raises(LedgerFault, match="CONNECTORS_DATABASE_URL: password") as caught:
         await Database(wrong).start()
 
     assert LOOPBACK not in str(caught.value)
 
 
-async def test_a_refused_login_becomes_rare_and_ends_when_it_is_accepted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.ledger.database, "PROBE_S", 0.05)
+async def test_a_refused_login_becomes_rare_and_ends_when_it_is_accepted(tmp_path: Path) -> None:
     logins = 0
 
     def tls() -> bool:
@@ -396,7 +380,7 @@ async def test_a_refused_login_becomes_rare_and_ends_when_it_is_accepted(
     async with PrivatePostgres(tmp_path / "postgres") as server, administrator(server.url) as admin:
         await admin.execute("create role other login superuser password 'first'")
         url = f"postgresql://other:first@{LOOPBACK}:{server.port}/postgres"
-        async with opened(url, tls=tls) as database:
+        async with opened(url, tls=tls, policy=DatabasePolicy(probe_s=0.05)) as database:
             await admin.execute("alter role other password 'second'")
             await admin.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'other'"

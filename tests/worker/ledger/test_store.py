@@ -10,9 +10,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-import worker.ledger.database
-import worker.ledger.schema
-import worker.ledger.store
 from connectors.sdk.runtime.ledger import (
     Absent,
     Claimed,
@@ -25,19 +22,16 @@ from connectors.sdk.runtime.ledger import (
     fingerprint_of,
 )
 from worker.dev.postgres import PrivatePostgres
-from worker.ledger.schema import LedgerFault, entries
+from worker.ledger.policy import DatabasePolicy
+from worker.ledger.schema import LedgerFault, entries, facts
 from worker.ledger.store import SqlLedger
 
 pytestmark = pytest.mark.integration
 
 KEY = Identity("acme", "crm", "create", "k1")
+#: A disk that other tests keep busy is no outage.
+PATIENT = DatabasePolicy(statement_timeout_s=60.0)
 PRINT = fingerprint_of({"a": 1}, "default")
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that other tests keep busy is no outage."""
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(
@@ -52,7 +46,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def ledger(url: str) -> AsyncIterator[SqlLedger]:
-    ledger = SqlLedger(url)
+    ledger = SqlLedger(url, database=PATIENT)
     await ledger.start()
     yield ledger
     await ledger.close()
@@ -65,7 +59,7 @@ async def _claimed(ledger: SqlLedger, identity: Identity = KEY) -> Claimed:
 
 
 async def test_of_many_claims_at_once_exactly_one_owns(url: str) -> None:
-    ledgers = [SqlLedger(url) for _ in range(4)]
+    ledgers = [SqlLedger(url, database=PATIENT) for _ in range(4)]
     await asyncio.gather(*(ledger.start() for ledger in ledgers))
 
     claims = await asyncio.gather(*(ledger.claim(KEY, PRINT) for ledger in ledgers * 5))
@@ -105,7 +99,7 @@ async def test_an_unknown_outcome_that_did_not_happen_frees_the_key(ledger: SqlL
 
 
 async def test_expired_rows_count_no_more_and_are_swept(url: str) -> None:
-    ledger = SqlLedger(url, ttl_hours=0.02 / 3600)
+    ledger = SqlLedger(url, ttl_hours=0.02 / 3600, database=PATIENT)
     await ledger.start()
     claimed = await _claimed(ledger)
     await ledger.complete(KEY, claimed.fence, "old")
@@ -118,7 +112,7 @@ async def test_expired_rows_count_no_more_and_are_swept(url: str) -> None:
 
 
 async def test_an_expired_row_is_claimed_anew(url: str) -> None:
-    ledger = SqlLedger(url, ttl_hours=0.02 / 3600)
+    ledger = SqlLedger(url, ttl_hours=0.02 / 3600, database=PATIENT)
     await ledger.start()
     claimed = await _claimed(ledger)
     await ledger.begin(KEY, claimed.fence, lands_within_s=30)
@@ -133,13 +127,13 @@ async def test_an_expired_row_is_claimed_anew(url: str) -> None:
 
 
 async def test_the_result_survives_a_restart_of_the_worker(url: str) -> None:
-    first = SqlLedger(url)
+    first = SqlLedger(url, database=PATIENT)
     await first.start()
     claimed = await _claimed(first)
     await first.complete(KEY, claimed.fence, "kept")
     await first.close()
 
-    second = SqlLedger(url)
+    second = SqlLedger(url, database=PATIENT)
     await second.start()
 
     assert Done("kept", attempts=0) == await second.claim(KEY, PRINT)
@@ -147,20 +141,22 @@ async def test_the_result_survives_a_restart_of_the_worker(url: str) -> None:
     await second.close()
 
 
-async def test_a_schema_of_a_later_version_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.ledger.schema, "SCHEMA_VERSION", 99)
-    later = SqlLedger(url)
+async def test_a_schema_of_a_later_version_is_refused(url: str) -> None:
+    async def upgrade_once_more(connection: AsyncConnection) -> None:
+        await connection.execute(sa.update(facts).where(facts.c.name == "schema").values(value="99"))
+
+    later = SqlLedger(url, database=PATIENT)
     await later.start()
+    await later._ask(upgrade_once_more)
     await later.close()
-    monkeypatch.undo()
 
     with pytest.raises(LedgerFault, match="version 99"):
-        await SqlLedger(url).start()
+        await SqlLedger(url, database=PATIENT).start()
 
 
 async def test_a_database_that_is_away_is_unavailable_and_comes_back_by_itself(tmp_path: Path) -> None:
     async with PrivatePostgres(tmp_path / "postgres") as postgres:
-        ledger = SqlLedger(postgres.url)
+        ledger = SqlLedger(postgres.url, database=PATIENT)
         await ledger.start()
         await postgres.kill()
         with pytest.raises(LedgerUnavailable):
@@ -180,18 +176,18 @@ async def test_a_wrong_password_is_a_fault_that_names_only_the_setting(
     url = postgres.url.replace("connectors:", "connectors:wrong")
 
     with pytest.raises(LedgerFault, match="CONNECTORS_DATABASE_URL") as caught:
-        await SqlLedger(url).start()
+        await SqlLedger(url, database=PATIENT).start()
 
     assert "wrong" not in str(caught.value)
 
 
 async def test_an_older_schema_is_upgraded_once_by_workers_that_start_at_once(url: str) -> None:
-    older = SqlLedger(url)
+    older = SqlLedger(url, database=PATIENT)
     await older.start()
     await older._ask(_make_version_1)
     await older.close()
 
-    ledgers = [SqlLedger(url) for _ in range(4)]
+    ledgers = [SqlLedger(url, database=PATIENT) for _ in range(4)]
     await asyncio.gather(*(ledger.start() for ledger in ledgers))
 
     assert [True] * 4 == [await ledger.wait_available(10) for ledger in ledgers]

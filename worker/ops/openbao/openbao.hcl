@@ -5,7 +5,7 @@
 storage "raft" {
   path                   = "/openbao/file"
   node_id                = "only"
-  performance_multiplier = 1 # up in two seconds, not ten: there is nobody to elect but itself
+  performance_multiplier = 1 # up in two seconds, not ten: there is no one to elect but itself
 }
 
 listener "tcp" {

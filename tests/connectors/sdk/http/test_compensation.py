@@ -1,4 +1,4 @@
-"""Calls that take back what an earlier call of the job did pass the gates that the failure shut."""
+"""Calls that undo what an earlier call of the job did pass the gates that the failure shut."""
 
 import asyncio
 import time

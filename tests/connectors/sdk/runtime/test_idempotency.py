@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import worker.ledger.database
 from connectors.registry import Registry
 from connectors.sdk import Connector, Context, CredentialInvalid, Effect
 from connectors.sdk.http.client import HttpPolicy, HttpPool
@@ -26,11 +25,16 @@ from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
 from schemas.error import Code
 from schemas.job import Job
 from worker.credentials.source import VaultUnavailable
+from worker.ledger.policy import DatabasePolicy
 from worker.ledger.store import SqlLedger
 
 pytestmark = pytest.mark.integration
 
 KEY = "k"
+
+
+#: A disk that other tests keep busy is no outage.
+PATIENT = DatabasePolicy(statement_timeout_s=60.0)
 
 
 class Secret(BaseModel):
@@ -102,12 +106,6 @@ class Bench:
         await self.ledger.release(self.identity(action), claimed.fence, in_flight=True)
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that other tests keep busy is no outage."""
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 60.0)
-
-
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     world = World()
@@ -138,7 +136,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async def erase(ctx: Context[Secret], result: None) -> None:
         world.undone.append(ctx.idempotency_key)
 
-    ledger, vault = SqlLedger(f"sqlite:///{tmp_path}/ledger.db"), Vault()
+    ledger, vault = SqlLedger(f"sqlite:///{tmp_path}/ledger.db", database=PATIENT), Vault()
     await ledger.start()
     http = HttpPool(HttpPolicy())
     executors: list[Executor] = []

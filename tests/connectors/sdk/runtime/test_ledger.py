@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-import worker.ledger.database
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import (
     Absent,
@@ -23,6 +22,7 @@ from connectors.sdk.runtime.ledger import (
 )
 from connectors.sdk.runtime.memory_ledger import MemoryLedger
 from worker.dev.postgres import PrivatePostgres
+from worker.ledger.policy import DatabasePolicy
 from worker.ledger.store import SqlLedger
 
 KEY = Identity("acme", "crm", "create", "k1")
@@ -30,13 +30,10 @@ PRINT = fingerprint_of({"a": 1}, "default")
 #: A lease that is over at once.
 OVER = LeasePolicy(lease_s=0.0)
 
+#: A disk that other tests keep busy is no outage.
+PATIENT = DatabasePolicy(statement_timeout_s=60.0)
+
 MakeLedger = Callable[..., Ledger]
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that other tests keep busy is no outage."""
-    monkeypatch.setattr(worker.ledger.database, "STATEMENT_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(
@@ -71,7 +68,7 @@ async def make(url: str | None) -> AsyncIterator[MakeLedger]:
     ledgers: list[SqlLedger] = []
 
     async def started(policy: LeasePolicy | None) -> SqlLedger:
-        ledger = SqlLedger(url, policy=policy)
+        ledger = SqlLedger(url, policy=policy, database=PATIENT)
         await ledger.start()
         ledgers.append(ledger)
         return ledger

@@ -3,154 +3,25 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from connectors.registry import Registry
 from connectors.sdk import Connector, Context, Effect, PermissionDenied, Timeout, Unavailable
 from connectors.sdk.errors import Code, Sent
-from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.runtime.deadline import Deadline
-from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Claimed, Identity, Unknown, fingerprint_of
-from connectors.sdk.runtime.memory_ledger import MemoryLedger
-from connectors.sdk.runtime.outcome import Attempt, Outcome, Snooze
-from connectors.sdk.testing import Answer, FakeClock, FakeProvider, Kit
-from connectors.sdk.testing.secret import FixedSecret
+from connectors.sdk.runtime.outcome import Attempt, Snooze
+from connectors.sdk.testing import Answer, FakeProvider, Kit
 from schemas.job import Job
-
-KEY = "k"
-
-
-@dataclass
-class Shop:
-    """A connector whose effects are listed, and what its next call does."""
-
-    orders: list[str] = field(default_factory=list)
-    #: Whether each call was told that it is a repeat.
-    repeats: list[bool] = field(default_factory=list)
-    #: Called by the action after its effect; may raise.
-    then: Callable[[], Any] = lambda: None
-    #: Called by the action before its effect; may raise.
-    before: Callable[[], Any] = lambda: None
-    undo_error: Exception | None = None
-    connector: Connector[Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.connector = shop = Connector("shop")
-
-        async def order(ctx: Context) -> str:
-            self.before()
-            self.repeats.append(ctx.is_repeat)
-            self.orders.append(ctx.idempotency_key)
-            result = self.then()
-            if asyncio.iscoroutine(result):
-                await result
-            return f"order {len(self.orders)}"
-
-        @shop.action(effect=Effect.KEYED, timeout_s=5)
-        async def keyed(ctx: Context) -> str:
-            return await order(ctx)
-
-        @keyed.undo
-        async def undo_keyed(ctx: Context) -> None:
-            if self.undo_error is not None:
-                raise self.undo_error
-            self.orders.clear()
-
-        @shop.action(effect=Effect.WRITE, timeout_s=5)
-        async def write(ctx: Context) -> str:
-            return await order(ctx)
-
-        @shop.action(effect=Effect.WRITE, timeout_s=5)
-        async def found(ctx: Context) -> str:
-            return await order(ctx)
-
-        @found.reconcile
-        async def find(ctx: Context) -> str | None:
-            return "found" if ctx.idempotency_key in self.orders else None
-
-        @shop.action(effect=Effect.WRITE, timeout_s=0.1)
-        def blocking(ctx: Context) -> str:
-            self.before()
-            self.orders.append(ctx.idempotency_key)
-            return "blocked"
-
-        @shop.action(effect=Effect.KEYED, timeout_s=0.1)
-        def blocking_keyed(ctx: Context) -> str:
-            self.before()
-            self.orders.append(ctx.idempotency_key)
-            return "blocked"
-
-        @blocking_keyed.undo
-        async def undo_blocking_keyed(ctx: Context) -> None:
-            self.orders.clear()
-
-        @blocking.reconcile
-        async def find_blocking(ctx: Context) -> str | None:
-            return "found" if ctx.idempotency_key in self.orders else None
-
-
-class SlowLedger(MemoryLedger):
-    """A ledger whose commit of a result takes until it is let go."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock)
-        self.committing = asyncio.Event()
-        self.go_on = asyncio.Event()
-
-    async def complete(self, identity: Identity, fence: int, result: Any) -> bool:
-        self.committing.set()
-        await self.go_on.wait()
-        return await super().complete(identity, fence, result)
-
-
-@dataclass
-class Bench:
-    """A shop, a ledger, and workers on both."""
-
-    shop: Shop
-    clock: FakeClock
-    ledger: MemoryLedger
-    http: HttpPool
-    executors: list[Executor] = field(default_factory=list)
-
-    def worker(self, **how: Any) -> Executor:
-        secret = FixedSecret(self.shop.connector, None, set())
-        self.executors.append(
-            Executor(
-                Registry.of(self.shop.connector), secret, self.http, self.ledger, clock=self.clock, **how
-            )
-        )
-        return self.executors[-1]
-
-    async def run(
-        self, action: str, worker: Executor | None = None, *, in_s: float | None = None, **fields: Any
-    ) -> Outcome:
-        job = Job(id="j", connector="shop", action=action, idempotency_key=KEY, **fields)
-        at = None if in_s is None else self.clock.now() + timedelta(seconds=in_s)
-        executor = worker or (self.executors[0] if self.executors else self.worker())
-        return await executor.execute(job, Attempt(Deadline(at, self.clock)))
+from tests.support.runtime_bench import KEY, Bench, SlowLedger, open_bench, said
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    clock = FakeClock()
-    http = HttpPool(HttpPolicy())
-    bench = Bench(Shop(), clock, MemoryLedger(clock), http)
-    yield bench
-    for executor in bench.executors:
-        await executor.close()
-    await http.close()
-
-
-def _said(outcome: Outcome) -> tuple[Code, Any]:
-    assert outcome.error is not None
-    return outcome.error.code, (outcome.error.data or {}).get("outcome")
+    async with open_bench() as bench:
+        yield bench
 
 
 def _fail(error: Exception) -> Callable[[], None]:
@@ -172,7 +43,7 @@ async def test_a_deadline_in_the_middle_of_the_commit_is_unknown(bench: Bench, a
     assert outcome.ack_after is not None
     await outcome.ack_after
 
-    assert (Code.DEADLINE_EXCEEDED, "unknown") == _said(outcome)
+    assert (Code.DEADLINE_EXCEEDED, "unknown") == said(outcome)
     assert ("order 1", True) == ((again := await bench.run(action)).data, again.replayed)
 
 
@@ -185,7 +56,7 @@ async def test_a_later_refused_connection_does_not_forget_an_uncertain_attempt(b
     late = await bench.run("keyed", in_s=-1)
 
     assert [True, True] == [first.is_uncertain, second.is_uncertain]
-    assert (Code.DEADLINE_EXCEEDED, "unknown") == _said(late)
+    assert (Code.DEADLINE_EXCEEDED, "unknown") == said(late)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +104,7 @@ async def test_an_author_who_raises_after_the_write_is_not_run_again(bench: Benc
     first = await bench.run("write")
     second = await bench.run("write")
 
-    assert [Code.OUTCOME_UNKNOWN] * 2 == [_said(first)[0], _said(second)[0]]
+    assert [Code.OUTCOME_UNKNOWN] * 2 == [said(first)[0], said(second)[0]]
     assert [KEY] == bench.shop.orders
 
 
@@ -253,7 +124,7 @@ async def test_a_write_that_blocks_past_its_time_has_one_effect(bench: Bench) ->
         except Snooze:
             await asyncio.sleep(0)
 
-    assert Code.TIMEOUT is _said(first)[0]
+    assert Code.TIMEOUT is said(first)[0]
     assert ("blocked", [KEY]) == (outcome.data, bench.shop.orders)
 
 
@@ -268,60 +139,8 @@ async def test_a_blocking_write_of_a_dead_worker_is_unknown_without_a_bound(benc
 
     outcome = await bench.run("blocking")
 
-    assert Code.OUTCOME_UNKNOWN is _said(outcome)[0]
+    assert Code.OUTCOME_UNKNOWN is said(outcome)[0]
     assert isinstance(await bench.ledger.look_up(identity, fingerprint_of({}, "default")), Unknown)
-
-
-async def test_an_undo_that_is_refused_leaves_the_effect_as_it_was(bench: Bench) -> None:
-    await bench.run("keyed")
-    bench.shop.undo_error = PermissionDenied("no right to cancel")
-
-    undone = await bench.run("keyed", mode="undo")
-    again = await bench.run("keyed")
-
-    assert Code.PERMISSION_DENIED is _said(undone)[0]
-    assert ("order 1", True) == (again.data, again.replayed)
-
-
-async def test_an_undo_whose_answer_was_lost_is_tried_again_and_nothing_runs(bench: Bench) -> None:
-    await bench.run("keyed")
-    bench.shop.undo_error = Timeout("no answer")
-    undone = await bench.run("keyed", mode="undo")
-    run = await bench.run("keyed")
-    bench.shop.undo_error = None
-
-    again = await bench.run("keyed", mode="undo")
-
-    assert (Code.TIMEOUT, True) == (_said(undone)[0], undone.is_uncertain)
-    assert (Code.CONFLICT, "undone") == _said(run)
-    assert ({"undone": True}, []) == (again.data, bench.shop.orders)
-
-
-async def test_a_hook_that_ignores_its_cancellation_holds_no_one_up() -> None:
-    shop = Connector("shop")
-    released = asyncio.Event()
-
-    @shop.action(effect=Effect.KEYED, timeout_s=0.05)
-    async def order(ctx: Context) -> str:
-        return "ordered"
-
-    @order.undo
-    async def cancel(ctx: Context) -> None:
-        while not released.is_set():
-            try:
-                await released.wait()
-            except asyncio.CancelledError:
-                continue
-
-    async with Kit(shop, max_attempts=1) as kit:
-        await kit.run("order", key=KEY)
-        undo = asyncio.create_task(kit.run("order", key=KEY, mode="undo"))
-        while not undo.done():
-            await asyncio.sleep(0.01)
-            kit.clock.skip(10)
-        released.set()
-
-        assert Code.TIMEOUT is (await undo).code
 
 
 async def test_a_copy_comes_back_when_the_lease_of_a_dead_worker_ends(bench: Bench) -> None:
@@ -462,7 +281,7 @@ async def test_an_undo_waits_for_a_keyed_call_that_still_blocks(bench: Bench) ->
     await outcome.still_running
     undone = await bench.run("blocking_keyed", mode="undo")
 
-    assert (Code.TIMEOUT, True) == (_said(outcome)[0], outcome.is_uncertain)
+    assert (Code.TIMEOUT, True) == (said(outcome)[0], outcome.is_uncertain)
     assert ({"undone": True}, []) == (undone.data, bench.shop.orders)
 
 
@@ -492,5 +311,5 @@ async def test_a_copy_with_time_left_runs_though_the_other_came_too_late(bench: 
 
     outcomes = [await late, await in_time]
 
-    assert (Code.DEADLINE_EXCEEDED, "not_started") == _said(outcomes[0])
+    assert (Code.DEADLINE_EXCEEDED, "not_started") == said(outcomes[0])
     assert "order 1" == outcomes[1].data

@@ -1,0 +1,79 @@
+"""A job in, an outcome out: what is checked before anything runs."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from connectors.sdk.errors import Code
+from connectors.sdk.runtime.deadline import Deadline
+from connectors.sdk.runtime.outcome import Attempt, Outcome
+from connectors.sdk.testing import FakeClock
+from schemas.job import Job
+from tests.support.runtime_bench import Bench, open_bench, said
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with open_bench() as bench:
+        yield bench
+
+
+async def _execute(bench: Bench, *, publisher: str | None = None, late: bool = False, **job: Any) -> Outcome:
+    at = bench.clock.now() - timedelta(seconds=1) if late else None
+    worker = bench.worker(publishers={"clinic": ("acme",), "root": ("*",)} if publisher else None)
+    fields = {"id": "j", "connector": "shop", "action": "keyed", "tenant": "acme", **job}
+    return await worker.execute(Job(**fields), Attempt(Deadline(at, bench.clock), publisher))
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ({"connector": "erp"}, Code.CONNECTOR_NOT_FOUND),
+        ({"action": "fly"}, Code.ACTION_NOT_FOUND),
+        ({"action": "write", "mode": "undo"}, Code.ACTION_NOT_FOUND),
+        ({"params": {"colour": "red"}}, Code.INVALID_PARAMS),
+    ],
+    ids=["no such connector", "no such action", "no undo", "unknown parameter"],
+)
+async def test_a_job_that_does_not_fit_runs_nothing(
+    bench: Bench, job: dict[str, Any], expected: Code
+) -> None:
+    outcome = await _execute(bench, **job)
+
+    assert (expected, 0, []) == (said(outcome)[0], outcome.attempts, bench.shop.orders)
+
+
+@pytest.mark.parametrize(
+    ("publisher", "tenant", "is_allowed"),
+    [("clinic", "acme", True), ("clinic", "beta", False), ("root", "beta", True), ("guest", "acme", False)],
+)
+async def test_a_publisher_acts_for_its_tenants_alone(
+    bench: Bench, publisher: str, tenant: str, is_allowed: bool
+) -> None:
+    outcome = await _execute(bench, publisher=publisher, tenant=tenant)
+
+    assert is_allowed is (outcome.error is None)
+    assert is_allowed or Code.TENANT_FORBIDDEN is said(outcome)[0]
+
+
+async def test_a_job_to_validate_is_checked_and_not_run(bench: Bench) -> None:
+    outcome = await _execute(bench, mode="validate")
+
+    assert ({"valid": True}, []) == (outcome.data, bench.shop.orders)
+
+
+@pytest.mark.parametrize("mode", ["run", "validate"])
+async def test_a_job_past_its_deadline_is_not_started(bench: Bench, mode: str) -> None:
+    outcome = await _execute(bench, late=True, mode=mode)
+
+    assert (Code.DEADLINE_EXCEEDED, "not_started") == said(outcome)
+    assert [] == bench.shop.orders
+
+
+async def test_a_write_has_one_effect_however_often_its_job_comes() -> None:
+    async with open_bench(FakeClock()) as bench:
+        first, again = await bench.run("keyed"), await bench.run("keyed")
+
+    assert (["k"], "order 1", "order 1", True) == (bench.shop.orders, first.data, again.data, again.replayed)

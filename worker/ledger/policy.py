@@ -1,0 +1,31 @@
+"""The numbers of the ledger's database: how long it is waited for, and how often it is looked at."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class DatabasePolicy:
+    """How long a transaction and its connection may take, and when the database is probed."""
+
+    #: Seconds for one transaction.
+    statement_timeout_s: float = 5.0
+    #: Seconds between probes of a database that is unavailable, and between probes of one that is not:
+    #: `/readyz` must report a failover within 10 s though no job asks.
+    probe_s: float = 1.0
+    check_s: float = 3.0
+    #: Seconds between probes that are refused for a setting, at most: each may be a refused login.
+    max_refused_s: float = 30.0
+    #: Connections of one worker to PostgreSQL, beside the probe's own.
+    connections: int = 8
+    #: Seconds that a transaction waits while every connection is in use.
+    pool_wait_s: float = 30.0
+    #: Seconds before the caller of a statement that failed by itself may ask again; the database goes on for others.
+    pace_s: float = 1.0
+    #: Tries of a transaction that others are in the way of.
+    max_races: int = 5
+    #: Seconds of rest after which a connection is asked whether it lives before it is used.
+    idle_s: float = 1.0
+
+
+DEFAULT_POLICY: Final = DatabasePolicy()
