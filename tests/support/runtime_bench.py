@@ -44,6 +44,7 @@ class Shop:
             self.before()
             self.repeats.append(ctx.is_repeat)
             self.orders.append(ctx.idempotency_key)
+            self.repeats.append(ctx.is_repeat)
             result = self.then()
             if asyncio.iscoroutine(result):
                 await result
