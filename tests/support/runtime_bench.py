@@ -42,6 +42,7 @@ class Shop:
 
         async def order(ctx: Context) -> str:
             self.before()
+            self.repeats.append(ctx.is_repeat)
             self.orders.append(ctx.idempotency_key)
             self.repeats.append(ctx.is_repeat)
             result = self.then()
