@@ -25,7 +25,7 @@ test: $(READY) ## Run all tests, on a private RabbitMQ, OpenBao and PostgreSQL
 	@$(PYTEST) -n 4 --dist loadgroup -m "not registry"
 
 fast: $(READY) ## Run the tests that need no server or process
-	@$(PYTEST) -m "not integration and not faults and not registry"
+	@$(PYTEST) -m "not integration and not faults and not simulation and not registry"
 
 test-all: $(READY) ## Run the tests that need a package registry: the wheel in a clean environment
 	@$(PYTEST) -m registry || [ $$? -eq 5 ]

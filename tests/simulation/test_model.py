@@ -4,6 +4,8 @@ import pytest
 
 from tests.simulation.model import Kind, Model, Refuted, explore
 
+pytestmark = pytest.mark.simulation
+
 
 @pytest.mark.parametrize("undoes", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "looked"])

@@ -10,6 +10,8 @@ from tests.simulation.campaign import run_batch, tokens_of
 from tests.simulation.mutants import MUTANTS, apply_edit
 from tests.simulation.schedules import SMALL, replay, small_token
 
+pytestmark = pytest.mark.simulation
+
 #: Schedules that broke something once, each with its cause in a line.
 TOKENS = [
     line.split("  ", 1)

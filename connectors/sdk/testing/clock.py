@@ -42,10 +42,8 @@ class FakeClock:
 
     async def wait(self, futures: Collection["asyncio.Future[Any]"], timeout_s: float | None) -> None:
         """Wait until one of the futures is done or the time is over; cancel none of them."""
-        await asyncio.sleep(
-            0
-        )  # like asyncio's own wait, which lets others run even if nothing is to wait for
         ends_at = None if timeout_s is None else self.monotonic() + timeout_s
+        await asyncio.sleep(0)  # asyncio's own wait lets others run, too, even if nothing is to wait for
         while not any(each.done() for each in futures):
             remaining_s = None if ends_at is None else ends_at - self.monotonic()
             if remaining_s is not None and remaining_s <= 0:
