@@ -14,6 +14,7 @@ from tests.conftest import StartWorker
 from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
+from worker.dev.rabbitmq import PrivateRabbitMQ
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -25,6 +26,7 @@ NOTICED_S = 10.0
 class Site:
     """What a worker depends on."""
 
+    broker: PrivateRabbitMQ
     broker_url: str
     vault: PrivateOpenBao
 
@@ -44,6 +46,17 @@ async def delete_queue(site: Site) -> None:
         client.channel.queue_delete("connectors.jobs.dummy")
 
 
+async def forget_consumer(site: Site) -> None:
+    """Take our consumer from the queue's own list; the channel, and so the worker, is told nothing."""
+    vhost = site.broker_url.rpartition("/")[2]
+    await site.broker.eval(
+        f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"connectors.jobs.dummy">>)), '
+        "[ra:process_command(amqqueue:get_pid(Q), "
+        "rabbit_fifo:make_checkout({element(2, C), element(1, C)}, cancel, #{})) "
+        "|| C <- rabbit_amqqueue:consumers(Q)]"
+    )
+
+
 async def hang_threads(site: Site) -> None:
     """Give up two calls that hold the connector's only thread and the one that replaced it."""
     with ExternalClient(site.broker_url) as client:
@@ -59,6 +72,7 @@ async def heal_itself(site: Site) -> None:
 
 WAYS = {
     "queue gone": Way("queues", delete_queue, heal_itself),
+    "consumer forgotten": Way("queues", forget_consumer, heal_itself),
     "vault sealed": Way("credentials", lambda site: site.vault.seal(), lambda site: site.vault.unseal()),
     "threads hung": Way("actions", hang_threads, heal_itself),
 }
@@ -77,9 +91,13 @@ async def until_failing(worker: WorkerProcess, check: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 async def test_a_useless_worker_is_unready_until_it_is_of_use(
-    broker_url: str, openbao: PrivateOpenBao, start_worker: StartWorker, way: Way
+    rabbitmq: PrivateRabbitMQ,
+    broker_url: str,
+    openbao: PrivateOpenBao,
+    start_worker: StartWorker,
+    way: Way,
 ) -> None:
-    site = Site(broker_url, openbao)
+    site = Site(rabbitmq, broker_url, openbao)
     role = await openbao.enable_approle()
     worker = await start_worker(
         broker_url,
@@ -90,8 +108,8 @@ async def test_a_useless_worker_is_unready_until_it_is_of_use(
         vault_secret_id=role.secret_id.get_secret_value(),
     )
 
-    failing = asyncio.create_task(until_failing(worker, way.check))
-    await way.begin(site)
-    await failing
+    async with asyncio.TaskGroup() as both:
+        both.create_task(until_failing(worker, way.check))
+        await way.begin(site)
     await way.end(site)
     await worker.ready(NOTICED_S)
