@@ -13,6 +13,7 @@ from tests.support.http_servers import Served, serve
 from tests.support.openbao_cluster import ClusterNode, OpenBaoCluster
 from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
+from worker.dev.errors import CommandFailed
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -72,6 +73,18 @@ async def put(node: ClusterNode, shop: Served, name: str) -> None:
     await node.put_secret(f"connectors/default/http/{name}", document)
 
 
+async def reaches(node: ClusterNode, name: str) -> None:
+    """Wait until a standby that answers reads itself has the secret; it lags for some milliseconds."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await node.ask("GET", f"secret/data/connectors/default/http/{name}")
+            except CommandFailed:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
 async def run(url: str, names: list[str]) -> set[tuple[str, int]]:
     """Run a job with each secret, none read before; return how they ended, after how many attempts."""
 
@@ -111,6 +124,7 @@ async def test_a_standby_gives_secrets_also_after_the_active_node_died(
         successor = await cluster.successor(active)
         await worker.ready(ELECTION_S)
     await put(successor, shop, "later")
+    await reaches(standby, "later")
     later = await run(broker_url, ["later"])
 
     assert {("succeeded", 1)} == forwarded == elected == later
