@@ -78,7 +78,7 @@ async def test_an_idle_worker_is_unready_while_its_vault_has_no_secrets(
     await openbao.ask("POST", "sys/remount", {"from": "secret", "to": "elsewhere"})
     failing, reason = await unready(worker)
     await openbao.ask("POST", "sys/remount", {"from": "elsewhere", "to": "secret"})
-    await worker.ready(NOTICED_S + 5)
+    await worker.ready(NOTICED_S)
 
     assert ("credentials", True) == (failing, "CONNECTORS_VAULT_MOUNT" in reason)
 

@@ -14,6 +14,7 @@ from worker.broker.errors import BrokerError, Forbidden, TopologyMismatch
 CHECK_S: Final = 0.2
 #: Seconds before a mark is tried again that the broker could not be asked for.
 RETRY_S: Final = 1.0
+_NO_CONNECTION: Final = "no connection to the broker"
 #: Tries at a mark that no worker holds any more.
 _MARK_TRIES: Final = 3
 
@@ -42,6 +43,7 @@ class LedgerGuard:
         self._name = name
         self._ledger_id = ledger_id
         self._connection = connection
+        self._reason = _NO_CONNECTION
         #: Set while it is proven.
         self.proven = asyncio.Event()
 
@@ -52,7 +54,7 @@ class LedgerGuard:
             return None
         if self._ledger_id() is None:
             return "the ledger was not reached yet, so it is not known to be the one that other workers keep"
-        return "it is not known whether other workers keep the same ledger: no connection to the broker"
+        return f"it is not known whether other workers keep the same ledger: {self._reason}"
 
     async def run(self) -> None:
         """Keep the proof: at the start, after every reconnect, and once the ledger is reached.
@@ -70,7 +72,9 @@ class LedgerGuard:
             except LedgerConflict:
                 raise
             except BrokerError as error:
-                logger.warning("ledger not proven", reason=str(error))
+                if str(error) != self._reason:
+                    logger.warning("ledger not proven", reason=str(error))
+                self._reason = str(error)
                 await asyncio.sleep(RETRY_S)
                 continue
             self.proven.set()
@@ -78,6 +82,7 @@ class LedgerGuard:
                 await connection.closed()
             finally:
                 self.proven.clear()
+                self._reason = _NO_CONNECTION
 
 
 async def _mark(connection: Connection, name: str, ledger_id: str) -> None:

@@ -23,8 +23,8 @@ from worker.broker.topology import JobQueue
 
 #: Seconds between checks for a change: an alarm, the end of a quarantine.
 WATCH_S: Final = 0.5
-#: Checks between questions whether the broker still knows our consumer (10 s); brokers have forgotten one.
-CONSUMER_CHECK_TICKS: Final = 20
+#: Checks between questions whether the broker still knows our consumer (5 s: readiness must tell within 10 s).
+CONSUMER_CHECK_TICKS: Final = 10
 #: Seconds with messages ready, room for them, and none delivered, after which our consumer is missing.
 MISSING_S: Final = 30.0
 #: Seconds before a broken channel is built again.

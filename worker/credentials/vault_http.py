@@ -135,8 +135,8 @@ class StrictTransport(HTTPAdapter):
             body = _read_body(response, deadline)
         if response.is_redirect:
             raise VaultUnavailable(
-                "the vault redirects to another address, which is not followed: set CONNECTORS_VAULT_URL "
-                "to the node that answers"
+                f"CONNECTORS_VAULT_URL answered HTTP {response.status_code}, a redirect, which is not followed: "
+                "a standby sends one while it does not reach the active node"
             )
         answer = {} if response.status_code == 204 else json_object(body)
         if answer is None:

@@ -63,6 +63,35 @@ class PrivateOpenBao:
         """Its URL."""
         return f"http://{LOOPBACK}:{self._port}"
 
+    @property
+    def keys_path(self) -> Path:
+        """The file with its unseal key and root token."""
+        return self._directory / "keys.json"
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the server's settings."""
+        return {
+            # One node; raft is what survives a restart since file storage is gone from OpenBao.
+            "storage": {
+                "raft": {
+                    "path": str(self._directory / "data"),
+                    "node_id": "only",
+                    "performance_multiplier": 1,
+                }
+            },
+            "listener": {
+                "tcp": {
+                    "address": f"{LOOPBACK}:{self._port}",
+                    # Without it the server takes the port after its own, which may be another's.
+                    "cluster_address": f"{LOOPBACK}:{self._cluster_port}",
+                    "tls_disable": True,
+                }
+            },
+            "api_addr": self.url,
+            "cluster_addr": f"http://{LOOPBACK}:{self._cluster_port}",
+            "ui": False,
+        }
+
     async def start(self) -> None:
         """Start it, on first use with new keys, and unseal it.
 
@@ -178,20 +207,9 @@ class PrivateOpenBao:
         return dict(answer.json()) if answer.content else {}
 
     async def _boot(self) -> None:
-        config, data = self._directory / "openbao.json", self._directory / "data"
-        data.mkdir(exist_ok=True)
-        config.write_text(
-            json.dumps(
-                {
-                    # One node; raft is what survives a restart since file storage is gone from OpenBao.
-                    "storage": {"raft": {"path": str(data), "node_id": "only", "performance_multiplier": 1}},
-                    "listener": {"tcp": {"address": f"{LOOPBACK}:{self._port}", "tls_disable": True}},
-                    "api_addr": self.url,
-                    "cluster_addr": f"http://{LOOPBACK}:{self._cluster_port}",
-                    "ui": False,
-                }
-            )
-        )
+        config = self._directory / "openbao.json"
+        (self._directory / "data").mkdir(exist_ok=True)
+        config.write_text(json.dumps(self.configuration()))
         self._process = ChildProcess(
             "OpenBao",
             [find_program(), "server", f"-config={config}"],
@@ -220,7 +238,7 @@ class PrivateOpenBao:
 
     async def _open(self) -> None:
         """Unseal it; on first use make its keys, and mount KV v2."""
-        keys = self._directory / "keys.json"
+        keys = self.keys_path
         if not keys.exists():
             made = await self.ask("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
             keys.touch(mode=0o600)

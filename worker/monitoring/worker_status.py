@@ -9,6 +9,7 @@ from typing import Protocol
 
 from connectors.registry import Registry
 from worker.broker.confirmed_publisher import ConfirmedPublisher
+from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue
@@ -25,6 +26,7 @@ class _Worker(Protocol):
     consumers: list[QueueConsumer]
     credentials: SecretStore
     ledger: SqlLedger
+    ledger_guard: LedgerGuard
     confirmed_publisher: ConfirmedPublisher
     publish_probe: PublishProbe
 
@@ -53,7 +55,7 @@ class WorkerStatus:
             "broker": self._broker,
             "queues": self._queues,
             "credentials": lambda: self._worker.credentials.unavailable_reason,
-            "ledger": lambda: self._worker.ledger.unavailable_reason,
+            "ledger": lambda: self._worker.ledger.unavailable_reason or self._worker.ledger_guard.fault,
             "actions": lambda: self._worker.hung_fault,
         }
 

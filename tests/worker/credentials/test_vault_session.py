@@ -251,7 +251,7 @@ async def test_a_redirect_is_not_followed_and_the_token_stays(
         source = await connect()
         stub.script["/data/"] = Answer(307, headers={"location": f"{elsewhere.url}/v1/secret/data/x"})
 
-        with pytest.raises(VaultUnavailable, match="redirects"):
+        with pytest.raises(VaultUnavailable, match="a redirect"):
             await token_of(source)
 
         assert elsewhere.journal == []
@@ -527,7 +527,7 @@ async def test_a_seal_is_noticed_while_nobody_reads(stub: VaultStub, connect: Co
             "HTTP 200 with text/html that is not",
         ),
         (Answer(200, {"status": "ok"}), "does not say whether it is sealed"),
-        (Answer(302, headers={"location": "https://elsewhere.example/"}), "redirects"),
+        (Answer(302, headers={"location": "https://elsewhere.example/"}), "HTTP 302, a redirect"),
     ],
     ids=["uninitialized", "secondary", "html", "other-json", "redirect"],
 )
