@@ -21,8 +21,11 @@ help: ## List the commands
 demo: $(READY) ## Book an appointment, kill the worker in the middle of the call, and show the outcome
 	@$(BIN)/connectors demo
 
+# What fails among four at a time is tried once more by itself: on a busy machine time is what fails first.
 test: $(READY) ## Run all tests, on a private RabbitMQ, OpenBao and PostgreSQL
-	@$(PYTEST) -n 4 --dist loadgroup -m "not registry"
+	@$(BIN)/pytest -n 4 --dist loadgroup -m "not registry" || { \
+		printf '\nOnce more, one at a time, what failed:\n' && \
+		$(BIN)/pytest --last-failed --last-failed-no-failures none -m "not registry"; }
 
 fast: $(READY) ## Run the tests that need no server or process
 	@$(PYTEST) -m "not integration and not faults and not simulation and not registry"

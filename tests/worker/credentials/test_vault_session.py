@@ -674,7 +674,7 @@ async def test_a_cut_connection_costs_a_read_nothing(stub: VaultStub, connect: C
             wire.reset()
             assert CANARY == await token_of(source)
 
-        assert source.available
+        assert await source.wait_available(10)
 
 
 async def test_connections_that_a_balancer_dropped_cost_one_timeout(
