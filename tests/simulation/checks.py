@@ -253,8 +253,6 @@ class Checks:
         )
         if told.mode != "undo" or outcome.error is None or told.told_at is None or not is_last:
             return
-        if told.message.was_lost:  # what a dead worker sent for an undo, no row tells
-            return
         if _word_of(outcome) == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
             return
         if any(at > told.told_at for state in self._states(told.message) for at in state.removals):

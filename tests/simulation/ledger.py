@@ -32,7 +32,7 @@ LATENCIES_S: Final = (0.002, 0.02, 0.6, 2.4, 4.6, 9.0)
 #: Whether a connection breaks.
 LOSSES: Final[tuple[bool, ...]] = (False, True)
 #: What is asked right before something leaves, and the steps of a worker that it takes.
-HOT: Final = frozenset({"begin", "claim_undo"})
+HOT: Final = frozenset({"begin", "begin_undo", "claim_undo"})
 HOT_STEPS: Final = 8
 #: Seconds between two looks at a ledger that is away.
 LOOK_S: Final = 0.5
@@ -151,6 +151,10 @@ class SimulatedLedger:
         self._host.begun_at[identity.key] = self._host.loop.time()
         return held
 
+    async def begin_undo(self, identity: Identity, fence: int) -> bool:
+        """Record that the call of an undo leaves now."""
+        return bool(await self._ask("begin_undo", identity, fence))
+
     async def renew(self, identity: Identity, fence: int) -> bool:
         """Hold the lease for longer."""
         return bool(await self._ask("renew", identity, fence))
@@ -171,9 +175,12 @@ class SimulatedLedger:
         """Put back what was."""
         return bool(await self._ask("abort_undo", identity, fence))
 
-    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
+    async def release(
+        self, identity: Identity, fence: int, *, in_flight: bool, undo_in_flight: bool = False
+    ) -> bool:
         """Give the claim back."""
-        return bool(await self._ask("release", identity, fence, in_flight=in_flight))
+        told = {"in_flight": in_flight, "undo_in_flight": undo_in_flight}
+        return bool(await self._ask("release", identity, fence, **told))
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
         """Record that no one can tell."""

@@ -40,7 +40,7 @@ class Mutant:
 CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if False:")
 LATE: Final[Edit] = (ActionRunner, "run", "call.attempt.deadline.check()", "pass")
 FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
-STALL: Final[Edit] = (IdempotentRunner, "_begin_in_time", "> self._keeper.policy.stall_s", "> 1e9")
+STALL: Final[Edit] = (ClaimKeeper, "_leave", "> self.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (
     ActionRunner,
     "run",
@@ -71,13 +71,15 @@ MUTANTS: Final = (
     Mutant("an undo trusts the last call alone", ((
         UndoRunner, "_undo", "or (claimed.attempts > 1 and not is_write)", ""),)),
     Mutant("a refused undo erases an uncertain one", ((
-        UndoRunner, "_claim_and_undo", "= call.attempt.is_uncertain", "= False"),)),
+        UndoRunner, "_claim_and_undo", "claim.undo_in_flight or call.attempt.is_uncertain", "False"),)),
+    Mutant("an undo leaves no word that it left", ((
+        UndoRunner, "_call_undo", "await self._keeper.begin_undo(claim, call)", "pass"),)),
     Mutant("a late undo was never begun", ((
         UndoRunner, "_claim_and_undo", "is_uncertain=isinstance(known, Undone)", "is_uncertain=False"),)),
     Mutant("an undo does not look", ((
         UndoRunner, "_undo", "if found is None and not claimed.steps:", "if True:"),)),
     Mutant("an undo that may have left is aborted", ((
-        UndoRunner, "_refused", "claim.is_undoing or", "False or"),)),
+        UndoRunner, "_refused", "claim.undo_in_flight or", "False or"),)),
     Mutant("an undo that came first gives its mark back", ((
         UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),),
         "the mark is put back for as long as the retry waits; the run may come first then, and is undone after it"),
@@ -132,9 +134,9 @@ MUTANTS: Final = (
     Mutant("sql: a living claim is stolen", ((
         SqlLedger, "_claim", "sa.not_(self._is_leased()),", ""),), store="sqlite"),
     Mutant("sql: a takeover forgets the call in flight", ((
-        SqlLedger, "_claim", "sa.and_(entries.c.in_flight, sa.not_(expired))", "False"),), store="sqlite"),
+        SqlLedger, "_claiming", "sa.and_(entries.c.in_flight, sa.not_(expired))", "False"),), store="sqlite"),
     Mutant("sql: a living run is undone", ((
-        SqlLedger, "_claim_undo", "where=sa.and_(sa.not_(alive), sa.not_(undone))", "where=sa.not_(undone)"),),
+        SqlLedger, "_claim_undo", "sa.and_(sa.not_(alive), sa.not_(undone))", "sa.not_(undone)"),),
         store="sqlite"),
 )  # fmt: skip
 

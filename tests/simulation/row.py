@@ -26,6 +26,7 @@ class Row:
     has_steps: bool = False
     has_result: bool = False
     before_undo: State | None = None
+    undo_in_flight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ class Op:
     name: str
     #: Of the claim that asks; for a claim, the one that it gets.
     fence: int = 0
-    #: What `release` says of the call.
+    #: What `release` says of the call, and of the undo's.
     in_flight: bool = False
+    undo_in_flight: bool = False
 
 
 def apply(row: Row | None, op: Op) -> tuple[Row | None, Answer]:
@@ -88,10 +90,12 @@ def _claim_undo(row: Row | None, fence: int) -> tuple[Row | None, Answer]:
 def _write(row: Row, op: Op) -> tuple[Row | None, Answer]:
     """Return what a write of the claim's holder does."""
     match op.name:
-        case "begin" | "renew" if not row.leased:
+        case "begin" | "begin_undo" | "renew" if not row.leased:
             return row, False
         case "begin":
             return replace(row, in_flight=True, may_land=True, attempts=row.attempts + 1), True
+        case "begin_undo":
+            return replace(row, undo_in_flight=True), True
         case "renew":
             return row, True
         case "record_step":
@@ -99,15 +103,17 @@ def _write(row: Row, op: Op) -> tuple[Row | None, Answer]:
         case "complete":
             return replace(row, state="done", in_flight=False, leased=False, has_result=True), True
         case "complete_undo":
-            return replace(row, state="undone", in_flight=False, leased=False, has_result=False), True
+            ended = replace(row, state="undone", in_flight=False, undo_in_flight=False)
+            return replace(ended, leased=False, has_result=False), True
         case "abort_undo":
             if row.state != "undoing":
                 return row, False
             if row.before_undo is None:
                 return None, True
-            return replace(row, state=row.before_undo, before_undo=None, leased=False), True
+            put_back = replace(row, state=row.before_undo, before_undo=None)
+            return replace(put_back, undo_in_flight=False, leased=False), True
         case "release":
-            return replace(row, in_flight=op.in_flight, leased=False), True
+            return replace(row, in_flight=op.in_flight, undo_in_flight=op.undo_in_flight, leased=False), True
         case "mark_unknown":
             return replace(row, state="unknown", leased=False), True
         case "forget":

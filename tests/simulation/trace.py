@@ -11,7 +11,7 @@ from tests.simulation.row import Answer, Op, Row, apply
 #: Seconds by which two clocks read the same instant differently: a database counts in its own precision.
 SLACK_S: Final = 0.001
 LEASE_S: Final = LeasePolicy().lease_s
-_LEASING: Final = frozenset({"claim", "claim_undo", "begin", "renew"})
+_LEASING: Final = frozenset({"claim", "claim_undo", "begin", "begin_undo", "renew"})
 
 
 class NotInModel(AssertionError):
@@ -48,10 +48,11 @@ class LedgerTrace:
             said.fence if isinstance(said, Claimed) else args[0] if args and isinstance(args[0], int) else 0
         )
         self.entries.append(Entry(self._now(), name, identity, fence, answer))
-        row = self._step(Op(name, fence, bool(options.get("in_flight"))), identity, answer)
+        told = {name: bool(options.get(name)) for name in ("in_flight", "undo_in_flight")}
+        row = self._step(Op(name, fence, **told), identity, answer)
         if isinstance(said, Claimed) and row is not None:
-            seen = (said.in_flight, said.attempts, bool(said.steps), said.happened)
-            if seen != (row.in_flight, row.attempts, row.has_steps, row.has_result):
+            seen = (said.in_flight, said.undo_in_flight, said.attempts, bool(said.steps), said.happened)
+            if seen != (row.in_flight, row.undo_in_flight, row.attempts, row.has_steps, row.has_result):
                 raise NotInModel(f"{name} told {seen} of {row}")
 
     def _step(self, op: Op, identity: Identity, answer: Answer) -> Row | None:

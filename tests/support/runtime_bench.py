@@ -1,7 +1,7 @@
 """The core on a ledger in memory: a shop whose effects are listed, and workers that share its ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,6 +35,8 @@ class Shop:
     #: Called by the action before its effect; may raise.
     before: Callable[[], Any] = lambda: None
     undo_error: Exception | None = None
+    #: Awaited by the undo after it.
+    then_undo: Callable[[], Awaitable[None]] | None = None
     connector: Connector[Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Shop:
             if self.undo_error is not None:
                 raise self.undo_error
             self.orders.clear()
+            if self.then_undo is not None:
+                await self.then_undo()
 
         @shop.action(effect=Effect.WRITE, timeout_s=5)
         async def write(ctx: Context) -> str:

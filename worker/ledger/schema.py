@@ -41,6 +41,8 @@ entries = sa.Table(
     sa.Column("result", sa.Text),
     #: The state that an undo which fails puts back; null if the undo came before its run.
     sa.Column("before_undo", sa.String(8)),
+    #: The call of an undo is on its way, or was cut off. The default is for workers of an earlier version.
+    sa.Column("undo_in_flight", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("expires_at", sa.Double, nullable=False, index=True),
 )
 
@@ -53,9 +55,10 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE connectors_ledger ADD COLUMN steps TEXT",
         "ALTER TABLE connectors_ledger ADD COLUMN before_undo VARCHAR(8)",
     ),
+    2: ("ALTER TABLE connectors_ledger ADD COLUMN undo_in_flight BOOLEAN NOT NULL DEFAULT FALSE",),
 }
 #: The version of the tables above: one more than the last step's.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 #: The lock in PostgreSQL that workers which start at once take in turn.
 _LOCK: Final = 7017012
 

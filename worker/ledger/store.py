@@ -148,6 +148,16 @@ class SqlLedger:
             lease_until=self._now + self._lease_s,
         )
 
+    async def begin_undo(self, identity: Identity, fence: int) -> bool:
+        """Record that the call of an undo leaves now; False if the lease is lost, and then nothing may be sent."""
+        return await self._update(
+            identity,
+            fence,
+            entries.c.lease_until > self._now,
+            undo_in_flight=True,
+            lease_until=self._now + self._lease_s,
+        )
+
     async def renew(self, identity: Identity, fence: int) -> bool:
         """Hold the lease for longer; False if it is lost."""
         return await self._update(
@@ -173,6 +183,7 @@ class SqlLedger:
             fence,
             state="undone",
             in_flight=False,
+            undo_in_flight=False,
             lease_until=0.0,
             result=None,
             expires_at=self._now + self._ttl_s,
@@ -189,7 +200,7 @@ class SqlLedger:
             sa.delete(entries).where(ours, entries.c.before_undo.is_(None)),
             sa.update(entries)
             .where(ours)
-            .values(state=entries.c.before_undo, before_undo=None, lease_until=0.0),
+            .values(state=entries.c.before_undo, before_undo=None, undo_in_flight=False, lease_until=0.0),
         )
 
         async def put_back(connection: AsyncConnection) -> bool:
@@ -197,9 +208,13 @@ class SqlLedger:
 
         return await self._ask(put_back)
 
-    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Release the claim for a later attempt. `in_flight`: a call may still have happened."""
-        return await self._update(identity, fence, in_flight=in_flight, lease_until=0.0)
+    async def release(
+        self, identity: Identity, fence: int, *, in_flight: bool, undo_in_flight: bool = False
+    ) -> bool:
+        """Release the claim for a later attempt, and say which calls may still have happened."""
+        return await self._update(
+            identity, fence, in_flight=in_flight, undo_in_flight=undo_in_flight, lease_until=0.0
+        )
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
         """Record that no one can tell; no run of the key begins until an operator can."""
@@ -235,10 +250,10 @@ class SqlLedger:
         undoing = sa.and_(
             _is(identity),
             entries.c.state == "undoing",
-            entries.c.in_flight,
+            sa.or_(entries.c.in_flight, entries.c.undo_in_flight),
             entries.c.lease_until < self._now,
         )
-        settled = {"in_flight": False, "expires_at": self._now + self._ttl_s}
+        settled = {"in_flight": False, "undo_in_flight": False, "expires_at": self._now + self._ttl_s}
         outcome = (
             {"state": "done", "result": "null"} if happened else {"state": "running", "lease_until": 0.0}
         )
@@ -258,7 +273,14 @@ class SqlLedger:
             sa.update(entries).where(unknown).values(**settled, **outcome),
             sa.update(entries)
             .where(undoing)
-            .values(**({"result": "null"} if happened else {"state": "undone"}), **settled),
+            .values(
+                **(
+                    {"result": sa.func.coalesce(entries.c.result, "null")}
+                    if happened
+                    else {"state": "undone"}
+                ),
+                **settled,
+            ),
             missing.on_conflict_do_nothing(index_elements=["tenant", "connector", "action", "key"]),
         )
 
@@ -294,36 +316,13 @@ class SqlLedger:
             sa.not_(self._is_leased()),
             entries.c.fingerprint == fingerprint,
         )
-        statement = (
-            self._insert(entries)
-            .values(
-                **identity._asdict(),
-                fingerprint=fingerprint,
-                state="running",
-                fence=_new_fence(),
-                lease_until=self._now + self._lease_s,
-                in_flight=False,
-                lands_at=0.0,
-                attempts=0,
-                expires_at=self._now + self._ttl_s,
-            )
-            .on_conflict_do_update(
-                index_elements=["tenant", "connector", "action", "key"],
-                set_={
-                    "fingerprint": fingerprint,
-                    "state": "running",
-                    "fence": entries.c.fence + 1,
-                    "lease_until": self._now + self._lease_s,
-                    "in_flight": sa.and_(entries.c.in_flight, sa.not_(expired)),
-                    "attempts": sa.case((expired, 0), else_=entries.c.attempts),
-                    "steps": sa.case((expired, None), else_=entries.c.steps),
-                    "result": None,
-                    "before_undo": None,
-                    "expires_at": self._now + self._ttl_s,
-                },
-                where=sa.or_(expired, orphaned),
-            )
-            .returning(*self._claimed_columns())
+        statement = self._claiming(
+            identity,
+            sa.or_(expired, orphaned),
+            state="running",
+            fingerprint=fingerprint,
+            result=None,
+            before_undo=None,
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
@@ -369,39 +368,14 @@ class SqlLedger:
         expired = entries.c.expires_at < self._now
         alive = sa.and_(entries.c.state.in_(("running", "undoing")), self._is_leased(), sa.not_(expired))
         undone = sa.and_(entries.c.state == "undone", sa.not_(expired))
-        statement = (
-            self._insert(entries)
-            .values(
-                **identity._asdict(),
-                fingerprint="",
-                state="undoing",
-                fence=_new_fence(),
-                lease_until=self._now + self._lease_s,
-                in_flight=False,
-                lands_at=0.0,
-                attempts=0,
-                expires_at=self._now + self._ttl_s,
-            )
-            .on_conflict_do_update(
-                index_elements=["tenant", "connector", "action", "key"],
-                set_={
-                    "state": "undoing",
-                    "fence": entries.c.fence + 1,
-                    "lease_until": self._now + self._lease_s,
-                    "in_flight": sa.and_(entries.c.in_flight, sa.not_(expired)),
-                    "attempts": sa.case((expired, 0), else_=entries.c.attempts),
-                    "steps": sa.case((expired, None), else_=entries.c.steps),
-                    "result": sa.case((expired, None), else_=entries.c.result),
-                    "before_undo": sa.case(
-                        (expired, None),
-                        (entries.c.state == "undoing", entries.c.before_undo),
-                        else_=entries.c.state,
-                    ),
-                    "expires_at": self._now + self._ttl_s,
-                },
-                where=sa.and_(sa.not_(alive), sa.not_(undone)),
-            )
-            .returning(*self._claimed_columns())
+        statement = self._claiming(
+            identity,
+            sa.and_(sa.not_(alive), sa.not_(undone)),
+            state="undoing",
+            result=sa.case((expired, None), else_=entries.c.result),
+            before_undo=sa.case(
+                (expired, None), (entries.c.state == "undoing", entries.c.before_undo), else_=entries.c.state
+            ),
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
@@ -417,11 +391,56 @@ class SqlLedger:
             return InProgress(lease_s=0.0)  # removed between the two statements: its run ended without effect
         return Undone() if found.state == "undone" else InProgress(found.lease_s)
 
+    def _claiming(
+        self,
+        identity: Identity,
+        is_free: sa.ColumnElement[bool],
+        *,
+        state: str,
+        fingerprint: str | None = None,
+        **taken_over: Any,
+    ) -> sa.Executable:
+        """Build the statement that claims a key: a new row, or the one that is there if it is free."""
+        expired = entries.c.expires_at < self._now
+        if fingerprint is not None:
+            taken_over["fingerprint"] = fingerprint
+        return (
+            self._insert(entries)
+            .values(
+                **identity._asdict(),
+                fingerprint=fingerprint or "",
+                state=state,
+                fence=_new_fence(),
+                lease_until=self._now + self._lease_s,
+                in_flight=False,
+                lands_at=0.0,
+                attempts=0,
+                expires_at=self._now + self._ttl_s,
+            )
+            .on_conflict_do_update(
+                index_elements=["tenant", "connector", "action", "key"],
+                set_={
+                    "state": state,
+                    "fence": entries.c.fence + 1,
+                    "lease_until": self._now + self._lease_s,
+                    "in_flight": sa.and_(entries.c.in_flight, sa.not_(expired)),
+                    "undo_in_flight": sa.and_(entries.c.undo_in_flight, sa.not_(expired)),
+                    "attempts": sa.case((expired, 0), else_=entries.c.attempts),
+                    "steps": sa.case((expired, None), else_=entries.c.steps),
+                    "expires_at": self._now + self._ttl_s,
+                    **taken_over,
+                },
+                where=is_free,
+            )
+            .returning(*self._claimed_columns())
+        )
+
     def _claimed_columns(self) -> tuple[sa.ColumnElement[Any], ...]:
         return (
             entries.c.fence,
             entries.c.attempts,
             entries.c.in_flight,
+            entries.c.undo_in_flight,
             (entries.c.lands_at - self._now).label("lands_within_s"),
             entries.c.steps,
             entries.c.result,
@@ -460,6 +479,7 @@ def _claimed(row: Any) -> Claimed:
         fence=row.fence,
         attempts=row.attempts,
         in_flight=bool(row.in_flight),
+        undo_in_flight=bool(row.undo_in_flight),
         lands_within_s=max(0.0, row.lands_within_s),
         steps={} if row.steps is None else json.loads(row.steps),
         happened=row.result is not None,

@@ -78,6 +78,40 @@ class ClaimKeeper:
                         await self.release(claim)
                 raise
 
+    async def begin(self, claim: HeldClaim, call: Call, lands_within_s: float) -> None:
+        """Look at the lease for the last time, and record that the call leaves now.
+
+        Raises:
+            Snooze: another worker has taken over, or this process stood still.
+        """
+        begin = self._ledger.begin
+        await self._leave(
+            claim,
+            call,
+            lambda: begin(claim.identity, claim.fence, lands_within_s=lands_within_s + self.policy.stall_s),
+        )
+
+    async def begin_undo(self, claim: HeldClaim, call: Call) -> None:
+        """Look at the lease for the last time, and record that the call of the undo leaves now.
+
+        Raises:
+            Snooze: as `begin`.
+        """
+        await self._leave(claim, call, lambda: self._ledger.begin_undo(claim.identity, claim.fence))
+
+    async def _leave(self, claim: HeldClaim, call: Call, record: Callable[[], Awaitable[bool]]) -> None:
+        async def record_in_time() -> bool:
+            asked_at = self._clock.monotonic()
+            held = await record()
+            if held:
+                claim.holds_until = asked_at + self.policy.lease_s
+            if (stalled_s := self._clock.monotonic() - asked_at) > self.policy.stall_s:
+                raise Snooze(f"the worker stood still for {stalled_s:.0f} s right before the call")
+            return held
+
+        if not await self.ask(record_in_time, call):
+            raise Snooze("another worker has taken the job over")
+
     async def give_back(self, claim: HeldClaim, *, may_retry: bool) -> None:
         """End an attempt that failed: keep what the next one must know, and forget the key if that is nothing."""
         if may_retry or claim.in_flight or claim.has_steps:
@@ -89,7 +123,12 @@ class ClaimKeeper:
     async def release(self, claim: HeldClaim) -> None:
         """Release the claim for a later attempt."""
         with suppress(LedgerUnavailable):  # then the lease runs out by itself
-            await self._ledger.release(claim.identity, claim.fence, in_flight=claim.in_flight)
+            await self._ledger.release(
+                claim.identity,
+                claim.fence,
+                in_flight=claim.in_flight,
+                undo_in_flight=claim.undo_in_flight,
+            )
 
     async def abort_undo(self, claim: HeldClaim) -> None:
         """Put back what the key was before its undo was claimed."""

@@ -200,26 +200,13 @@ class IdempotentRunner:
         """
         if running.is_closed:
             raise late(call, is_uncertain=claim.may_have_effect(self._clock.monotonic()))
-        stall_s = self._keeper.policy.stall_s
-        lands_within_s = call.action.lands_within_s(effect)
         before, claim.in_flight = claim.in_flight, True  # a deadline that comes meanwhile finds it in flight
         try:
-            held = await self._keeper.ask(partial(self._begin_in_time, claim, lands_within_s + stall_s), call)
-            if not held:
-                raise Snooze("another worker has taken the job over")
+            await self._keeper.begin(claim, call, call.action.lands_within_s(effect))
         except BaseException:
             claim.in_flight = before
             raise
         claim.attempts += 1
-
-    async def _begin_in_time(self, claim: HeldClaim, lands_within_s: float) -> bool:
-        asked_at = self._clock.monotonic()
-        held = await self._ledger.begin(claim.identity, claim.fence, lands_within_s=lands_within_s)
-        if held:
-            claim.holds_until = asked_at + self._keeper.policy.lease_s
-        if (stalled_s := self._clock.monotonic() - asked_at) > self._keeper.policy.stall_s:
-            raise Snooze(f"the worker stood still for {stalled_s:.0f} s right before the call")
-        return held
 
     async def _wait_for_hung(
         self, call: Call, outcome: Outcome, hung: "asyncio.Future[Any]", running: _Running
@@ -319,7 +306,7 @@ def left_running(call: Call, claim: HeldClaim | None, task: "asyncio.Task[Outcom
     """Answer at the deadline; a write on its way is left to finish, and its end is recorded."""
     attempts = call.attempt.attempts if claim is None else claim.attempts
     # Before the ledger has answered, no one here knows what a copy of the job has done.
-    uncertain = claim is None or claim.is_undoing or claim.may_have_effect(now)
+    uncertain = claim is None or claim.undo_in_flight or claim.may_have_effect(now)
     return Outcome(
         error=late(call, is_uncertain=uncertain),
         attempts=attempts,

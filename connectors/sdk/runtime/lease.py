@@ -52,11 +52,12 @@ class HeldClaim:
     is_repeat: bool = field(init=False)
     #: Parts of the action are recorded as done: the key is never forgotten.
     has_steps: bool = field(init=False)
-    #: The call that takes the effect back has left.
-    is_undoing: bool = False
+    #: The call of an undo may have taken the effect back; a proof makes it False, as above.
+    undo_in_flight: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.in_flight = self.is_repeat = self.claimed.in_flight
+        self.undo_in_flight = self.claimed.undo_in_flight
         self.has_steps = bool(self.claimed.steps)
 
     def forget_call(self) -> None:

@@ -49,6 +49,8 @@ class Claimed:
     happened: bool = False
     #: What it returned, if this claim is an undo's.
     result: Any = None
+    #: The call of an earlier undo may have happened.
+    undo_in_flight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,10 @@ class Ledger(Protocol):
         """Record that a call leaves now; False if the lease is lost, and then nothing may be sent."""
         ...
 
+    async def begin_undo(self, identity: Identity, fence: int) -> bool:
+        """Record that the call of an undo leaves now; False if the lease is lost, and then nothing may be sent."""
+        ...
+
     async def renew(self, identity: Identity, fence: int) -> bool:
         """Hold the lease for longer; False if it is lost."""
         ...
@@ -143,8 +149,10 @@ class Ledger(Protocol):
         """Put back what the key was before `claim_undo`: the effect is as it was."""
         ...
 
-    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
-        """Release the claim for a later attempt. `in_flight`: a call may still have happened."""
+    async def release(
+        self, identity: Identity, fence: int, *, in_flight: bool, undo_in_flight: bool = False
+    ) -> bool:
+        """Release the claim for a later attempt, and say which calls may still have happened."""
         ...
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:

@@ -44,6 +44,7 @@ class _Row:
     result: str | None = None
     #: What `abort_undo` puts back; None if the undo came before its run.
     before_undo: State | None = None
+    undo_in_flight: bool = False
 
 
 class MemoryLedger:
@@ -110,6 +111,12 @@ class MemoryLedger:
         row.lease_until = self._lease()
         return True
 
+    async def begin_undo(self, identity: Identity, fence: int) -> bool:
+        """Record that the call of an undo leaves now; False if the lease is lost."""
+        if not await self.renew(identity, fence):
+            return False
+        return self._write(identity, fence, undo_in_flight=True)
+
     async def renew(self, identity: Identity, fence: int) -> bool:
         """Hold the lease for longer; False if it is lost."""
         row = self._held(identity, fence)
@@ -130,7 +137,15 @@ class MemoryLedger:
 
     async def complete_undo(self, identity: Identity, fence: int) -> bool:
         """Leave the mark that the effect was undone."""
-        return self._write(identity, fence, state="undone", in_flight=False, lease_until=0.0, result=None)
+        return self._write(
+            identity,
+            fence,
+            state="undone",
+            in_flight=False,
+            undo_in_flight=False,
+            lease_until=0.0,
+            result=None,
+        )
 
     async def abort_undo(self, identity: Identity, fence: int) -> bool:
         """Put back what the key was before `claim_undo`."""
@@ -140,11 +155,17 @@ class MemoryLedger:
         if row.before_undo is None:
             del self._rows[identity]
             return True
-        return self._write(identity, fence, state=row.before_undo, before_undo=None, lease_until=0.0)
+        return self._write(
+            identity, fence, state=row.before_undo, before_undo=None, undo_in_flight=False, lease_until=0.0
+        )
 
-    async def release(self, identity: Identity, fence: int, *, in_flight: bool) -> bool:
+    async def release(
+        self, identity: Identity, fence: int, *, in_flight: bool, undo_in_flight: bool = False
+    ) -> bool:
         """Release the claim for a later attempt."""
-        return self._write(identity, fence, in_flight=in_flight, lease_until=0.0)
+        return self._write(
+            identity, fence, in_flight=in_flight, undo_in_flight=undo_in_flight, lease_until=0.0
+        )
 
     async def mark_unknown(self, identity: Identity, fence: int) -> bool:
         """Record that no one can tell."""
@@ -177,6 +198,7 @@ class MemoryLedger:
             fence=row.fence,
             attempts=row.attempts,
             in_flight=row.in_flight,
+            undo_in_flight=row.undo_in_flight,
             lands_within_s=max(0.0, row.lands_at - self._now()),
             steps=copy.deepcopy(row.steps),
             happened=row.result is not None,

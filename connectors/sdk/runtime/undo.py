@@ -89,7 +89,8 @@ class UndoRunner:
                 raise Snooze("the run that is to be undone is in progress", at_most_s=lease_s)
         holds_until = asked_at + self._keeper.policy.lease_s
         claim = running.claim = HeldClaim(identity, self._keeper.bound(claimed, call), attempts, holds_until)
-        claim.is_undoing = call.attempt.is_uncertain  # whatever comes now unsays no earlier attempt
+        # Whatever comes now unsays no earlier attempt.
+        claim.undo_in_flight = claim.undo_in_flight or call.attempt.is_uncertain
         async with self._keeper.hold(claim):
             try:
                 await self._undo(call, claim)
@@ -126,7 +127,12 @@ class UndoRunner:
         await self._call_undo(call, claim, secret, result)
 
     async def _call_undo(self, call: Call, claim: HeldClaim, secret: Mapping[str, Any], result: Any) -> None:
-        was_undoing, claim.is_undoing = claim.is_undoing, True
+        before, claim.undo_in_flight = claim.undo_in_flight, True
+        try:
+            await self._keeper.begin_undo(claim, call)
+        except BaseException:
+            claim.undo_in_flight = before
+            raise
         claim.attempts += 1
         effects = JobEffects()
         effects.may_leave = lambda: self._clock.monotonic() < claim.holds_until
@@ -138,7 +144,7 @@ class UndoRunner:
             await self._runner.run_hook(call, context, hook, "undoing")
         except ConnectorError as error:
             is_uncertain = error.sent is Sent.UNCERTAIN or effects.may_have_effect
-            claim.is_undoing = is_uncertain or was_undoing
+            claim.undo_in_flight = is_uncertain or before
             raise
 
     async def _refused(self, call: Call, claim: HeldClaim, error: ConnectorError) -> Outcome:
@@ -147,10 +153,10 @@ class UndoRunner:
         An undo that came before its run keeps its mark while it may be tried again: the run must not overtake it.
         """
         came_first = claim.claimed.attempts == 0 and not claim.claimed.happened
-        if claim.is_undoing or (came_first and error.code.facts.retryable):
+        if claim.undo_in_flight or (came_first and error.code.facts.retryable):
             await self._keeper.release(claim)
         else:
             await self._keeper.abort_undo(claim)
         if error.code is Code.DEADLINE_EXCEEDED:
-            error = late(call, is_uncertain=claim.is_undoing)
-        return Outcome(error=error, attempts=claim.attempts, is_uncertain=claim.is_undoing)
+            error = late(call, is_uncertain=claim.undo_in_flight)
+        return Outcome(error=error, attempts=claim.attempts, is_uncertain=claim.undo_in_flight)

@@ -204,6 +204,7 @@ async def _make_version_1(connection: AsyncConnection) -> None:
         "ALTER TABLE connectors_ledger RENAME COLUMN attempts TO starts",
         "ALTER TABLE connectors_ledger DROP COLUMN steps",
         "ALTER TABLE connectors_ledger DROP COLUMN before_undo",
+        "ALTER TABLE connectors_ledger DROP COLUMN undo_in_flight",
         "UPDATE connectors_ledger_facts SET value = '1' WHERE name = 'schema'",
     ):
         await connection.exec_driver_sql(statement)
@@ -251,3 +252,20 @@ async def test_an_operator_settles_what_an_undo_could_not_find_out(ledger: SqlLe
     assert isinstance(again, Claimed) if happened else isinstance(again, Undone)
     assert not isinstance(again, Claimed) or (again.happened and not again.in_flight)
     assert isinstance(await ledger.claim(KEY, PRINT), Undone)
+
+
+async def test_an_operator_settles_an_uncertain_undo_and_the_result_stays(
+    ledger: SqlLedger,
+) -> None:
+    claimed = await _claimed(ledger)
+    await ledger.complete(KEY, claimed.fence, {"id": "e1"})
+    undoing = await ledger.claim_undo(KEY)
+    assert isinstance(undoing, Claimed)
+    await ledger.begin_undo(KEY, undoing.fence)
+    await ledger.release(KEY, undoing.fence, in_flight=False, undo_in_flight=True)
+
+    assert await ledger.resolve(KEY, PRINT, happened=True)
+
+    again = await ledger.claim_undo(KEY)
+    assert isinstance(again, Claimed)
+    assert (False, {"id": "e1"}) == (again.undo_in_flight, again.result)

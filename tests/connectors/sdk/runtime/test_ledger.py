@@ -230,6 +230,33 @@ async def test_an_undo_marks_the_key_for_good(ledger: Ledger) -> None:
     assert isinstance(await ledger.claim(KEY, PRINT), Undone)
 
 
+async def test_an_undo_whose_call_has_left_is_known_to_the_next_one(ledger: Ledger) -> None:
+    claimed = await _claimed(ledger)
+    await ledger.complete(KEY, claimed.fence, {"id": "e1"})
+    undoing = await ledger.claim_undo(KEY)
+    assert isinstance(undoing, Claimed)
+    assert not undoing.undo_in_flight
+    assert await ledger.begin_undo(KEY, undoing.fence)
+    await ledger.release(KEY, undoing.fence, in_flight=False, undo_in_flight=True)
+
+    again = await ledger.claim_undo(KEY)
+
+    assert isinstance(again, Claimed)
+    assert (True, {"id": "e1"}) == (again.undo_in_flight, again.result)
+    assert not await ledger.begin_undo(KEY, undoing.fence), "another has taken over"
+    assert await ledger.abort_undo(KEY, again.fence), "a proof that nothing was undone"
+    last = await ledger.claim_undo(KEY)
+    assert isinstance(last, Claimed)
+    assert not last.undo_in_flight
+
+
+async def test_no_undo_leaves_after_its_lease(over: Ledger) -> None:
+    undoing = await over.claim_undo(KEY)
+    assert isinstance(undoing, Claimed)
+
+    assert not await over.begin_undo(KEY, undoing.fence)
+
+
 async def test_an_undo_that_overtakes_its_run_leaves_a_mark(ledger: Ledger) -> None:
     undoing = await ledger.claim_undo(KEY)
     assert isinstance(undoing, Claimed)
@@ -245,7 +272,6 @@ async def test_an_undo_waits_for_a_run_that_is_under_way(ledger: Ledger) -> None
     assert isinstance(await ledger.claim_undo(KEY), InProgress)
 
 
-@pytest.mark.integration
 @pytest.mark.integration
 async def test_a_result_that_is_null_is_a_result(ledger: Ledger) -> None:
     claimed = await _claimed(ledger)

@@ -7,8 +7,17 @@ import pytest
 
 from connectors.sdk import Connector, Context, Effect, PermissionDenied, Timeout
 from connectors.sdk.errors import Code
+from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable
+from connectors.sdk.runtime.memory_ledger import MemoryLedger
 from connectors.sdk.testing import Kit
 from tests.support.runtime_bench import KEY, Bench, open_bench, said
+
+
+class DyingWorkersLedger(MemoryLedger):
+    """A ledger that no worker gives a claim back to: they die before."""
+
+    async def release(self, identity: Identity, fence: int, **_: bool) -> bool:
+        raise LedgerUnavailable("the worker is dead")
 
 
 @pytest.fixture
@@ -90,3 +99,40 @@ async def test_an_undo_before_its_run_keeps_the_run_from_starting(bench: Bench) 
     assert {"undone": True} == undone.data
     assert (Code.CONFLICT, "undone") == said(run)
     assert [] == bench.shop.orders
+
+
+async def test_a_refusal_unsays_no_undo_that_may_have_happened(bench: Bench) -> None:
+    await bench.run("keyed")
+    bench.shop.undo_error = Timeout("the answer was lost")
+    await bench.run("keyed", mode="undo")
+    bench.shop.undo_error = PermissionDenied("no right any more")
+
+    refused = await bench.run("keyed", mode="undo")  # a job of its own: no header tells it of the first
+    run = await bench.run("keyed")
+
+    assert (Code.PERMISSION_DENIED, True) == (said(refused)[0], refused.is_uncertain)
+    assert (Code.CONFLICT, "undone") == said(run)
+
+
+async def test_what_the_undo_of_a_dead_worker_did_is_not_unsaid_by_a_refusal(bench: Bench) -> None:
+    bench.ledger = DyingWorkersLedger(bench.clock)
+    await bench.run("keyed")
+    calling = asyncio.Event()
+
+    async def wait_forever() -> None:
+        calling.set()
+        await asyncio.Event().wait()
+
+    bench.shop.then_undo = wait_forever
+    dying = bench.worker()
+    undo = asyncio.create_task(bench.run("keyed", dying, mode="undo"))
+    await calling.wait()
+    await dying.close()
+    undo.cancel()
+    bench.clock.skip(60)
+    bench.shop.undo_error = PermissionDenied("no right any more")
+
+    refused = await bench.run("keyed", bench.worker(), mode="undo")
+
+    assert (Code.PERMISSION_DENIED, True) == (said(refused)[0], refused.is_uncertain)
+    assert (Code.CONFLICT, "undone") == said(await bench.run("keyed", bench.executors[-1]))
