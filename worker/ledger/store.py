@@ -18,14 +18,13 @@ from connectors.sdk.runtime.ledger import (
     Absent,
     Claim,
     Claimed,
-    Done,
     Identity,
     InProgress,
     Known,
     LedgerUnavailable,
-    Mismatch,
     Undone,
-    Unknown,
+    claim_of,
+    known_of,
 )
 from worker.ledger.database import Database, no_tls
 from worker.ledger.engine import TlsOf
@@ -326,41 +325,18 @@ class SqlLedger:
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
-            return _claimed(taken)
+            return claim_of(taken, taken.lands_within_s)
         known = await self._known(connection, identity, fingerprint)
         # Removed between the two statements: its run ended without effect. Come back.
         return InProgress(lease_s=0.0) if isinstance(known, Absent) else known
 
-    async def _known(  # noqa: PLR0911  # one return a state
-        self, connection: AsyncConnection, identity: Identity, fingerprint: str
-    ) -> Known:
-        found = (
-            await connection.execute(
-                sa.select(
-                    entries.c.fingerprint,
-                    entries.c.state,
-                    entries.c.attempts,
-                    entries.c.in_flight,
-                    entries.c.steps,
-                    entries.c.result,
-                    (entries.c.lease_until - self._now).label("lease_s"),
-                ).where(_is(identity), entries.c.expires_at >= self._now)
-            )
-        ).one_or_none()
-        if found is None:
+    async def _known(self, connection: AsyncConnection, identity: Identity, fingerprint: str) -> Known:
+        kept = sa.select(entries, (entries.c.lease_until - self._now).label("lease_s"))
+        found = await connection.execute(kept.where(_is(identity), entries.c.expires_at >= self._now))
+        row = found.one_or_none()
+        if row is None:
             return Absent()
-        if found.state in {"undone", "undoing"}:
-            return Undone()
-        if found.fingerprint != fingerprint:
-            return Mismatch()
-        if found.state == "done":
-            return Done(json.loads(found.result or "null"), found.attempts)
-        if found.state == "unknown":
-            return Unknown(found.attempts)
-        lease_s = found.lease_s if found.lease_s <= MAX_LEASE_S else 0.0
-        if lease_s <= 0 and not found.in_flight and found.steps is None:
-            return Absent()
-        return InProgress(max(0.0, lease_s))
+        return known_of(row, fingerprint, row.lease_s if row.lease_s <= MAX_LEASE_S else 0.0)
 
     async def _claim_undo(
         self, connection: AsyncConnection, identity: Identity
@@ -379,7 +355,7 @@ class SqlLedger:
         )
         taken = (await connection.execute(statement)).one_or_none()
         if taken is not None:
-            return _claimed(taken)
+            return claim_of(taken, taken.lands_within_s)
         found = (
             await connection.execute(
                 sa.select(entries.c.state, (entries.c.lease_until - self._now).label("lease_s")).where(
@@ -472,19 +448,6 @@ class SqlLedger:
 
 def _is(identity: Identity) -> sa.ColumnElement[bool]:
     return sa.and_(*(entries.c[name] == value for name, value in identity._asdict().items()))
-
-
-def _claimed(row: Any) -> Claimed:
-    return Claimed(
-        fence=row.fence,
-        attempts=row.attempts,
-        in_flight=bool(row.in_flight),
-        undo_in_flight=bool(row.undo_in_flight),
-        lands_within_s=max(0.0, row.lands_within_s),
-        steps={} if row.steps is None else json.loads(row.steps),
-        happened=row.result is not None,
-        result=None if row.result is None else json.loads(row.result),
-    )
 
 
 def _new_fence() -> int:

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from connectors.sdk.runtime.infrastructure import InfrastructureUnavailable
 
@@ -92,7 +92,52 @@ class Absent:
 
 
 Known = Done | InProgress | Unknown | Undone | Mismatch | Absent
+State = Literal["running", "done", "unknown", "undoing", "undone"]
 Claim = Claimed | Done | InProgress | Unknown | Undone | Mismatch
+
+
+class Row(Protocol):
+    """What a ledger keeps of one key, whatever its store."""
+
+    fingerprint: str
+    state: State
+    fence: int
+    attempts: int
+    in_flight: bool
+    undo_in_flight: bool
+    #: JSON text, as `result`; None if no part of the action is done.
+    steps: str | None
+    #: JSON text; None until done.
+    result: str | None
+
+
+def claim_of(row: Row, lands_within_s: float) -> Claimed:
+    """Return what a new claim is told of its row."""
+    return Claimed(
+        fence=row.fence,
+        attempts=row.attempts,
+        in_flight=bool(row.in_flight),
+        lands_within_s=max(0.0, lands_within_s),
+        steps={} if row.steps is None else json.loads(row.steps),
+        happened=row.result is not None,
+        result=None if row.result is None else json.loads(row.result),
+        undo_in_flight=bool(row.undo_in_flight),
+    )
+
+
+def known_of(row: Row, fingerprint: str, lease_s: float) -> Known:
+    """Return what a row tells a job with this fingerprint; `lease_s` is negative once the lease is over."""
+    if row.state in {"undone", "undoing"}:
+        return Undone()
+    if row.fingerprint != fingerprint:
+        return Mismatch()
+    if row.state == "done":
+        return Done(json.loads(row.result or "null"), row.attempts)
+    if row.state == "unknown":
+        return Unknown(row.attempts)
+    if lease_s <= 0 and not row.in_flight and row.steps is None:
+        return Absent()
+    return InProgress(max(0.0, lease_s))
 
 
 class Ledger(Protocol):

@@ -1,11 +1,10 @@
 """A ledger in memory: what the test kit runs on, and the simulation. The SQL ledger passes the same tests."""
 
-import copy
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 from connectors.sdk.runtime.clock import Clock, SystemClock
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -13,19 +12,17 @@ from connectors.sdk.runtime.ledger import (
     Absent,
     Claim,
     Claimed,
-    Done,
     Identity,
     InProgress,
     Known,
-    Mismatch,
+    State,
     Undone,
-    Unknown,
+    claim_of,
+    known_of,
 )
 
 #: One order for all claims of the process: a fence of a row that was removed never comes again.
 _FENCES: Final = itertools.count(1)
-
-State = Literal["running", "done", "unknown", "undoing", "undone"]
 
 
 @dataclass(slots=True)
@@ -39,8 +36,8 @@ class _Row:
     in_flight: bool = False
     lands_at: float = 0.0
     attempts: int = 0
-    steps: dict[str, Any] = field(default_factory=dict)
-    #: JSON text, as a database keeps it; None until done.
+    #: JSON text, as a database keeps it; so is the result.
+    steps: str | None = None
     result: str | None = None
     #: What `abort_undo` puts back; None if the undo came before its run.
     before_undo: State | None = None
@@ -127,7 +124,7 @@ class MemoryLedger:
 
     async def record_step(self, identity: Identity, fence: int, steps: Mapping[str, Any]) -> bool:
         """Store what the steps so far returned."""
-        return self._write(identity, fence, steps=copy.deepcopy(dict(steps)))
+        return self._write(identity, fence, steps=json.dumps(dict(steps)))
 
     async def complete(self, identity: Identity, fence: int, result: Any) -> bool:
         """Store the result: the effect has happened."""
@@ -180,30 +177,10 @@ class MemoryLedger:
         return True
 
     def _known(self, row: _Row, fingerprint: str) -> Known:
-        if row.state in {"undone", "undoing"}:
-            return Undone()
-        if row.fingerprint != fingerprint:
-            return Mismatch()
-        if row.state == "done":
-            return Done(json.loads(row.result or "null"), row.attempts)
-        if row.state == "unknown":
-            return Unknown(row.attempts)
-        lease_s = row.lease_until - self._now()
-        if lease_s <= 0 and not row.in_flight and not row.steps:
-            return Absent()
-        return InProgress(max(0.0, lease_s))
+        return known_of(row, fingerprint, row.lease_until - self._now())
 
     def _claimed(self, row: _Row) -> Claimed:
-        return Claimed(
-            fence=row.fence,
-            attempts=row.attempts,
-            in_flight=row.in_flight,
-            undo_in_flight=row.undo_in_flight,
-            lands_within_s=max(0.0, row.lands_at - self._now()),
-            steps=copy.deepcopy(row.steps),
-            happened=row.result is not None,
-            result=None if row.result is None else json.loads(row.result),
-        )
+        return claim_of(row, row.lands_at - self._now())
 
     def _held(self, identity: Identity, fence: int) -> _Row | None:
         row = self._rows.get(identity)
