@@ -13,23 +13,22 @@ Known to differ from Google: there is no quota, guests have no copies of an even
 sync tokens are decoration, and unknown fields are refused rather than ignored.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from connectors.sandbox.faults import Faults, spoil
 from connectors.sandbox.google.api import OPERATIONS
 from connectors.sandbox.google.discovery import Method, check, find_method
 from connectors.sandbox.google.faults import Fault, Journal, Refusal
 from connectors.sandbox.google.oauth import Authority, TokenRefused
 from connectors.sandbox.google.store import Store
+from connectors.sandbox.server import BaseSandbox, utc_now
 
 __all__ = ["Fault", "GoogleSandbox", "Refusal"]
 
@@ -40,11 +39,7 @@ DEVELOPER: Final = "desk@sandbox.example"
 DEVELOPER_ZONE: Final = "Europe/Istanbul"
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class GoogleSandbox:
+class GoogleSandbox(BaseSandbox[Journal, Fault]):
     """A Google of one's own, on the loopback interface.
 
     Args:
@@ -63,16 +58,11 @@ class GoogleSandbox:
         port: int = 0,
         delay_s: float = 0.0,
         journal_file: Path | None = None,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.host = host
-        self.port = port
-        self.delay_s = delay_s
-        self.journal = Journal(journal_file)
-        self.faults: Faults[Fault] = Faults()
+        super().__init__(Journal(journal_file), host=host, port=port, delay_s=delay_s)
         self.store = Store(self.journal, clock)
         self.authority = Authority(self.store)
-        self._runner: web.ServerRunner | None = None
 
     @property
     def url(self) -> str:
@@ -97,28 +87,8 @@ class GoogleSandbox:
 
     async def start(self) -> None:
         """Listen; credential documents can be made from now on."""
-        server = web.Server(self._answer)
-        # Who stops a sandbox does not wait for calls that it holds.
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, self.host, self.port, backlog=1024)
-        await site.start()
-        self._runner = runner
-        self.port = runner.addresses[0][1]
+        await super().start()
         self.authority.token_url = self.token_url
-
-    async def stop(self) -> None:
-        """Close every connection; what is stored stays."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         raw = request.rel_url.raw_path
@@ -135,11 +105,7 @@ class GoogleSandbox:
                 self.journal.calls["unknown"] += 1
                 return _refuse(refusal)
             operation, work = method.name, partial(self._call, request, method, path, body)
-        self.journal.calls[operation] += 1
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
-        fault = self.faults.take(operation)
-        return work() if fault is None else await spoil(request, fault, work)
+        return await self._do(request, operation, work)
 
     def _token(self, request: web.BaseRequest, body: bytes) -> web.Response:
         if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":

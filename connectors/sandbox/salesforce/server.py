@@ -11,39 +11,32 @@ Known differences from Salesforce: one org, one user who may do everything, no s
 the test, searches find a record as soon as it is written, and `soql` lists the supported SOQL.
 """
 
-import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from connectors.sandbox.faults import Faults, spoil
 from connectors.sandbox.salesforce.api import Api, Reply, Request, read_json
 from connectors.sandbox.salesforce.faults import Fault, Journal, Refusal
 from connectors.sandbox.salesforce.oauth import Authority, TokenRefused
 from connectors.sandbox.salesforce.schema import Field
 from connectors.sandbox.salesforce.soap import answer_soap
 from connectors.sandbox.salesforce.store import Rule, Store
+from connectors.sandbox.server import BaseSandbox, utc_now
 
 __all__ = ["Fault", "Field", "Refusal", "Rule", "SalesforceSandbox"]
 
 #: The custom field by which the sandbox's own credential makes creates idempotent.
 KEY_FIELD: Final = "Connectors_Key__c"
-#: Salesforce refuses a longer URL.
-MAX_URL_BYTES: Final = 16_384
 _KEYED: Final = ("Lead", "Contact", "Case")
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-class SalesforceSandbox:
+class SalesforceSandbox(BaseSandbox[Journal, Fault]):
     """A private org on the loopback interface.
 
     Args:
@@ -55,6 +48,7 @@ class SalesforceSandbox:
     """
 
     connector: Final = "salesforce"
+    max_line_bytes = 16_384
 
     def __init__(
         self,
@@ -63,14 +57,10 @@ class SalesforceSandbox:
         port: int = 0,
         delay_s: float = 0.0,
         journal_file: Path | None = None,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.host = host
-        self.port = port
-        self.delay_s = delay_s
-        self.journal = Journal(journal_file)
-        self.faults: Faults[Fault] = Faults()
+        super().__init__(Journal(journal_file), host=host, port=port, delay_s=delay_s, tls=tls)
         self.store = Store(self.journal, clock)
         self.authority = Authority(self.store)
         self.api = Api(self.store)
@@ -78,8 +68,6 @@ class SalesforceSandbox:
         self.requests: list[str] = []
         #: Bearer tokens of `requests`, in the same order.
         self.tokens: list[str] = []
-        self._tls = tls
-        self._runner: web.ServerRunner | None = None
 
     @property
     def url(self) -> str:
@@ -87,27 +75,9 @@ class SalesforceSandbox:
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     async def start(self) -> None:
-        """Start listening; credentials can be issued from now on."""
-        runner = web.ServerRunner(web.Server(self._answer, max_line_size=MAX_URL_BYTES))
-        await runner.setup()
-        site = web.TCPSite(runner, self.host, self.port, backlog=1024, ssl_context=self._tls)
-        await site.start()
-        self._runner = runner
-        self.port = runner.addresses[0][1]
+        """Listen; credential documents can be made from now on."""
+        await super().start()
         self.authority.login_url = self.authority.instance_url = self.url
-
-    async def stop(self) -> None:
-        """Close every connection; the records stay."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -176,11 +146,7 @@ class SalesforceSandbox:
             asked = _read(request, raw)
             operation = "unknown" if asked is None else self.api.operation(asked)
             work = partial(self._call, request, asked, body)
-        self.journal.calls[operation] += 1
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
-        fault = self.faults.take(operation)
-        return work() if fault is None else await spoil(request, fault, work)
+        return await self._do(request, operation, work)
 
     def _token(self, request: web.BaseRequest, body: bytes) -> web.Response:
         if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
