@@ -13,7 +13,7 @@ from connectors.sdk.runtime.ledger import Identity, LedgerUnavailable, fingerpri
 from schemas.error import Code
 from schemas.job import Job, JobRefused, parse_job
 from worker.admin.poison import count_poison
-from worker.broker import BrokerError, Browser, Connection, Delivery, Properties, PublishChannel
+from worker.broker import BrokerError, Browser, Connection, Delivery, Properties
 from worker.broker.publish_probe import learn_user
 from worker.broker.topology import Topology
 from worker.job import headers as header
@@ -153,7 +153,7 @@ class DeadLetterQueue:
         Each is published and confirmed before it leaves the dead-letter queue: a crash in between makes
         a second copy, which the job's idempotency key makes harmless.
         """
-        channel = await PublishChannel.open(self._connected)
+        channel = await self._connected.publish_channel()
         user = await learn_user(self._connected, self._settings.broker_user, self._topology.jobs)
         chosen = await self._receive(wanted)
         await self._check_settled(chosen)
@@ -222,7 +222,7 @@ class DeadLetterQueue:
             raise BrokerError(
                 f"there is no queue {self._topology.dead!r}; start a worker once on this broker"
             )
-        browser = self._browser = await Browser.open(self._connected, self._topology.dead)
+        browser = self._browser = await self._connected.browser(self._topology.dead)
         dead_letters: list[DeadLetterMessage] = []
         # As many as were counted: what is requeued meanwhile would be received again without end.
         for _ in range(counted[0]):

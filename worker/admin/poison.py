@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any, Final
 
-from worker.broker import Browser, Connection
+from worker.broker import Connection
 from worker.broker.decoding import leaving_out_undecodable_properties
 
 #: Messages looked at; more are counted as not looked at.
@@ -24,7 +24,7 @@ async def count_poison(connection: Connection, queue: str) -> dict[str, int]:
         return {}
     found: Counter[str] = Counter()
     with leaving_out_undecodable_properties():
-        browser = await Browser.open(connection, queue)
+        browser = await connection.browser(queue)
         try:
             for _ in range(min(counted[0], MOST)):
                 delivery = await browser.next()

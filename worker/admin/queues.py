@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from worker.broker import BrokerError, Browser, Connection, PublishChannel
+from worker.broker import BrokerError, Connection
 from worker.broker.publish_probe import learn_user
 from worker.broker.topology import Topology
 from worker.job.headers import JobHeaders
@@ -80,8 +80,8 @@ async def _connect(settings: Settings) -> Connection:
 
 
 async def _move(connection: Connection, queue: str, exchange: str, user: str, settings: Settings) -> int:
-    browser = await Browser.open(connection, queue)
-    channel = await PublishChannel.open(connection)
+    browser = await connection.browser(queue)
+    channel = await connection.publish_channel()
     moved = 0
     while (delivery := await browser.next()) is not None:
         # Republished like a snooze: under our user, the first publisher in its header.

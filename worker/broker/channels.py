@@ -1,7 +1,7 @@
 """The three uses of a channel: consuming, browsing a queue, publishing with confirms."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -10,7 +10,6 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from worker.broker.calls import close_channel, is_ours, rpc
-from worker.broker.connection import Connection
 from worker.broker.delivery import Delivery, Properties, read_delivery, write_properties
 from worker.broker.errors import (
     BrokerError,
@@ -27,36 +26,32 @@ CONFIRM_TIMEOUT_S: Final = 10.0
 
 
 class Consumer:
-    """One queue consumed on one channel, from opening to the channel's end."""
+    """One queue consumed on one channel, from opening to the channel's end.
+
+    `on_delivery` is called for each delivery and must only dispatch it: what runs inside the client's callback is
+    cancelled when the channel dies (measured), so a job never runs there.
+
+    Args:
+        count: says how many messages and consumers a queue has; None if there is no such queue.
+    """
 
     def __init__(
         self,
-        connection: Connection,
         channel: aiormq.abc.AbstractChannel,
         queue: str,
         on_delivery: Callable[[Delivery], None],
+        count: Callable[[str], Awaitable[tuple[int, int] | None]],
     ) -> None:
-        self._connection = connection
         self._channel = channel
         self._queue = queue
         self._on_delivery = on_delivery
+        self._count = count
         self._tag: str | None = None
         #: Deliveries so far, and those of them that are not settled.
         self.delivered = 0
         self.unsettled = 0
         self._cancelled = asyncio.Event()
         channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
-
-    @classmethod
-    async def open(
-        cls, connection: Connection, queue: str, on_delivery: Callable[[Delivery], None]
-    ) -> "Consumer":
-        """Open the channel. `on_delivery` is called for each delivery and must only dispatch it.
-
-        What runs inside the client's callback is cancelled when the channel dies (measured), so a
-        job never runs there.
-        """
-        return cls(connection, await connection.channel(), queue, on_delivery)
 
     async def declare_reply_queue(self, exchange: str = "") -> str:
         """Declare a queue for replies that lives as long as the connection, and return its name."""
@@ -105,13 +100,7 @@ class Consumer:
 
     async def count(self) -> tuple[int, int]:
         """Return how many messages are ready in the queue, and how many consumers the broker sees on it."""
-        channel = await self._connection.channel()
-        try:
-            async with rpc(f"looking at {self._queue}"):
-                found = await channel.queue_declare(self._queue, passive=True)
-        finally:
-            await close_channel(channel)
-        return found.message_count or 0, found.consumer_count or 0
+        return await self._count(self._queue) or (0, 0)
 
     async def close(self) -> None:
         """Close the channel; what was not settled is delivered again."""
@@ -134,11 +123,6 @@ class Browser:
         self._channel = channel
         self._queue = queue
 
-    @classmethod
-    async def open(cls, connection: Connection, queue: str) -> "Browser":
-        """Open the channel."""
-        return cls(await connection.channel(), queue)
-
     async def next(self) -> Delivery | None:
         """Return the next message; None at the end."""
         async with rpc(f"reading {self._queue}"):
@@ -151,17 +135,10 @@ class Browser:
 
 
 class PublishChannel:
-    """A channel with confirms."""
+    """A channel with confirms, on a connection that consumes nothing."""
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self._channel = channel
-
-    @classmethod
-    async def open(cls, connection: Connection) -> "PublishChannel":
-        """Open one on a connection that consumes nothing."""
-        channel = await connection.channel(confirms=True)
-        assert isinstance(channel, aiormq.Channel)
-        return cls(channel)
 
     @property
     def is_open(self) -> bool:

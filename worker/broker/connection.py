@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from pamqp import commands
 from yarl import URL
 
 from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
+from worker.broker.channels import Browser, Consumer, PublishChannel
+from worker.broker.delivery import Delivery
 from worker.broker.errors import BrokerError, BrokerNotFound, BrokerRefused, brief
 
 #: Seconds between heartbeats, unless the URL says otherwise (`?heartbeat=5`). A dead peer is noticed after
@@ -111,6 +114,20 @@ class Connection:
         """Open a channel."""
         async with rpc("opening a channel"):
             return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
+
+    async def consumer(self, queue: str, on_delivery: Callable[[Delivery], None]) -> Consumer:
+        """Open a channel for consuming a queue."""
+        return Consumer(await self.channel(), queue, on_delivery, self.count)
+
+    async def publish_channel(self) -> PublishChannel:
+        """Open a channel with confirms."""
+        channel = await self.channel(confirms=True)
+        assert isinstance(channel, aiormq.Channel)
+        return PublishChannel(channel)
+
+    async def browser(self, queue: str) -> Browser:
+        """Open a channel for reading a queue one by one."""
+        return Browser(await self.channel(), queue)
 
     async def count(self, queue: str) -> tuple[int, int] | None:
         """Return how many messages and consumers a queue has; None if there is no such queue."""

@@ -85,13 +85,13 @@ class PublisherLink:
             async with self._reopening:
                 if self._channel is channel:
                     try:
-                        self._channel = await PublishChannel.open(connection)
+                        self._channel = await connection.publish_channel()
                     except BrokerError:
                         await asyncio.sleep(self.reconnect.delay_s(0))
 
     async def own_channel(self) -> PublishChannel:
         """Wait until something can be published, and return a new channel."""
-        return await PublishChannel.open(await self._ready_connection())
+        return await (await self._ready_connection()).publish_channel()
 
     async def _ready_connection(self) -> Connection:
         while True:
@@ -107,7 +107,7 @@ class PublisherLink:
             connection = None
             try:
                 connection = await self._connect()
-                self._channel = await PublishChannel.open(connection)
+                self._channel = await connection.publish_channel()
             except BrokerError as error:
                 if connection is not None:
                     await connection.close()

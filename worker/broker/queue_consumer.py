@@ -180,7 +180,7 @@ class QueueConsumer:
             self._quarantine = max(0, self._quarantine - 1)
             on_delivery(self.queue, delivery)
 
-        consumer = self._consumer = await Consumer.open(connection, self.queue.name, receive)
+        consumer = self._consumer = await connection.consumer(self.queue.name, receive)
         ended = asyncio.create_task(consumer.ended())
         try:
             while not (closed.done() or ended.done() or self._stopping):

@@ -86,7 +86,7 @@ class ReplyQueue:
             if self._connection is None or not self._connection.is_open:
                 await self._close_connection()
                 self._connection = await self._connect()
-            consumer = await Consumer.open(self._connection, "", self._on_reply)
+            consumer = await self._connection.consumer("", self._on_reply)
             try:
                 name = await consumer.declare_reply_queue(self._exchange)
                 await consumer.consume(0, no_ack=True)
