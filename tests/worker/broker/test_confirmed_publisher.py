@@ -196,12 +196,10 @@ async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int
     async def connect() -> Any:
         return FakeConnection()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-        FakeChannel.openings = iter(())
-        publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
-        outcome = await _publish(publisher, script, **how)
-        await publisher.close()
+    FakeChannel.openings = iter(())
+    publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
+    outcome = await _publish(publisher, script, **how)
+    await publisher.close()
     return outcome, len(list(FakeChannel.script))
 
 
