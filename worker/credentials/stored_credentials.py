@@ -1,8 +1,9 @@
-"""The secrets of a vault: a session that reads them, a cache that keeps them."""
+"""The secrets of a store, Vault or table: a session that reads them, a cache that keeps them."""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 from loguru import logger
 from pydantic import JsonValue
@@ -18,14 +19,63 @@ from worker.credentials.source import (
     ignore_outcome,
     secret_values,
 )
-from worker.credentials.vault_client import VaultClient
-from worker.credentials.vault_config import VaultConfig
-from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
-from worker.credentials.vault_session import THREADS, VaultSession, ignore_secret
+
+#: Seconds between tries to store a rotated token while the store is unavailable.
+KEEP_AGAIN_S: Final = 10.0
 
 
-class VaultCredentials:
-    """Return secrets by name: the source of a worker with a vault.
+def ignore_secret(value: str) -> None:
+    """Register nothing."""
+
+
+class SecretSession(Protocol):
+    """One store, as long as a worker lives: a vault and the login there, or a table and its keys."""
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why no secret can be had, in one phrase; None while they can."""
+        ...
+
+    async def start(self) -> None:
+        """Begin; return even if the store is unavailable.
+
+        Raises:
+            SettingError: it can never serve.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End."""
+        ...
+
+    async def read(self, name: CredentialName) -> SecretFields:
+        """Read one secret.
+
+        Raises:
+            CredentialNotFound, CredentialDenied, CredentialInvalid: what the store says of it.
+            VaultUnavailable: it says nothing.
+        """
+        ...
+
+    async def replace(self, name: CredentialName, rotation: Rotation) -> bool:
+        """Put a rotated token into its secret; False where somebody has put another one.
+
+        Raises:
+            As `read`.
+        """
+        ...
+
+    async def may_write(self, name: CredentialName) -> bool:
+        """Return whether a rotated token could be stored."""
+        ...
+
+    async def wait_available(self, timeout_s: float) -> bool:
+        """Wait until secrets are believed to be had again; False when the time is over."""
+        ...
+
+
+class StoredCredentials:
+    """Return secrets by name: the source of a worker with a store.
 
     Args:
         on_fetch: called with how each read and each answer from memory ended.
@@ -34,20 +84,17 @@ class VaultCredentials:
 
     def __init__(
         self,
-        config: VaultConfig,
+        session: SecretSession,
         *,
         policy: CachePolicy = CachePolicy(),  # noqa: B008  # frozen
-        vault_policy: VaultPolicy = VAULT_POLICY,
+        keep_again_s: float = KEEP_AGAIN_S,
         on_fetch: Callable[[FetchOutcome], None] = ignore_outcome,
         on_secret: Callable[[str], None] = ignore_secret,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        client = VaultClient(config, connections=THREADS)
-        self._session = VaultSession(
-            client, timeout_s=config.timeout_s, policy=vault_policy, on_secret=on_secret
-        )
+        self._session = session
         self._on_secret = on_secret
-        self._keep_again_s = vault_policy.keep_again_s
+        self._keep_again_s = keep_again_s
         #: What is still to be stored, one task a secret: the newest token takes an older one's place.
         self._keeping: dict[CredentialName, asyncio.Task[None]] = {}
         self._cannot_write = False
@@ -61,18 +108,18 @@ class VaultCredentials:
     @property
     def unavailable_reason(self) -> str | None:
         """Why not, in one phrase; None while available."""
-        return self._session.availability.reason or self._session.mount_fault
+        return self._session.unavailable_reason
 
     @property
     def pending_writes(self) -> int:
-        """Rotated tokens that wait for the vault."""
+        """Rotated tokens that wait for the store."""
         return len(self._keeping)
 
     async def start(self) -> None:
-        """Log in; return even if the vault is unavailable.
+        """Begin; return even if the store is unavailable.
 
         Raises:
-            SettingError: the vault refuses the login: exit 78.
+            SettingError: it can never serve, as a vault that refuses the login: exit 78.
             VaultAuthError: a sign that a secret id was intercepted: exit 77.
         """
         try:
@@ -88,7 +135,9 @@ class VaultCredentials:
             task.cancel()
         if keeping:
             await asyncio.wait(keeping)
-            logger.warning("rotated tokens not stored", count=len(keeping), reason="the vault is unavailable")
+            logger.warning(
+                "rotated tokens not stored", count=len(keeping), reason="their store is unavailable"
+            )
         await self._cache.close()
         await self._session.close()
 
@@ -99,11 +148,11 @@ class VaultCredentials:
     async def invalidate(
         self, tenant: str, connector: str, credential: str, refused: Mapping[str, JsonValue] | None = None
     ) -> None:
-        """Drop a secret that the provider refused, so that the next fetch reads the vault."""
+        """Drop a secret that the provider refused, so that the next fetch reads the store."""
         self._cache.invalidate(CredentialName.checked(tenant, connector, credential), refused)
 
     async def keep(self, rotation: Rotation) -> None:
-        """Store a rotated token; while the vault is unavailable, keep retrying behind the job.
+        """Store a rotated token; while the store is unavailable, keep retrying behind the job.
 
         Without the right to write, the token lives on in memory, and one warning says what to grant.
         """
@@ -135,8 +184,8 @@ class VaultCredentials:
         return secret.get(rotation.field) not in {each.get_secret_value() for each in rotation.older}
 
     async def wait_available(self, timeout_s: float) -> bool:
-        """Wait until the vault is believed to answer again; False when the time is over."""
-        return await self._session.availability.wait(timeout_s)
+        """Wait until secrets are believed to be had again; False when the time is over."""
+        return await self._session.wait_available(timeout_s)
 
     async def _store_later(self, name: CredentialName, rotation: Rotation) -> None:
         while True:

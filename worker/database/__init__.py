@@ -1,0 +1,1 @@
+"""The database that the ledger and the table of credentials lie in."""
