@@ -90,8 +90,8 @@ class CredentialTable:
         await self._database.transact(partial(schema.create_tables, is_sqlite=is_sqlite))
         known = await self._database.transact(schema.sentinels)
         in_use = await self._database.transact(schema.count_by_master_key)
-        for master_key in sorted({*known, *in_use}):
-            await self._check_master_key(master_key, known.get(master_key), in_use.get(master_key, 0))
+        for master_key, sentinel in known.items():
+            await self._check_master_key(master_key, sentinel, in_use.get(master_key, 0))
         if (writing := self.wrapper.writing_key) not in known:
             _, sealed = await self._wrap_sentinel()
             await self._database.transact(lambda: schema.add_sentinel(writing, sealed))
@@ -186,6 +186,7 @@ class CredentialTable:
             deed = self._deed("delete" if plain is None else "put", name)
             write = partial(schema.store, name, found, New(stored, document, head), deed)
             if await self._database.transact(write):
+                self._seen[name] = (key, version)
                 return version
         raise SecretUnavailable(f"{name} is being changed by others all the time")
 
@@ -235,10 +236,8 @@ class CredentialTable:
         self._keys[name.tenant, stored] = key
         return key
 
-    async def _check_master_key(self, master_key: str, sentinel: bytes | None, tenants: int) -> None:
+    async def _check_master_key(self, master_key: str, sentinel: bytes, tenants: int) -> None:
         try:
-            if sentinel is None:
-                raise MasterKeyMissing(master_key)
             await self.wrapper.unwrap(WrappedKey(master_key, sentinel), "sentinel")
         except MasterKeyMissing:
             if tenants:
