@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -72,9 +72,9 @@ class Connections:
         self._options = _options(url, policy.statement_timeout_s)
         self._idle: deque[Link] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        #: Connections that are about to be there, and the tasks that open them.
+        #: Connections that are being opened.
         self._coming = 0
-        self._opening: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[Link]:
@@ -88,8 +88,12 @@ class Connections:
             else:
                 self._release(link)
             raise
+        except TimeoutError:
+            # Closed in peace, which cancels what it is at: it may wait for a lock, and hold others meanwhile.
+            self._spawn(_close(link))
+            raise
         except BaseException:
-            link.connection.terminate()  # it may still be at it
+            link.connection.terminate()
             raise
         else:
             self._release(link)
@@ -105,17 +109,12 @@ class Connections:
 
     async def close(self) -> None:
         """Close the connections."""
-        for task in self._opening:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         links = list(self._idle)
         self._idle.clear()
-        for link in links:
-            try:
-                async with asyncio.timeout(PING_TIMEOUT_S):
-                    await link.connection.close()
-            except ERRORS:
-                link.connection.terminate()
+        await asyncio.gather(*(_close(link) for link in links))
 
     async def _acquire(self) -> Link:
         while True:
@@ -126,9 +125,7 @@ class Connections:
             self._waiting.append(turn)
             if self._coming < len(self._waiting):
                 self._coming += 1
-                task = asyncio.create_task(self._open())
-                self._opening.add(task)
-                task.add_done_callback(self._opening.discard)
+                self._spawn(self._open())
             try:
                 async with asyncio.timeout(self._options["timeout"] + PING_TIMEOUT_S):
                     await turn
@@ -187,6 +184,11 @@ class Connections:
                 turn.set_exception(error)
             return
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _connected(self) -> Link:
         tls = self._tls()
         options = self._options if tls is None else {**self._options, "ssl": tls}
@@ -197,6 +199,17 @@ class Connections:
             connection.terminate()
             raise
         return Link(connection, is_strict=isolation != "read committed")
+
+
+async def _close(link: Link) -> None:
+    try:
+        async with asyncio.timeout(PING_TIMEOUT_S):
+            await link.connection.close()
+    except ERRORS:
+        link.connection.terminate()
+    except BaseException:
+        link.connection.terminate()
+        raise
 
 
 def _options(url: DatabaseUrl, timeout_s: float) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Database:
             is_mixed=driver.is_mixed,
             wait_s=policy.pool_wait_s,
         )
+        self._scripts = asyncio.Semaphore(policy.connections)
         self._up = asyncio.Event()
         self._reason: str | None = "not connected yet"
         self._watcher: asyncio.Task[None] | None = None
@@ -144,7 +145,8 @@ class Database:
         if not self._up.is_set():
             raise LedgerUnavailable(self._reason or "not connected yet")
         try:
-            return await self._repeated(lambda: self._driver.transact(script))
+            async with self._scripts:
+                return await self._repeated(lambda: self._driver.transact(script))
         except TransactionFailed as failed:
             await self._blame(failed)
             await self._pace(failed)

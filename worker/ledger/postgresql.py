@@ -42,12 +42,13 @@ class Postgresql:
         may_be_done = False
         try:
             async with self._connections.link() as link, asyncio.timeout(self._timeout_s):
-                many = await link.prepare(statement)
-                may_be_done = True
                 if link.is_strict:
                     async with link.connection.transaction(isolation="read_committed"):
-                        rows = await many.fetchmany(values)
+                        rows = await (await link.prepare(statement)).fetchmany(values)
+                        may_be_done = True
                 else:
+                    many = await link.prepare(statement)
+                    may_be_done = True
                     rows = await many.fetchmany(values)
         except ERRORS as error:
             raise TransactionFailed(error, self._timeout_s, may_be_done=may_be_done) from None
