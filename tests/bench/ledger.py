@@ -1,7 +1,8 @@
-"""The ledger alone: keys that are claimed, begun and completed in a second, and how long that takes at half the rate.
+"""The ledger: keys that are claimed, begun and completed in a second, and how long that takes at half the rate.
 
-`python -m tests.bench ledger [--rows 1000000] [--ms 10 50 100 200]`: on SQLite and on a private PostgreSQL,
-beside so many rows of other keys; then on that PostgreSQL so many milliseconds away (each way).
+`python -m tests.bench.ledger [--rows 1000000] [--ms 10 50 100 200] [--jobs 10000]`: on SQLite and on a private
+PostgreSQL, beside so many rows of other keys; on that PostgreSQL so many milliseconds away (each way); and a
+queue of KEYED jobs through a whole worker on each.
 """
 
 import argparse
@@ -20,7 +21,10 @@ import asyncpg
 
 from connectors.sdk.runtime.ledger import Claimed, Identity
 from tests.support.distance import distant
+from tests.support.rpc import ExternalClient, job
+from tests.support.worker_process import WorkerProcess
 from worker.dev.postgres import PrivatePostgres
+from worker.dev.rabbitmq import PrivateRabbitMQ
 from worker.ledger.store import SqlLedger
 
 #: Jobs at once while the most is measured, and for how long.
@@ -60,13 +64,13 @@ async def most(ledger: SqlLedger, prefix: str, jobs: int, seconds: float) -> flo
     began = time.monotonic()
     done = 0
 
-    async def job(number: int) -> None:
+    async def each(number: int) -> None:
         nonlocal done
         while time.monotonic() - began < seconds:
             await three_steps(ledger, f"{prefix}-{number}-{done}-{time.monotonic_ns()}")
             done += 1
 
-    await asyncio.gather(*(job(number) for number in range(jobs)))
+    await asyncio.gather(*(each(number) for number in range(jobs)))
     return done / (time.monotonic() - began)
 
 
@@ -74,7 +78,7 @@ async def paced(ledger: SqlLedger, prefix: str, keys_per_s: float, seconds: floa
     """Return the seconds that each key took while keys come at a fixed rate, whether or not the last are done."""
     took: list[float] = []
 
-    async def job(number: int) -> None:
+    async def each(number: int) -> None:
         began = time.monotonic()
         await three_steps(ledger, f"{prefix}-{number}")
         took.append(time.monotonic() - began)
@@ -83,7 +87,7 @@ async def paced(ledger: SqlLedger, prefix: str, keys_per_s: float, seconds: floa
     async with asyncio.TaskGroup() as jobs:
         while (passed := time.monotonic() - began) < seconds:
             while number < passed * keys_per_s:
-                jobs.create_task(job(number))
+                jobs.create_task(each(number))
                 number += 1
             await asyncio.sleep(0.001)
     return took
@@ -162,15 +166,66 @@ def show(measured: Measured) -> None:
     )
 
 
-async def run(rows: int, milliseconds: list[float], databases: list[str]) -> None:
+async def drained(url: str, jobs: int) -> float:
+    """Return the KEYED jobs per second of a worker that empties a full queue; each is answered."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
+            settings = {
+                "CONNECTORS_RABBITMQ_URL": broker.url,
+                "CONNECTORS_DATABASE_URL": url,
+                "CONNECTORS_ENABLED": "effects",
+                "CONNECTORS_CONCURRENCY": str(JOBS),
+                "CONNECTORS_TENANT_CONCURRENCY": str(JOBS),
+                "PYTHONPATH": str(Path(__file__).parents[1] / "support" / "plugin"),
+            }
+            first = WorkerProcess(settings, folder / "first")  # declares the queues
+            first.start()
+            try:
+                await first.ready(120)
+            finally:
+                first.close()
+            worker = WorkerProcess({**settings, "CONNECTORS_LOG_LEVEL": "WARNING"}, folder / "worker")
+            with ExternalClient(broker.url, reply_queue="bench.replies") as client:
+                for _ in range(jobs):
+                    client.send(job("effects", "remember", {"note": "hello"}))
+                worker.start()
+                try:
+                    return await asyncio.to_thread(_rate, client, jobs)
+                finally:
+                    worker.close()
+
+
+def _rate(client: ExternalClient, jobs: int) -> float:
+    first = jobs // 10  # the start is not measured
+    client.until(lambda: len(client.replies) >= first, 120, lambda: "the first replies")
+    began, done = time.monotonic(), len(client.replies)
+    client.until(lambda: len(client.replies) >= jobs, 300, lambda: "all replies")
+    assert all(replies[0]["status"] == "succeeded" for replies in client.replies.values())
+    return (jobs - done) / (time.monotonic() - began)
+
+
+async def show_drained(name: str, url: str, jobs: int) -> None:
+    """Print a line of the table."""
+    if jobs:
+        rate = await drained(url, jobs)
+        print(
+            f"{name:<24} {rate:>8.0f} KEYED jobs/s through a worker   load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+async def run(rows: int, milliseconds: list[float], databases: list[str], jobs: int) -> None:
     """Measure every ledger."""
     if "sqlite" in databases:
         with tempfile.TemporaryDirectory() as folder:
             await fill_sqlite(Path(folder) / "ledger.db", rows)
             show(await measure("sqlite", f"sqlite:///{folder}/ledger.db"))
+            await show_drained("sqlite", f"sqlite:///{folder}/ledger.db", jobs)
     if "postgresql" in databases:
         async with postgresql(rows) as url:
             show(await measure("postgresql", url))
+            await show_drained("postgresql", url, jobs)
             port = int(url.rpartition(":")[2].partition("/")[0])
             for each in milliseconds:
                 async with distant(port, each / 1e3) as far:
@@ -184,12 +239,13 @@ async def run(rows: int, milliseconds: list[float], databases: list[str]) -> Non
 
 def main(arguments: list[str]) -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench ledger")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.ledger")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--ms", type=float, nargs="*", default=[10.0, 50.0, 100.0, 200.0])
+    parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--databases", nargs="*", default=["sqlite", "postgresql"])
     given = parser.parse_args(arguments)
-    asyncio.run(run(given.rows, given.ms, given.databases))
+    asyncio.run(run(given.rows, given.ms, given.databases, given.jobs))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ async def test_one_bad_question_fails_no_neighbour() -> None:
     store = Store()
 
     async def refuse(questions: list[Question]) -> None:
-        if any(question.values == (7,) for question in questions):
+        if any(each.values == (7,) for each in questions):
             raise failed()
 
     store.before = refuse
@@ -230,7 +230,7 @@ async def test_whatever_befalls_a_group_an_answer_means_a_commit(seed: int) -> N
     store = Store(transactions=fate.choice([1, 3]), is_mixed=fate.random() < 0.5, spread_s=0.0)
 
     async def befall(_: list[Question]) -> None:
-        for _ in range(fate.randrange(4)):
+        for _turn in range(fate.randrange(4)):
             await asyncio.sleep(0)
         if fate.random() < 0.2:
             raise failed(is_outage=fate.random() < 0.3)
