@@ -175,8 +175,8 @@ async def drained(url: str, jobs: int) -> float:
                 "CONNECTORS_RABBITMQ_URL": broker.url,
                 "CONNECTORS_DATABASE_URL": url,
                 "CONNECTORS_ENABLED": "effects",
-                "CONNECTORS_CONCURRENCY": str(JOBS),
-                "CONNECTORS_TENANT_CONCURRENCY": str(JOBS),
+                "CONNECTORS_CONCURRENCY": "100",
+                "CONNECTORS_TENANT_CONCURRENCY": "100",
                 "PYTHONPATH": str(Path(__file__).parents[1] / "support" / "plugin"),
             }
             first = WorkerProcess(settings, folder / "first")  # declares the queues
