@@ -23,9 +23,11 @@ def _write(writer: asyncio.StreamWriter, chunk: bytes) -> None:
 async def distant(port: int, one_way_s: float) -> AsyncIterator[int]:
     """Listen on a free loopback port that leads to another one; a round trip takes twice `one_way_s`."""
     pumps: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server = await asyncio.open_connection("127.0.0.1", port)
+        writers.extend((writer, server))
         for each in (_pump(reader, server, one_way_s), _pump(server_reader, writer, one_way_s)):
             task = asyncio.create_task(each)
             pumps.add(task)
@@ -38,5 +40,9 @@ async def distant(port: int, one_way_s: float) -> AsyncIterator[int]:
         server.close()
         for pump in list(pumps):
             pump.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*pumps, return_exceptions=True)
+        await asyncio.gather(*pumps, return_exceptions=True)
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            with suppress(OSError):
+                await writer.wait_closed()

@@ -15,7 +15,7 @@ from worker.ledger.policy import DatabasePolicy, TlsOf
 from worker.ledger.statements import Statement
 
 #: Seconds that a connection rests before it is closed: below the 4 minutes after which balancers drop idle ones.
-REST_S: Final = 180.0
+MAX_IDLE_S: Final = 180.0
 #: Seconds for the answer of a connection that is asked whether it lives.
 PING_TIMEOUT_S: Final = 1.0
 #: What asyncpg raises: the server's errors, its own, a broken or refused connection, a value that it cannot send.
@@ -156,7 +156,7 @@ class Connections:
     def _release(self, link: Link) -> None:
         now = link.rests_since = time.monotonic()
         self._idle.append(link)
-        while self._idle[0].rests_since < now - REST_S:
+        while self._idle[0].rests_since < now - MAX_IDLE_S:
             self._idle.popleft().connection.terminate()
         self._wake(None)
 

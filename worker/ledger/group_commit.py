@@ -105,7 +105,7 @@ class GroupCommit:
         return await waiter.answer
 
     def fail_waiting(self, reason: str) -> None:
-        """Give up what waits: the database is unavailable."""
+        """Fail what waits: the database is unavailable."""
         waiting = [*self._alone]
         self._alone.clear()
         for queue in self._queues.values():

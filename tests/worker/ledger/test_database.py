@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from connectors.sdk.runtime.ledger import LedgerUnavailable
+from tests.support.distance import distant
 from tests.support.pgbouncer import pgbouncer
 from tests.support.proxy import proxy
 from worker.dev.ports import LOOPBACK
@@ -262,6 +263,51 @@ async def test_connections_that_a_balancer_dropped_cost_one_short_wait(url: str)
         await write_many(database, 8)
 
         assert time.monotonic() - started_at < 4.0
+        assert database.unavailable_reason is None
+
+
+async def test_a_database_far_away_is_slow_and_not_unavailable(url: str) -> None:
+    parts = urlsplit(url)
+    async with (
+        distant(parts.port or 0, 0.2) as far,
+        opened(url.replace(str(parts.port), str(far))) as database,
+    ):
+        started_at = time.monotonic()
+        for _ in range(3):
+            await write_many(database, 300)
+        took_s = time.monotonic() - started_at
+
+        assert database.unavailable_reason is None
+        assert took_s < 6.0, "one by one, 900 would take six minutes over one connection"
+
+
+async def test_answers_lost_after_the_commit_claim_nothing_twice(url: str) -> None:
+    parts = urlsplit(url)
+    keys = [("acme", "crm", "create", f"k{number}") for number in range(10)]
+    async with (
+        proxy(parts.port or 0) as wire,
+        administrator(url) as admin,
+        opened(url.replace(str(parts.port), str(wire.port))) as database,
+    ):
+        await write(database)  # the types of the claim are known from here on
+        wire.mute()
+        asked = [
+            asyncio.create_task(database.ask(Question(sql(database).claim, (*key, "print", 1))))
+            for key in keys
+        ]
+        async with asyncio.timeout(4):
+            while 11 > await admin.fetchval("select count(*) from connectors_ledger"):
+                await asyncio.sleep(0.02)
+        early = [task.done() for task in asked]
+        wire.reset()
+        wire.pass_all()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+        assert not any(early)
+        assert all(isinstance(answer, LedgerUnavailable) or not answer for answer in answers)
+        assert [1] == [
+            row["fence"] for row in await admin.fetch("select distinct fence from connectors_ledger")
+        ]
         assert database.unavailable_reason is None
 
 
