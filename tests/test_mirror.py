@@ -32,11 +32,15 @@ TESTED_WITH = {
     "worker/job/disposition.py": "tests/worker/job/test_processor.py",
     "worker/job/guarded_ledger.py": "tests/faults/test_ledger_guard.py",
     "worker/job/job_slot.py": "tests/worker/job/test_concurrency.py",
-    "worker/ledger/engine.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/connections.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/faults.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/policy.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/probe.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/postgresql.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/schema.py": "tests/worker/ledger/test_store.py",
+    "worker/ledger/script.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/sqlite.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/statements.py": "tests/worker/ledger/test_store.py",
 }
 
 

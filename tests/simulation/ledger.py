@@ -1,13 +1,10 @@
 """The ledger as a worker reaches it: questions take time, answers get lost, and who asked may be dead by then."""
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-
-import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.pool import StaticPool
 
 from connectors.sdk.runtime.ledger import (
     Claim,
@@ -22,7 +19,9 @@ from connectors.sdk.runtime.ledger import (
 from tests.simulation.choices import Choices
 from tests.simulation.loop import Host
 from tests.simulation.trace import LedgerTrace
-from worker.ledger.schema import METADATA
+from worker.ledger.schema import TABLES
+from worker.ledger.sqlite import answer
+from worker.ledger.statements import LedgerStatements, Question, Rows, Statement
 from worker.ledger.store import SqlLedger
 
 #: Seconds in which a question is answered or given up, as the worker's database has it.
@@ -191,34 +190,20 @@ class SimulatedLedger:
         return bool(await self._ask("forget", identity, fence))
 
 
-class _Connection:
-    """What the SQL ledger asks its questions of."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
-    async def execute(self, statement: Any) -> Any:
-        return self._connection.execute(statement)
-
-
 class SqliteStore(SqlLedger):
     """The worker's own SQL ledger on SQLite in memory, whose clock is the simulation's."""
 
     def __init__(self, epoch_s: Callable[[], float], lease_s: float) -> None:
-        self._lease_s, self._ttl_s = lease_s, 720 * 3600.0
-        self._insert = sqlite.insert
-        self._now = sa.literal_column("simulated_now()", sa.Double)
-        self._ask = self._transact  # a connection like the one that it expects
-        self._engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-        with self._engine.begin() as connection:
-            raw: Any = connection.connection.dbapi_connection
-            raw.create_function("simulated_now", 0, epoch_s)
-            METADATA.create_all(connection)
+        self._sql = LedgerStatements("simulated_now()", lease_s=lease_s, ttl_s=720 * 3600.0)
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection.create_function("simulated_now", 0, epoch_s)
+        for statements in TABLES.values():
+            for statement in statements:
+                self._connection.execute(statement)
 
-    async def _transact(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
-        with self._engine.begin() as connection:
-            return await question(_Connection(connection))
+    async def _ask(self, statement: Statement, *values: Any) -> Rows:
+        return answer(self._connection, Question(statement, values))
 
     def dispose(self) -> None:
         """Throw the database away."""
-        self._engine.dispose()
+        self._connection.close()

@@ -20,7 +20,8 @@ from connectors.sdk.runtime.reconcile import Reconciler
 from connectors.sdk.runtime.undo import UndoRunner
 from tests.simulation.campaign import Findings, run_batch, show_progress
 from tests.simulation.schedules import token_of
-from worker.ledger.store import SqlLedger
+from worker.ledger import statements
+from worker.ledger.statements import LedgerStatements
 
 #: Where, what stands there, and what the mutant has instead.
 Edit = tuple[Any, str, str, str]
@@ -129,14 +130,15 @@ MUTANTS: Final = (
     Mutant("memory: fences repeat", ((MemoryLedger, "_fence", "next(_FENCES)", "1"),)),
     Mutant("memory: a removed key is known", ((MemoryLedger, "forget", "del self._rows[identity]", "pass"),)),
     Mutant("sql: begin without a lease", ((
-        SqlLedger, "begin", "entries.c.lease_until > self._now,", ""),), store="sqlite"),
-    Mutant("sql: writes without a fence", ((SqlLedger, "_update", "entries.c.fence == fence,", ""),), store="sqlite"),
+        LedgerStatements, "_begin", "lease_until > {self._now}", "TRUE"),), store="sqlite"),
+    Mutant("sql: writes without a fence", ((
+        statements, "_held", "fence = $5", "$5 = $5"),), store="sqlite"),
     Mutant("sql: a living claim is stolen", ((
-        SqlLedger, "_claim", "sa.not_(self._is_leased()),", ""),), store="sqlite"),
+        LedgerStatements, "_claim", "AND NOT {self._is_leased()}", ""),), store="sqlite"),
     Mutant("sql: a takeover forgets the call in flight", ((
-        SqlLedger, "_claiming", "sa.and_(entries.c.in_flight, sa.not_(expired))", "False"),), store="sqlite"),
+        LedgerStatements, "_claiming", "entry.in_flight AND NOT {expired}", "FALSE"),), store="sqlite"),
     Mutant("sql: a living run is undone", ((
-        SqlLedger, "_claim_undo", "sa.and_(sa.not_(alive), sa.not_(undone))", "sa.not_(undone)"),),
+        LedgerStatements, "_claim_undo", "NOT {alive} AND NOT {undone}", "NOT {undone}"),),
         store="sqlite"),
 )  # fmt: skip
 
