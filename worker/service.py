@@ -22,9 +22,7 @@ from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import NoVault, SecretStore
-from worker.credentials.vault_config import vault_config
-from worker.credentials.vault_source import VaultCredentials
+from worker.credential_store import secret_store
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
 from worker.job.processor import JobProcessor
@@ -79,14 +77,8 @@ class Worker:
         #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: SecretStore = (
-            NoVault(self.metrics.credential_fetched)
-            if settings.vault_url is None
-            else VaultCredentials(
-                vault_config(settings),
-                on_fetch=self.metrics.credential_fetched,
-                on_secret=redactor.register,
-            )
+        self.credentials = secret_store(
+            settings, on_fetch=self.metrics.credential_fetched, on_secret=redactor.register
         )
         self._http = HttpPool(
             http_policy(settings),

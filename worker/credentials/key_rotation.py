@@ -8,7 +8,7 @@ from typing import Final
 from worker.credentials import table_schema as schema
 from worker.credentials.keyring import KeyWrapper, MasterKeyMissing, WrappedKey
 from worker.credentials.sealing import SealBroken
-from worker.credentials.table import Transactions
+from worker.credentials.table_database import TableDatabase
 from worker.credentials.table_schema import TenantKey
 
 #: Keys that are wrapped anew in one transaction.
@@ -38,7 +38,7 @@ class KeyRotation:
     their tenant's key, which stays the same.
     """
 
-    def __init__(self, database: Transactions, wrapper: KeyWrapper) -> None:
+    def __init__(self, database: TableDatabase, wrapper: KeyWrapper) -> None:
         self._database = database
         self._wrapper = wrapper
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
@@ -21,11 +21,9 @@ from worker.credentials import table_schema as schema
 from worker.credentials.keyring import KeyWrapper, MasterKeyMissing, WrappedKey
 from worker.credentials.sealing import KEY_BYTES, SealBroken, new_key, open_sealed, seal
 from worker.credentials.source import CredentialName, SecretFields, SecretUnavailable
+from worker.credentials.table_database import TableDatabase
 from worker.credentials.table_schema import Deed, Found, New, TenantKey
-from worker.database.script import Script
 from worker.settings import SettingError
-
-T = TypeVar("T")
 
 #: Bytes of a document, as JSON.
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
@@ -34,19 +32,6 @@ _MOST_COLLISIONS: Final = 10
 #: Tenants' keys that are kept decrypted in memory.
 _MOST_KEYS: Final = 1000
 _SENTINEL: Final = b"connectors-service master key"
-
-
-class Transactions(Protocol):
-    """A database that runs a script in a transaction of its own."""
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether it is a file."""
-        ...
-
-    async def transact(self, script: Script[T]) -> T:
-        """Run a script: all of it, or nothing."""
-        ...
 
 
 class Version(NamedTuple):
@@ -65,13 +50,13 @@ class CredentialTable:
 
     def __init__(
         self,
-        database: Transactions,
+        database: TableDatabase,
         wrapper: KeyWrapper,
         *,
         actor: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._database = database
+        self.database: Final = database
         self.wrapper: Final = wrapper
         self._actor = actor
         self._now = now
@@ -86,15 +71,15 @@ class CredentialTable:
         Raises:
             SettingError: a master key is missing, or is another one of the same id; the message names the id.
         """
-        is_sqlite = self._database.is_sqlite
-        await self._database.transact(partial(schema.create_tables, is_sqlite=is_sqlite))
-        known = await self._database.transact(schema.sentinels)
-        in_use = await self._database.transact(schema.count_by_master_key)
+        is_sqlite = self.database.is_sqlite
+        await self.database.transact(partial(schema.create_tables, is_sqlite=is_sqlite))
+        known = await self.database.transact(schema.sentinels)
+        in_use = await self.database.transact(schema.count_by_master_key)
         for master_key, sentinel in known.items():
             await self._check_master_key(master_key, sentinel, in_use.get(master_key, 0))
         if (writing := self.wrapper.writing_key) not in known:
             _, sealed = await self._wrap_sentinel()
-            await self._database.transact(lambda: schema.add_sentinel(writing, sealed))
+            await self.database.transact(lambda: schema.add_sentinel(writing, sealed))
 
     async def probe(self) -> None:
         """Return if the tables can be read.
@@ -102,7 +87,7 @@ class CredentialTable:
         Raises:
             VaultUnavailable.
         """
-        await self._database.transact(schema.sentinels)
+        await self.database.transact(schema.sentinels)
 
     async def read(self, name: CredentialName) -> Version:
         """Read the newest version.
@@ -112,7 +97,7 @@ class CredentialTable:
             CredentialInvalid: what is stored does not open; it is never used.
             SecretUnavailable: a master key is missing here.
         """
-        found = await self._database.transact(partial(schema.find, name))
+        found = await self.database.transact(partial(schema.find, name))
         key = await self._open_key(name, found)
         if found.is_deleted:
             raise CredentialNotFound(
@@ -152,7 +137,7 @@ class CredentialTable:
 
     async def names(self) -> list[CredentialName]:
         """List every credential."""
-        return await self._database.transact(schema.list_names)
+        return await self.database.transact(schema.list_names)
 
     async def shred(self, tenant: str) -> bool:
         """Delete a tenant's key: whatever was stored for it, also in backups of the documents, opens no more.
@@ -160,16 +145,16 @@ class CredentialTable:
         Returns whether there was a key.
         """
         deed = self._deed("shred", CredentialName(tenant, "", ""))
-        return await self._database.transact(lambda: schema.shred(tenant, deed))
+        return await self.database.transact(lambda: schema.shred(tenant, deed))
 
     async def note(self, deed: str, name: CredentialName, version: int | None = None) -> None:
         """Write down that a person read something."""
         row = self._deed(deed, name)._replace(version=version)
-        await self._database.transact(lambda: schema.audit(row))
+        await self.database.transact(lambda: schema.audit(row))
 
     async def _write(self, name: CredentialName, plain: bytes | None, only_after: int | None) -> int | None:
         for _ in range(_MOST_COLLISIONS):
-            found = await self._database.transact(partial(schema.find, name))
+            found = await self.database.transact(partial(schema.find, name))
             key = await self._open_key(name, found)
             if plain is None and found.is_deleted:
                 raise CredentialNotFound(f"no {name}")
@@ -185,7 +170,7 @@ class CredentialTable:
             head = seal(key, b"", "head", *name, str(version), state)
             deed = self._deed("delete" if plain is None else "put", name)
             write = partial(schema.store, name, found, New(stored, document, head), deed)
-            if await self._database.transact(write):
+            if await self.database.transact(write):
                 self._seen[name] = (key, version)
                 return version
         raise SecretUnavailable(f"{name} is being changed by others all the time")

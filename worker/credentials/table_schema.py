@@ -3,8 +3,8 @@
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple
 
+from worker.credentials.script import Step
 from worker.credentials.source import CredentialName
-from worker.database.script import Step
 
 #: Versions of a document that are kept.
 KEPT_VERSIONS: Final = 10

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -32,16 +32,10 @@ class TableSession:
     """Reads secrets from the table, and knows whether it answers.
 
     `StoredCredentials` starts and closes it.
-
-    Args:
-        close: closes the database.
     """
 
-    def __init__(
-        self, table: CredentialTable, close: Callable[[], Awaitable[None]], *, watch_s: float = WATCH_S
-    ) -> None:
+    def __init__(self, table: CredentialTable, *, watch_s: float = WATCH_S) -> None:
         self._table = table
-        self._close = close
         self._watch_s = watch_s
         self._reason: str | None = "the table of credentials has not been read yet"
         self._is_started = False
@@ -69,7 +63,7 @@ class TableSession:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watcher
-        await self._close()
+        await self._table.database.close()
 
     async def read(self, name: CredentialName) -> SecretFields:
         """Read one secret.
@@ -149,12 +143,11 @@ class TableCredentials(StoredCredentials):
     def __init__(
         self,
         table: CredentialTable,
-        close: Callable[[], Awaitable[None]],
         *,
         policy: CachePolicy = CachePolicy(),  # noqa: B008  # frozen
         on_fetch: Callable[[FetchOutcome], None] = ignore_outcome,
         on_secret: Callable[[str], None] = ignore_secret,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        session = TableSession(table, close)
+        session = TableSession(table)
         super().__init__(session, policy=policy, on_fetch=on_fetch, on_secret=on_secret, clock=clock)

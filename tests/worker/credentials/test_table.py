@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import json
-import sqlite3
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -13,16 +14,25 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
-from tests.support.sqlite_transactions import SqliteTransactions
 from worker.credentials.key_rotation import KeyRotation, Rotation
 from worker.credentials.keyring import Keyring
+from worker.credentials.script import Step
 from worker.credentials.sealing import new_key
 from worker.credentials.source import CredentialName, SecretUnavailable
 from worker.credentials.table import MAX_DOCUMENT_BYTES, CredentialTable
-from worker.credentials.table_schema import KEPT_VERSIONS
+from worker.credentials.table_database import table_database
+from worker.credentials.table_schema import KEPT_VERSIONS, Rows
+from worker.dev.postgres import PrivatePostgres
 from worker.settings import SettingError
 
 CANARY = "canary-7d1f"
+TABLES = (
+    "connectors_master_keys",
+    "connectors_tenant_keys",
+    "connectors_credential_heads",
+    "connectors_credentials",
+    "connectors_credential_audit",
+)
 ACME = CredentialName("acme", "http", "default")
 OTHER = CredentialName("other", "http", "default")
 DOCUMENT: dict[str, JsonValue] = {
@@ -33,18 +43,27 @@ DOCUMENT: dict[str, JsonValue] = {
 
 
 class Bench:
-    """A table in a file, and the keyring beside it."""
+    """A table in a database, and the keyring beside it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.keyring = folder / "keyring"
         self.write_keys("k1")
-        self.database = SqliteTransactions(folder / "table.db")
+        self.database = table_database(url or f"sqlite:///{folder / 'table.db'}", lambda: None)
 
-    @property
-    def rows(self) -> sqlite3.Connection:
-        """The database, as someone sees it who can write it and has no key."""
-        return self.database.connection
+    async def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the database, as someone does who can write it and has no key."""
+
+        def script() -> Generator[Step, Rows, list[tuple[Any, ...]]]:
+            found = yield Step(text, values)
+            return [tuple(row) for row in found]
+
+        return await self.database.transact(script)
+
+    async def put_back(self, table: str, row: tuple[Any, ...]) -> None:
+        """Insert a row that was there before."""
+        await self.rows(
+            f"insert into {table} values ({','.join(f'${n}' for n in range(1, len(row) + 1))})", *row
+        )
 
     def write_keys(self, *ids: str) -> None:
         """Put new keys before those that are there."""
@@ -65,9 +84,15 @@ class Bench:
         return await KeyRotation(self.database, Keyring(self.keyring)).run(lambda _: None)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    url = None
+    if request.param == "postgresql":
+        postgres: PrivatePostgres = request.getfixturevalue("postgres")
+        url = await postgres.create_database(f"test_{uuid4().hex}")
+    bench = Bench(tmp_path, url)
+    yield bench
+    await bench.database.close()
 
 
 async def test_a_document_is_read_by_another_process(bench: Bench) -> None:
@@ -83,7 +108,7 @@ async def test_nothing_in_the_dump_tells_a_value(bench: Bench) -> None:
     await table.put(ACME, DOCUMENT)
     await table.put(ACME, DOCUMENT)
 
-    dump = "\n".join(bench.rows.iterdump()).lower()
+    dump = str([await bench.rows(f"select * from {each}") for each in TABLES]).lower()
 
     keys = [line.split()[1] for line in bench.keyring.read_text().splitlines()]
     wanted = [CANARY, *keys, *(base64.b64decode(key).hex() for key in keys)]
@@ -109,7 +134,7 @@ async def test_the_last_ten_versions_are_kept(bench: Bench) -> None:
     for _ in range(KEPT_VERSIONS + 3):
         await table.put(ACME, DOCUMENT)
 
-    kept = bench.rows.execute("select version from connectors_credentials order by version").fetchall()
+    kept = await bench.rows("select version from connectors_credentials order by version")
 
     assert [(number,) for number in range(4, KEPT_VERSIONS + 4)] == kept
 
@@ -173,7 +198,7 @@ async def test_a_row_that_was_tampered_with_does_not_open(bench: Bench, tamperin
     for name in (ACME, OTHER):
         for _ in range(2):
             await table.put(name, DOCUMENT)
-    bench.rows.execute(tampering)
+    await bench.rows(tampering)
 
     for reader in (table, await bench.table()):
         with pytest.raises(CredentialInvalid, match="does not open"):
@@ -185,12 +210,12 @@ async def test_a_whole_older_state_is_refused_by_who_saw_a_newer_one(bench: Benc
     table = await bench.table()
     await table.put(ACME, DOCUMENT)
     tables = ("connectors_credential_heads", "connectors_credentials")
-    before = {each: bench.rows.execute(f"select * from {each}").fetchall() for each in tables}
+    before = {each: await bench.rows(f"select * from {each}") for each in tables}
     await table.put(ACME, {"token": "newer"})
     for each, rows in before.items():
-        bench.rows.execute(f"delete from {each}")
+        await bench.rows(f"delete from {each}")
         for row in rows:
-            bench.rows.execute(f"insert into {each} values ({','.join('?' * len(row))})", row)
+            await bench.put_back(each, row)
 
     with pytest.raises(CredentialInvalid, match="put back"):
         await table.read(ACME)
@@ -211,9 +236,9 @@ async def test_every_flipped_bit_is_refused(
         "seal": "connectors_credential_heads",
         "wrapped": "connectors_tenant_keys",
     }[where]
-    data = bytearray(bench.rows.execute(f"select {where} from {of}").fetchone()[0])
+    data = bytearray((await bench.rows(f"select {where} from {of}"))[0][0])
     data[round(position * (len(data) - 1))] ^= 1 << bit
-    bench.rows.execute(f"update {of} set {where} = ?", (bytes(data),))
+    await bench.rows(f"update {of} set {where} = $1", bytes(data))
 
     with pytest.raises(CredentialInvalid, match="does not open"):
         await (await bench.table()).read(ACME)
@@ -222,8 +247,8 @@ async def test_every_flipped_bit_is_refused(
 async def test_a_tenant_that_was_shredded_opens_no_more(bench: Bench) -> None:
     table = await bench.table()
     await table.put(ACME, DOCUMENT)
-    backup = bench.rows.execute("select * from connectors_credentials").fetchall()
-    heads = bench.rows.execute("select * from connectors_credential_heads").fetchall()
+    backup = await bench.rows("select * from connectors_credentials")
+    heads = await bench.rows("select * from connectors_credential_heads")
 
     assert await table.shred("acme")
     assert not await table.shred("acme")
@@ -231,7 +256,7 @@ async def test_a_tenant_that_was_shredded_opens_no_more(bench: Bench) -> None:
     with pytest.raises(CredentialNotFound):
         await table.read(ACME)
     for name, rows in (("connectors_credentials", backup), ("connectors_credential_heads", heads)):
-        bench.rows.execute(f"insert into {name} values ({','.join('?' * len(rows[0]))})", rows[0])
+        await bench.put_back(name, rows[0])
     with pytest.raises(CredentialInvalid):
         await table.read(ACME)
 
@@ -242,8 +267,8 @@ async def test_each_deed_is_a_row_of_the_audit_without_values(bench: Bench) -> N
     await table.note("check", ACME, 1)
     await table.delete(ACME)
 
-    rows = bench.rows.execute("select actor, deed, tenant, connector, name, version from"
-                              " connectors_credential_audit").fetchall()  # fmt: skip
+    rows = await bench.rows("select actor, deed, tenant, connector, name, version from"
+                              " connectors_credential_audit")  # fmt: skip
 
     assert [
         ("tests", "put", *ACME, 1),
@@ -288,9 +313,9 @@ async def test_a_rotation_wraps_every_tenant_and_names_the_key_that_may_go(bench
         rotation.done, rotation.already, rotation.left, rotation.failed, rotation.free,
     )  # fmt: skip
     assert (0, 230) == (again.done, again.already)
-    assert [("k2", 230)] == bench.rows.execute(
+    assert [("k2", 230)] == await bench.rows(
         "select master_key, count(*) from connectors_tenant_keys group by master_key"
-    ).fetchall()
+    )
     bench.keyring.write_text(bench.keyring.read_text().splitlines()[0] + "\n")
     fresh = await bench.table()
     assert DOCUMENT == dict((await fresh.read(names[229])).fields)
@@ -347,7 +372,7 @@ async def test_a_key_that_does_not_open_is_counted_and_no_old_key_may_go(bench: 
     await table.put(ACME, DOCUMENT)
     await table.put(OTHER, DOCUMENT)
     bench.write_keys("k2")
-    bench.rows.execute("update connectors_tenant_keys set wrapped = x'01' where tenant = 'acme'")
+    await bench.rows("update connectors_tenant_keys set wrapped = $1 where tenant = 'acme'", b"1")
 
     rotation = await bench.rotate()
 

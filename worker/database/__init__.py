@@ -1,1 +1,0 @@
-"""The database that the ledger and the table of credentials lie in."""
