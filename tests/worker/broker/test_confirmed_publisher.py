@@ -8,25 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import worker.broker.publisher_link
 from worker.broker import BrokerError, BrokerRefusal, Closed, Properties, PublishRefused, PublishUncertain
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 from worker.broker.reconnect import ReconnectPolicy
-
-
-class FakeConnection:
-    """A connection that lives until the test says otherwise."""
-
-    is_open = True
-    is_blocked = False
-
-    async def closed(self) -> Closed:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def close(self) -> None:
-        self.is_open = False
-
 
 QUICK = ReconnectPolicy(first_s=0.0001, most_s=0.002)
 
@@ -42,7 +26,7 @@ class FakeChannel:
         self.is_open = True
 
     @classmethod
-    async def open(cls, connection: FakeConnection) -> "FakeChannel":
+    async def open(cls) -> "FakeChannel":
         FakeChannel.opened += 1
         if (refusal := next(cls.openings, None)) is not None:
             raise refusal
@@ -63,9 +47,25 @@ class FakeChannel:
         return bool(answer)
 
 
+class FakeConnection:
+    """A connection that lives until the test says otherwise."""
+
+    is_open = True
+    is_blocked = False
+
+    async def closed(self) -> Closed:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self) -> None:
+        self.is_open = False
+
+    async def publish_channel(self) -> FakeChannel:
+        return await FakeChannel.open()
+
+
 @pytest.fixture
-async def publisher(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConfirmedPublisher]:
-    monkeypatch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
+async def publisher() -> AsyncIterator[ConfirmedPublisher]:
     FakeChannel.openings, FakeChannel.opened = iter(()), 0
 
     async def connect() -> Any:
@@ -196,12 +196,10 @@ async def _published(script: list[Any], **how: Any) -> tuple[PublishOutcome, int
     async def connect() -> Any:
         return FakeConnection()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.broker.publisher_link, "PublishChannel", FakeChannel)
-        FakeChannel.openings = iter(())
-        publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
-        outcome = await _publish(publisher, script, **how)
-        await publisher.close()
+    FakeChannel.openings = iter(())
+    publisher = ConfirmedPublisher(connect, name="test", reconnect=QUICK)
+    outcome = await _publish(publisher, script, **how)
+    await publisher.close()
     return outcome, len(list(FakeChannel.script))
 
 
