@@ -1,5 +1,6 @@
 """What must hold in every schedule, each with a name; a schedule that breaks one ends there."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -247,15 +248,14 @@ class Checks:
                 raise Broken("undone stays undone", f"{told.message.published.action} happened afterwards")
 
     def _check_refused_undo(self, told: Told, outcome: Outcome) -> None:
-        """An undo that was refused takes nothing back later on."""
-        is_last = told is max(
-            (each for each in self._deliveries if each.message is told.message), key=lambda each: each.at
-        )
-        if told.mode != "undo" or outcome.error is None or told.told_at is None or not is_last:
+        """An undo that was refused takes nothing back later on, until it is claimed again."""
+        if told.mode != "undo" or outcome.error is None or told.told_at is None:
             return
         if _word_of(outcome) == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
             return
-        if any(at > told.told_at for state in self._states(told.message) for at in state.removals):
+        claims = self._world.database.trace.times("claim_undo", self._identity(told.message), "Claimed")
+        until = min((at for at in claims if at > told.told_at), default=math.inf)
+        if any(told.told_at < at < until for state in self._states(told.message) for at in state.removals):
             raise Broken("a refused undo takes nothing back", told.message.published.action)
 
     def count(self, counts: Counter[str]) -> None:

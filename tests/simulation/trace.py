@@ -57,6 +57,7 @@ class LedgerTrace:
 
     def _step(self, op: Op, identity: Identity, answer: Answer) -> Row | None:
         before, now = self._rows.get(identity), self._now()
+        row = before
         if answer == "Claimed":
             if (identity, op.fence) in self._fences or (before is not None and op.fence <= before.fence):
                 raise NotInModel(f"{op.name} gave the fence {op.fence} again, or after a later one")
@@ -72,6 +73,8 @@ class LedgerTrace:
             raise NotInModel(
                 f"{op.name} with fence {op.fence} said {answer}, the model {expected} of {before}"
             )
+        if before is not None and after is not None and row is not None and after.leased == row.leased:
+            after = replace(after, leased=before.leased)  # at its last moment a lease may be over, or not yet
         self._rows[identity] = after
         if op.name in _LEASING and answer in {True, "Claimed"}:
             self._lease_until[identity] = now + LEASE_S
@@ -79,7 +82,13 @@ class LedgerTrace:
 
     def count(self, name: str, identity: Identity, *, answer: Answer = True) -> int:
         """Return how often a question about a key was answered so."""
-        return sum(e.name == name and e.identity == identity and e.answer == answer for e in self.entries)
+        return len(self.times(name, identity, answer))
+
+    def times(self, name: str, identity: Identity, answer: Answer = True) -> list[float]:
+        """Return when a question about a key was answered so."""
+        return [
+            e.at for e in self.entries if e.name == name and e.identity == identity and e.answer == answer
+        ]
 
     @property
     def takeovers(self) -> int:
