@@ -12,7 +12,7 @@ from connectors.sdk.runtime.outcome import Outcome, Snooze
 from schemas.error import Code
 from tests.simulation.clock import EPOCH
 from tests.simulation.provider import KeyState
-from tests.simulation.shop import PARTS
+from tests.simulation.shop import LOOKED, PARTS
 
 if TYPE_CHECKING:
     from tests.simulation.world import Message, Worker, World
@@ -43,7 +43,7 @@ class Told:
     #: Its worker stood still already when it came.
     came_in_stall: bool
     stalled_s: float
-    skew_s: float
+    jumps: int
     asked: int
     #: It joined the run of a copy.
     is_joined: bool
@@ -57,7 +57,7 @@ class Told:
     def was_disturbed(self) -> bool:
         """Whether its worker stood still meanwhile, or its clock jumped."""
         host = self.worker.host
-        return self.came_in_stall or host.stalled_s != self.stalled_s or host.skew_s != self.skew_s
+        return self.came_in_stall or host.stalled_s != self.stalled_s or host.jumps != self.jumps
 
     @property
     def mode(self) -> str:
@@ -93,7 +93,7 @@ class Checks:
             self._now(),
             host.stalled_until > self._now(),
             host.stalled_s,
-            host.skew_s,
+            host.jumps,
             sum(state.asked for state in self._states(message)),
             is_joined=worker.is_at_it(self._identity(message)),
             is_alone=self._world.plan.runs_of(message.published.key) == 1
@@ -129,6 +129,8 @@ class Checks:
             self._check_not_started(told, said)
             self._check_unknown(told, said)
             self._check_honest(told, outcome, said)
+        else:
+            self._check_honest_undo(told, outcome, said)
 
     def at_end(self) -> None:
         """Check what only the end shows."""
@@ -140,9 +142,10 @@ class Checks:
                 self._check_stays_not_started(told, told.outcome)
         for key, action in self._world.plan.keys.items():
             for part in PARTS[action]:
-                landed = self._world.provider.keys[key + part].landed
-                if landed > 1:
-                    raise Broken("one effect per key", f"{action} {key}{part} happened {landed} times")
+                state = self._world.provider.keys[key + part]
+                if state.landed > 1:
+                    raise Broken("one effect per key", f"{action} {key}{part} happened {state.landed} times")
+                self._check_holder(Identity("default", "shop", action, key), state)
         for worker in self._world.alive:
             if worker.leftovers:
                 raise Broken(
@@ -201,7 +204,7 @@ class Checks:
         )
 
     def _check_stays_not_started(self, told: Told, outcome: Outcome) -> None:
-        if _word_of(outcome) != "not_started" or told.mode != "run" or self._world.counts["jumps"]:
+        if _word_of(outcome) != "not_started" or told.mode != "run":
             return
         is_alone = told.is_alone and not told.message.was_lost
         if is_alone and any(state.landed for state in self._states(told.message)):
@@ -225,11 +228,27 @@ class Checks:
         error = outcome.error
         assert error is not None
         if said in {"unknown", "undone"} or error.code is Code.OUTCOME_UNKNOWN:
-            if error.code is Code.OUTCOME_UNKNOWN and told.message.published.action == "looked":
+            if error.code is Code.OUTCOME_UNKNOWN and told.message.published.action in LOOKED:
                 raise Broken("what can be looked up is never unknown", error.message)
             return
         if self._may_have_left(told):
             raise Broken("no failure hides an effect", f"{error.code} {error.data} though a request is open")
+
+    def _check_honest_undo(self, told: Told, outcome: Outcome, said: str | None) -> None:
+        """A failed undo that may have taken the effect back says so."""
+        assert outcome.error is not None
+        if said == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
+            return
+        before, here = self._now() - AS_OF_S, told.worker.host.name
+        for state in self._states(told.message):
+            if any(at < before or sender == here for at, sender in state.removals_open):
+                raise Broken("no failure hides an undo", f"{outcome.error.code} {outcome.error.data}")
+
+    def _check_holder(self, identity: Identity, state: KeyState) -> None:
+        """No undo leaves once another worker has taken over: unlike a write, nothing waits for it."""
+        for at, sender in state.removals_sent:
+            if self._world.database.trace.holder(identity, at) != sender:
+                raise Broken("no undo leaves without its claim", f"{sender} at {at:.3f}")
 
     def _check_undone(self, told: Told, outcome: Outcome) -> None:
         """What was reported undone is not there."""

@@ -1,5 +1,6 @@
 """What was asked of the ledger in a schedule, held step by step against the protocol's own rows."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,6 +24,8 @@ class Entry:
     """One answered question."""
 
     at: float
+    #: The process that asked.
+    who: str
     name: str
     identity: Identity
     fence: int
@@ -40,14 +43,20 @@ class LedgerTrace:
         self.entries: list[Entry] = []
 
     def record(
-        self, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any], said: Any
+        self,
+        who: str,
+        name: str,
+        identity: Identity,
+        args: tuple[Any, ...],
+        options: Mapping[str, Any],
+        said: Any,
     ) -> None:
         """Take one step of the model, and see that the ledger took the same."""
         answer: Answer = said if isinstance(said, bool) else type(said).__name__
         fence = (
             said.fence if isinstance(said, Claimed) else args[0] if args and isinstance(args[0], int) else 0
         )
-        self.entries.append(Entry(self._now(), name, identity, fence, answer))
+        self.entries.append(Entry(self._now(), who, name, identity, fence, answer))
         told = {name: bool(options.get(name)) for name in ("in_flight", "undo_in_flight")}
         row = self._step(Op(name, fence, **told), identity, answer)
         if isinstance(said, Claimed) and row is not None:
@@ -89,6 +98,13 @@ class LedgerTrace:
         return [
             e.at for e in self.entries if e.name == name and e.identity == identity and e.answer == answer
         ]
+
+    def holder(self, identity: Identity, at: float) -> str | None:
+        """Return which process had claimed a key last at that time."""
+        claims = (
+            e.who for e in self.entries if e.at <= at and e.identity == identity and e.answer == "Claimed"
+        )
+        return next(iter(deque(claims, maxlen=1)), None)
 
     @property
     def takeovers(self) -> int:
