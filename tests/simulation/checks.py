@@ -52,6 +52,8 @@ class Told:
     outcome: Outcome | None = None
     told_at: float | None = None
     attempts_before: int = 0
+    #: When it ended, an answer of the ledger about the key had not been heard.
+    was_unheard: bool = False
 
     @property
     def was_disturbed(self) -> bool:
@@ -109,6 +111,7 @@ class Checks:
     def returned(self, told: Told, outcome: Outcome | Snooze) -> None:
         """Check what the executor returned, at the moment when it did."""
         self._world.loop.note(told.worker.host.name, f"returns {_brief(outcome)} for {told.message.job.id}")
+        told.was_unheard = self._world.database.unheard[self._identity(told.message)] > 0
         self._check_in_time(told)
         if isinstance(outcome, Snooze):
             return
@@ -146,6 +149,7 @@ class Checks:
                 if state.landed > 1:
                     raise Broken("one effect per key", f"{action} {key}{part} happened {state.landed} times")
                 self._check_holder(Identity("default", "shop", action, key), state)
+        self._check_leases()
         for worker in self._world.alive:
             if worker.leftovers:
                 raise Broken(
@@ -216,11 +220,11 @@ class Checks:
         """Never `unknown` if no request can have left."""
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
-        identity, database = self._identity(told.message), self._world.database
         states = self._states(told.message)
         is_open = told.was_disturbed or any(each.unproven or each.connecting for each in states)
-        claimed = database.trace.count("claim", identity, answer="Claimed")
-        if claimed and not is_open and not database.unheard[identity]:
+        trace = self._world.database.trace
+        claimed = trace.count("claim", self._identity(told.message), answer="Claimed")
+        if claimed and not is_open and not told.was_unheard:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:
@@ -243,6 +247,15 @@ class Checks:
         for state in self._states(told.message):
             if any(at < before or sender == here for at, sender in state.removals_open):
                 raise Broken("no failure hides an undo", f"{outcome.error.code} {outcome.error.data}")
+
+    def _check_leases(self) -> None:
+        """While the ledger answers, a worker that lives and never stood still loses no claim."""
+        if self._world.plan.ledger_rate or self._world.database.away_until:
+            return
+        steady = {each.host.name for each in self._world.alive if not each.host.stalled_s}
+        for identity, holder in self._world.database.trace.expired:
+            if holder in steady:
+                raise Broken("a live worker keeps its claim", f"{holder} lost {identity.key}")
 
     def _check_holder(self, identity: Identity, state: KeyState) -> None:
         """No undo leaves once another worker has taken over: unlike a write, nothing waits for it."""

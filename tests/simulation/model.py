@@ -350,7 +350,9 @@ def explore(model: Model) -> tuple[int, int]:
 
 def check_model() -> int:
     """Check the protocol for each kind of action, and print how many states it has."""
-    print(f"2 workers, 1 provider, {CRASHES} crashes, {STALLS} stall, at most {MOST_ATTEMPTS} attempts; to the end")
+    print(
+        f"2 workers, 1 provider, {CRASHES} crashes, {STALLS} stall, at most {MOST_ATTEMPTS} attempts; to the end"
+    )
     print(f"{'action':<10}{'second worker':<16}{'states':>10}{'depth':>8}{'seconds':>10}")
     for kind in ("keyed", "looked", "plain"):
         for undoes in (False, True):

@@ -62,7 +62,7 @@ def make_plan(store: Store, choices: Choices) -> Plan:
         for _ in range(choices.pick((1, 1, 1, 2, 3))):
             start_s, wait_s = choices.pick(STARTS_S, 0.5), choices.pick(DEADLINES_S, 0.6)
             jobs.append(Published(action, key, "run", start_s, wait_s))
-        for _ in range(choices.pick((0, 1, 1, 2), 0.4) if action in UNDOABLE else 0):
+        for _ in range(choices.pick((0, 1, 2), 0.5) if action in UNDOABLE else 0):
             start_s, wait_s = choices.pick(STARTS_S, 0.8), choices.pick(DEADLINES_S, 0.3)
             jobs.append(Published(action, key, "undo", start_s, wait_s))
     return Plan(

@@ -41,6 +41,8 @@ class LedgerTrace:
         self._lease_until: dict[Identity, float] = {}
         self._fences: set[tuple[Identity, int]] = set()
         self.entries: list[Entry] = []
+        #: Keys that were claimed because a lease ran out, and the processes that had held them.
+        self.expired: list[tuple[Identity, str]] = []
 
     def record(
         self,
@@ -56,9 +58,9 @@ class LedgerTrace:
         fence = (
             said.fence if isinstance(said, Claimed) else args[0] if args and isinstance(args[0], int) else 0
         )
-        self.entries.append(Entry(self._now(), who, name, identity, fence, answer))
         told = {name: bool(options.get(name)) for name in ("in_flight", "undo_in_flight")}
         row = self._step(Op(name, fence, **told), identity, answer)
+        self.entries.append(Entry(self._now(), who, name, identity, fence, answer))
         if isinstance(said, Claimed) and row is not None:
             seen = (said.in_flight, said.undo_in_flight, said.attempts, bool(said.steps), said.happened)
             if seen != (row.in_flight, row.undo_in_flight, row.attempts, row.has_steps, row.has_result):
@@ -71,6 +73,8 @@ class LedgerTrace:
             if (identity, op.fence) in self._fences or (before is not None and op.fence <= before.fence):
                 raise NotInModel(f"{op.name} gave the fence {op.fence} again, or after a later one")
             self._fences.add((identity, op.fence))
+            if before is not None and before.leased:
+                self.expired.append((identity, self.holder(identity, now) or ""))
         after, expected = before, answer
         until = self._lease_until.get(identity, 0.0)
         for leased in {until > now, until > now - SLACK_S, until > now + SLACK_S}:
