@@ -11,7 +11,6 @@ from tests.simulation.model import check_model
 from tests.simulation.mutants import MOST_SCHEDULES, run_mutants
 from tests.simulation.schedules import replay
 
-
 #: Schedules unless it is said otherwise.
 SCHEDULES: Final = 300
 

@@ -168,24 +168,11 @@ _INVARIANTS: Final = {
 class Verdict:
     """What became of a mutant."""
 
-    mutant: Mutant
     #: Run until it was killed, that one included.
     schedules: int
     #: The token that killed it, and the invariant that it broke; empty if none did.
     token: str = ""
     invariant: str = ""
-
-    @property
-    def survived(self) -> bool:
-        """Return whether an invariant is missing, or the guard is needless."""
-        return not self.token and not self.mutant.is_equivalent_because
-
-    def line(self) -> str:
-        """Return its row of the table."""
-        if self.token:
-            return f"{self.mutant.name:<46} {self.invariant:<36} {self.schedules:>6,}  {self.token}"
-        why = "SURVIVED" if self.survived else f"equivalent: {self.mutant.is_equivalent_because}"
-        return f"{self.mutant.name:<46} {why} ({self.schedules:,})"
 
 
 def run_mutants(schedules: int, seed: int) -> int:
@@ -194,30 +181,39 @@ def run_mutants(schedules: int, seed: int) -> int:
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         verdicts = list(show_progress(pool.imap(_run_mutant, work, chunksize=1), len(work)))
     print(f"{'mutant':<46} {'killed by':<36} {'after':>6}  token")
-    print("\n".join(each.line() for each in verdicts))
-    killed, survived = sum(bool(each.token) for each in verdicts), sum(each.survived for each in verdicts)
-    equivalent = len(verdicts) - killed - survived
-    print(f"{len(verdicts)} mutants: {killed} killed, {equivalent} equivalent, {survived} survived")
+    killed = survived = 0
+    for mutant, verdict in zip(MUTANTS, verdicts, strict=True):
+        killed += bool(verdict.token)
+        survived += not verdict.token and not mutant.is_equivalent_because
+        print(_line(mutant, verdict))
+    equivalent = len(MUTANTS) - killed - survived
+    print(f"{len(MUTANTS)} mutants: {killed} killed, {equivalent} equivalent, {survived} survived")
     return int(survived > 0)
+
+
+def _line(mutant: Mutant, verdict: Verdict) -> str:
+    if verdict.token:
+        return f"{mutant.name:<46} {verdict.invariant:<36} {verdict.schedules:>6,}  {verdict.token}"
+    because = mutant.is_equivalent_because
+    why = f"equivalent: {because}" if because else "SURVIVED"
+    return f"{mutant.name:<46} {why} ({verdict.schedules:,})"
 
 
 def _run_mutant(work: tuple[int, int, int]) -> Verdict:
     """Break this process's core, and run schedules until one tells."""
     number, schedules, seed = work
-    mutant = MUTANTS[number]
-    for edit in mutant.edits:
+    for edit in MUTANTS[number].edits:
         apply_edit(*edit)
-    return judge(mutant, schedules, seed)
+    return judge(MUTANTS[number].store, schedules, seed)
 
 
-def judge(mutant: Mutant, schedules: int, seed: int) -> Verdict:
+def judge(store: str, schedules: int, seed: int) -> Verdict:
     """Run schedules on a core that is broken already, until one tells."""
     for number in range(schedules):
-        findings = run_batch([token_of(mutant.store, seed, number)])
-        for token, broken in findings.broken.items():
+        for token, broken in run_batch([token_of(store, seed, number)]).broken.items():
             kind, _, what = broken.partition(": ")
-            return Verdict(mutant, number + 1, token, _INVARIANTS.get(kind) or what.partition(": ")[0])
-    return Verdict(mutant, schedules)
+            return Verdict(number + 1, token, _INVARIANTS.get(kind) or what.partition(": ")[0])
+    return Verdict(schedules)
 
 
 def apply_edit(owner: Any, name: str, old: str, new: str) -> None:
