@@ -149,6 +149,7 @@ class Checks:
                 if state.landed > 1:
                     raise Broken("one effect per key", f"{action} {key}{part} happened {state.landed} times")
                 self._check_holder(Identity("default", "shop", action, key), state)
+            self._check_first_undo(Identity("default", "shop", action, key))
         self._check_leases()
         for worker in self._world.alive:
             if worker.leftovers:
@@ -247,6 +248,16 @@ class Checks:
         for state in self._states(told.message):
             if any(at < before or sender == here for at, sender in state.removals_open):
                 raise Broken("no failure hides an undo", f"{outcome.error.code} {outcome.error.data}")
+
+    def _check_first_undo(self, identity: Identity) -> None:
+        """No run begins under a key whose undo came first, unless that undo has failed for good."""
+        trace = self._world.database.trace
+        begun, is_first = trace.times("begin", identity), trace.first_claim(identity) == "claim_undo"
+        undos = [d for d in self._deliveries if d.mode == "undo" and self._identity(d.message) == identity]
+        if not begun or not is_first or any(each.message.was_lost for each in undos):
+            return
+        if not any(d.told_at is not None and d.told_at < begun[0] + LATE_S for d in undos):
+            raise Broken("no run overtakes its undo", f"{identity.key} began at {begun[0]:.3f}")
 
     def _check_leases(self) -> None:
         """While the ledger answers, a worker that lives and never stood still loses no claim."""

@@ -86,8 +86,7 @@ MUTANTS: Final = (
     Mutant("an undo that may have left is aborted", ((
         UndoRunner, "_refused", "claim.undo_in_flight or", "False or"),)),
     Mutant("an undo that came first gives its mark back", ((
-        UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),),
-        "the mark is put back for as long as the retry waits; the run may come first then, and is undone after it"),
+        UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),)),
     Mutant("an undo leaves after its lease", (UNDO_LEAVE,)),
     Mutant("begin stall and late undo", (STALL, UNDO_LEAVE)),
     Mutant("an unreachable ledger means not started", ((
@@ -103,7 +102,7 @@ MUTANTS: Final = (
     Mutant("a write may leave at any time", (LEAVE,)),
     Mutant("begin stall and late write", (STALL, LEAVE)),
     Mutant("a closed job may begin", (CLOSED,),
-        "the check of the deadline in `ActionRunner.run`, in the same step, covers it; see the pair below"),
+        "`ActionRunner.run` checks the deadline in the same step; only a clock set back right then would tell"),
     Mutant("a late job may begin", (LATE,),
         "`is_closed`, and `unknown` in its place, cover it; see the pair below"),
     Mutant("neither closed nor late matters", (CLOSED, LATE)),

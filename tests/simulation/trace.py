@@ -110,6 +110,11 @@ class LedgerTrace:
         )
         return next(iter(deque(claims, maxlen=1)), None)
 
+    def first_claim(self, identity: Identity) -> str | None:
+        """Return by which question a key was claimed first."""
+        claims = (e.name for e in self.entries if e.identity == identity and e.answer == "Claimed")
+        return next(claims, None)
+
     @property
     def takeovers(self) -> int:
         """How often a claim was given that another had before."""
