@@ -13,7 +13,7 @@ ifdef CI
 export NO_COLOR := 1
 endif
 
-.PHONY: help demo test fast test-all check bench chaos simulate secrets lock clean
+.PHONY: help demo test fast test-all check bench chaos simulate mutants secrets lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 
 
 simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
+
+mutants: $(READY) ## Take each guard out of the core, and see the simulation find it: SCHEDULES=20000 SEED=1
+	@$(BIN)/python -m tests.simulation --mutants --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
 
 secrets: ## Create the passwords and keys of compose.yaml, once
 	@$(PYTHON) worker/ops/make_secrets.py
