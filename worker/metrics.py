@@ -156,6 +156,18 @@ class Metrics:
             ("connector",),
             registry=registry,
         )
+        self._processes = Gauge(
+            "connectors_isolated_processes",
+            "Processes of a connector that runs in its own, those included whose calls hang.",
+            ("connector",),
+            registry=registry,
+        )
+        self._process_ends = Counter(
+            "connectors_isolated_process_ends",
+            "Times that a connector's process died or was killed because a call of it hung.",
+            ("connector",),
+            registry=registry,
+        )
         self._connectors = Gauge(
             "connectors_connector_info",
             "1 for each connector that runs, with its distribution and version.",
@@ -173,6 +185,8 @@ class Metrics:
         """Start a connector's series at zero, and record its distribution and version."""
         self._connectors.labels(connector, distribution, version).set(1)
         self._hung.labels(connector).set(0)
+        self._processes.labels(connector).set(0)
+        self._process_ends.labels(connector).inc(0)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
                 self._jobs[connector, action, outcome].inc(0)
@@ -241,6 +255,14 @@ class Metrics:
     def calls_hung(self, connector: str, calls: int) -> None:
         """Record how many calls of a connector hang."""
         self._hung.labels(connector).set(calls)
+
+    def processes(self, connector: str, count: int) -> None:
+        """Record how many processes a connector has."""
+        self._processes.labels(connector).set(count)
+
+    def process_ended(self, connector: str) -> None:
+        """Count a connector's process that ended before the worker."""
+        self._process_ends.labels(connector).inc()
 
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
         """Read the loop's lag from this function whenever the metrics are read."""

@@ -44,7 +44,7 @@ STALL: Final[Edit] = (ClaimKeeper, "_leave", "> self.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (
     ActionRunner,
     "run",
-    "execution.effects.may_leave = self._within(self.limit_s(call))",
+    "execution.effects.may_leave = self._is_before(execution.leave_until)",
     "pass",
 )
 BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
