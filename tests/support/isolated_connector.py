@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -102,6 +103,13 @@ async def block() -> None:
     time.sleep(30)  # that is the point
 
 
+@isolated.action(effect=Effect.READ, timeout_s=20)
+async def block_long(mark: str) -> None:
+    """Block the loop for longer than others wait."""
+    Path(mark).write_text("begun")
+    time.sleep(30)
+
+
 @isolated.action(effect=Effect.READ, timeout_s=1)
 async def ignore() -> None:
     """Ignore cancellation."""
@@ -137,9 +145,9 @@ async def crash() -> None:
 
 
 @isolated.action(effect=Effect.READ)
-async def scream(fd: int) -> None:
-    """Write rubbish where the worker reads."""
-    os.write(fd, b"\xff" * 64)
+async def scream() -> None:
+    """Write bytes that are no frame where the worker reads."""
+    os.write(int(sys.argv[1]), b"\xff" * 64)
 
 
 @isolated.action(effect=Effect.READ)

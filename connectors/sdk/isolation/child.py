@@ -48,7 +48,7 @@ from connectors.sdk.steps import Steps
 from schemas.job import Job
 
 #: Seconds after which a loop that has not turned is reported with its stack.
-BLOCKED_AFTER_S: Final = 2.0
+BLOCKED_AFTER_S: Final = 1.0
 #: Frames of a blocked loop that are reported, the innermost ones.
 _FRAMES: Final = 25
 _PR_SET_PDEATHSIG: Final = 1

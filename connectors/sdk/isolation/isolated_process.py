@@ -24,7 +24,7 @@ from connectors.sdk.isolation.frames import (
     error_of,
     length_of,
 )
-from connectors.sdk.isolation.plan import Plan
+from connectors.sdk.isolation.plan import Plan, scrubbed
 from connectors.sdk.isolation.reports import Callbacks, Reports
 from connectors.sdk.runtime.invocation import Invocation
 from connectors.sdk.runtime.outcome import Snooze
@@ -37,25 +37,10 @@ START_S: Final = 30.0
 PING_S: Final = 0.5
 #: Seconds after which a process that does not answer gets no new call, and is killed if a call of it hangs.
 SILENT_S: Final = 1.5
-#: All that the process has of the worker's environment.
-KEPT_ENVIRONMENT: Final = frozenset(
-    {
-        "HOME",
-        "LANG",
-        "LC_ALL",
-        "LC_CTYPE",
-        "LD_LIBRARY_PATH",
-        "PATH",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
-        "TMPDIR",
-        "TZ",
-    }
-)
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class _RemoteCall:
     """One call that is in the process now."""
 
     invocation: Invocation
@@ -84,7 +69,7 @@ class IsolatedProcess:
         self._reports = Reports(callbacks, lambda: {"connector": plan.connector, "pid": self.pid})
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _RemoteCall] = {}
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -130,12 +115,12 @@ class IsolatedProcess:
             async with asyncio.timeout(START_S):
                 await asyncio.shield(self._ready)
         except TimeoutError:
-            self.kill(f"it did not load in {START_S:g} s")
+            await self.close("it did not load in time")
             raise Unavailable(
                 f"the process of {self.plan.connector} did not load in {START_S:g} s", sent=Sent.NO
             ) from None
         except BaseException:
-            self.kill("it did not load")
+            await self.close("it did not load")
             raise
         self._spawn(self._watch())
 
@@ -158,14 +143,14 @@ class IsolatedProcess:
     async def invoke(self, invocation: Invocation) -> Any:
         """Run one function; see `IsolatedHost.invoke`."""
         number, job = next(self._numbers), invocation.call.job
-        call = self._calls[number] = _Call(invocation, asyncio.get_running_loop().create_future())
+        call = self._calls[number] = _RemoteCall(invocation, asyncio.get_running_loop().create_future())
         call.leave_until = invocation.leave_until()
-        self._reports.hand_over((job.tenant, job.connector, job.credential))
+        self._reports.add_account((job.tenant, job.connector, job.credential))
         try:
             self._send("call", number, _call_as_json(invocation, call.leave_until))
             return await self._end_of(number, call)
         except BadFrame as large:
-            raise ConnectorError(f"the job cannot be handed over: {large}", sent=Sent.NO) from None
+            raise ConnectorError(f"the job cannot be dispatched: {large}", sent=Sent.NO) from None
         finally:
             for task in call.tasks:
                 task.cancel()
@@ -175,7 +160,7 @@ class IsolatedProcess:
                 call.is_given_up = True
             call.ended.add_done_callback(_retrieve_exception)
 
-    async def _end_of(self, number: int, call: _Call) -> Any:
+    async def _end_of(self, number: int, call: _RemoteCall) -> Any:
         try:
             return await asyncio.shield(call.ended)
         except asyncio.CancelledError:
@@ -205,12 +190,14 @@ class IsolatedProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def close(self) -> None:
+    async def close(self, why: str = "the worker ends") -> None:
         """Kill the process, and wait until it is gone."""
-        if self._process is None:
+        if self._process is None or self._writer is None:
             return
-        self.kill("the worker ends")
+        self.kill(why)
         await self.ended.wait()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -274,7 +261,7 @@ class IsolatedProcess:
             self._ready.set_exception(
                 Unavailable(f"the process of {name} ended before it was ready ({how})", sent=Sent.NO)
             )
-            self._ready.exception()  # whoever waited for it may be gone
+            self._ready.exception()  # it may be waited for no more
         for call in self._calls.values():
             if call.ended.done():
                 continue
@@ -309,7 +296,7 @@ class IsolatedProcess:
             case _:
                 self._reports.take(frame)
 
-    def _take_of(self, call: _Call, kind: str, rest: list[Any]) -> None:
+    def _take_of(self, call: _RemoteCall, kind: str, rest: list[Any]) -> None:
         match kind, rest:
             case "started", []:
                 call.has_started = True
@@ -324,7 +311,7 @@ class IsolatedProcess:
             case "end", [dict(end), dict(left)] if not call.ended.done():
                 self._take_end(call, end, left)
 
-    def _take_end(self, call: _Call, end: Mapping[str, Any], left: Mapping[str, Any]) -> None:
+    def _take_end(self, call: _RemoteCall, end: Mapping[str, Any], left: Mapping[str, Any]) -> None:
         names = ("has_sent", "has_asked", "may_have_effect")
         call.invocation.effects.adopt(**{name: bool(left.get(name, True)) for name in names})
         if "data" in end:
@@ -337,12 +324,12 @@ class IsolatedProcess:
             del self._calls[number]
         self._kill_if_idle()
 
-    async def _record_step(self, call: _Call, results: dict[str, Any]) -> None:
+    async def _record_step(self, call: _RemoteCall, results: dict[str, Any]) -> None:
         steps = call.invocation.call.steps
         await steps.record(results)
         steps.results = results
 
-    async def _hold(self, asked: int, call: _Call, name: str, lease: int) -> None:
+    async def _hold(self, asked: int, call: _RemoteCall, name: str, lease: int) -> None:
         """Hold a lease for an action until it is released, or its call ends."""
         try:
             async with call.invocation.context.lease(name):
@@ -365,17 +352,11 @@ class IsolatedProcess:
             failure = ConnectorError(f"the worker met {type(error).__name__}", sent=Sent.UNCERTAIN)
         self._send("answer", asked, None if failure is None else error_as_json(failure))
 
-    def _spawn(self, doing: Any, call: _Call | None = None) -> None:
+    def _spawn(self, doing: Any, call: _RemoteCall | None = None) -> None:
         task: asyncio.Task[None] = asyncio.create_task(doing)
         tasks = self._tasks if call is None else call.tasks
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-
-
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a connector's process sees of the environment; its modules are found where the worker's are."""
-    kept = {name: value for name, value in environment.items() if name in KEPT_ENVIRONMENT}
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _call_as_json(invocation: Invocation, leave_until: float) -> dict[str, Any]:

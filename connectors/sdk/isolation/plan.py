@@ -1,12 +1,30 @@
 """All that a connector's process is told before its first call."""
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from connectors.sdk.http.client import HttpPolicy
 from connectors.sdk.isolation.frames import BadFrame, Frame
+
+#: All that the process has of the worker's environment.
+KEPT_ENVIRONMENT: Final = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "TMPDIR",
+        "TZ",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +68,9 @@ class Plan:
             ca_file=None if self.ca_file is None else Path(self.ca_file),
             proxy_url=self.proxy_url,
         )
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a connector's process sees of the environment; its modules are found where the worker's are."""
+    kept = {name: value for name, value in environment.items() if name in KEPT_ENVIRONMENT}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -57,7 +57,7 @@ class Reports:
         #: Whether the block of its loop was logged; reset when the loop turns again.
         self.is_block_logged = False
 
-    def hand_over(self, account: Account) -> None:
+    def add_account(self, account: Account) -> None:
         """Take note that the process has the secret of an account now."""
         self._accounts[account] = None
         if len(self._accounts) > MAX_ACCOUNTS:

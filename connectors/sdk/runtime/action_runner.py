@@ -347,6 +347,7 @@ class ActionRunner:
 
     async def _cancel(self, task: "asyncio.Task[Any]", call: Call) -> None:
         """Cancel what took too long, and wait a moment for its cleaning up."""
+        task.add_done_callback(_retrieve_exception)
         task.cancel()
         await self._clock.wait({task}, CLEAN_UP_S)
         if not task.done():
@@ -354,7 +355,6 @@ class ActionRunner:
                 "action ignores its cancellation", connector=call.job.connector, action=call.job.action
             )
             self.hung.add(call.job.connector, call.job.action, task)
-            task.add_done_callback(_retrieve_exception)
 
     async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
         """Stop asking at the deadline.
