@@ -25,6 +25,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from connectors.sdk.http.circuit_breaker import HostLoad
 from schemas.error import Category, Code
 
 #: The content type of `render`.
@@ -132,6 +133,8 @@ class Metrics:
         )
         self._queues = _QueueGauges()
         registry.register(self._queues)
+        self._host_loads = _HostLoadGauges()
+        registry.register(self._host_loads)
         self._quotas = _QuotaGauges()
         registry.register(self._quotas)
         self._broker = Gauge(
@@ -264,6 +267,10 @@ class Metrics:
         """Count a connector's process that ended before the worker."""
         self._process_ends.labels(connector).inc()
 
+    def host_loads_from(self, read: Callable[[], Mapping[str, HostLoad]]) -> None:
+        """Read by connector what its outbound calls do now, whenever the metrics are read."""
+        self._host_loads.read = read
+
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
         """Read the loop's lag from this function whenever the metrics are read."""
         self._loop_lag.set_function(read_lag_s)
@@ -362,6 +369,35 @@ class _QueueGauges(Collector):
             slots.add_metric((queue, "used"), used)
             slots.add_metric((queue, "free"), free)
         yield slots
+
+
+class _HostLoadGauges(Collector):
+    """What the outbound calls of each connector do now: hosts come from credentials, and are no label."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Mapping[str, HostLoad]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        in_flight = GaugeMetricFamily(
+            "connectors_http_in_flight",
+            "Outbound HTTP calls that hold a connection now.",
+            labels=("connector",),
+        )
+        waiting = GaugeMetricFamily(
+            "connectors_http_waiting",
+            "Outbound HTTP calls that wait for a connection, or for a call of their account to end.",
+            labels=("connector",),
+        )
+        limit = GaugeMetricFamily(
+            "connectors_http_lowest_limit",
+            "Lowest limit of calls in flight among the accounts that have calls now.",
+            labels=("connector",),
+        )
+        for connector, load in self.read().items():
+            in_flight.add_metric((connector,), load.in_flight)
+            waiting.add_metric((connector,), load.waiting)
+            limit.add_metric((connector,), load.lowest_limit)
+        yield from (in_flight, waiting, limit)
 
 
 class _QuotaGauges(Collector):

@@ -98,6 +98,7 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
+        self.metrics.host_loads_from(self._http.loads)
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
