@@ -120,6 +120,14 @@ async def ignore() -> None:
             continue
 
 
+@isolated.action(effect=Effect.READ)
+async def exchange(ctx: Context[Account], tenant: str) -> None:
+    """Exchange a refresh token of a tenant's, and report a quota."""
+    account = (tenant, ctx.connector, "default")
+    ctx.http.quota(1, 4)
+    await ctx.http.rotations.rotate(account, "key", ctx.credential.key, SecretStr("newer-secret"))
+
+
 async def _wait(mark: str, seconds: float) -> str:
     Path(mark).write_text("begun")
     await asyncio.sleep(seconds)

@@ -100,7 +100,7 @@ class HostRoom:
             pass
 
     def _serve_next(self) -> bool:
-        """Let one call leave, of the tenant that was served least lately; return whether one could."""
+        """Admit one call, of the tenant that was served least lately; return whether one could."""
         for tenant, waiters in self._waiting.items():
             for waiter in waiters:
                 limit, turn = waiter

@@ -33,6 +33,8 @@ class Bench:
     kept: list[Rotation]
     calls: list[tuple[str, str]]
     ends: list[str]
+    secrets: list[str]
+    quotas: list[tuple[tuple[str, str, str], int, int]]
     notes: list[str] = field(default_factory=list)
 
     async def run(
@@ -69,6 +71,8 @@ async def bench(monkeypatch: pytest.MonkeyPatch, base_url: str) -> AsyncIterator
     kept: list[Rotation] = []
     calls: list[tuple[str, str]] = []
     ends: list[str] = []
+    secrets: list[str] = []
+    quotas: list[tuple[tuple[str, str, str], int, int]] = []
 
     async def keep(rotation: Rotation) -> None:
         kept.append(rotation)
@@ -85,8 +89,8 @@ async def bench(monkeypatch: pytest.MonkeyPatch, base_url: str) -> AsyncIterator
         {"isolated": plan},
         Callbacks(
             lambda reach, outcome, _: calls.append((reach, outcome)),
-            lambda *_: None,
-            lambda _: None,
+            lambda *quota: quotas.append(quota),
+            secrets.append,
             keep,
         ),
         on_end=ends.append,
@@ -99,7 +103,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch, base_url: str) -> AsyncIterator
         MemoryLedger(),
         isolated=processes,
     )
-    yield Bench(executor, processes, kept, calls, ends)
+    yield Bench(executor, processes, kept, calls, ends, secrets, quotas)
     await executor.close()
     await processes.close()
     await http.close()

@@ -58,6 +58,26 @@ async def test_steps_and_leases_reach_the_ledger(bench: Bench) -> None:
     assert again.replayed
 
 
+async def test_a_refresh_token_is_kept_and_masked_by_the_worker(bench: Bench) -> None:
+    outcome = await bench.run("exchange", _tenant="acme", tenant="acme")
+
+    assert outcome.error is None
+    (rotation,) = bench.kept
+    assert (("acme", "isolated", "default"), "key") == (rotation.account, rotation.field)
+    assert "newer-secret" == rotation.newest.get_secret_value()
+    assert ["tenant-secret"] == [token.get_secret_value() for token in rotation.older]
+    assert ["newer-secret"] == bench.secrets
+    assert [(("acme", "isolated", "default"), 1, 4)] == bench.quotas
+
+
+async def test_a_process_may_not_write_the_secret_of_another_account(bench: Bench) -> None:
+    outcome = await bench.run("exchange", _tenant="acme", tenant="other")
+
+    assert outcome.error is not None
+    assert "may not write that secret" in outcome.error.message
+    assert not bench.kept
+
+
 class TestSending:
     """Requests leave from the process; what they may have changed is known in the worker."""
 
