@@ -118,7 +118,7 @@ class Worker:
             connection=lambda: self.confirmed_publisher.connection,
         )
         self._processes = Processes(
-            isolation_plans(settings, registry, threads=min(settings.concurrency, MOST_THREADS)),
+            isolation_plans(http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)),
             Callbacks(
                 self.metrics.called_out,
                 self.metrics.quota_seen,
@@ -147,6 +147,8 @@ class Worker:
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
+            publishers=settings.publishers,
+            is_strict=settings.strict,
         )
         self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
@@ -168,6 +170,7 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            insecure=settings.gaps,
             hung_calls=lambda: self._executor.hung.by_action,
         )
 
@@ -213,6 +216,8 @@ class Worker:
             broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
+        for gap in self.settings.gaps:
+            logger.warning("insecure", reason=gap)
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:

@@ -47,13 +47,13 @@ async def whoami(ctx: Context[Account]) -> list[str]:
     return [ctx.tenant, ctx.idempotency_key, ctx.credential.key.get_secret_value(), str(ctx.attempt)]
 
 
-@isolated.action(effect=Effect.WRITE, timeout_s=2)
+@isolated.action(effect=Effect.WRITE, timeout_s=20)
 async def send(ctx: Context[Account], path: str = "/") -> int:
     """Send one request that has an effect."""
     return (await ctx.http.at(ctx.credential.base_url).post(path)).status_code
 
 
-@isolated.action(effect=Effect.WRITE, timeout_s=2)
+@isolated.action(effect=Effect.WRITE, timeout_s=20)
 async def order(ctx: Context[Account], conflict_first: bool = True) -> list[str]:
     """Write in two parts, under a lease."""
     async with ctx.lease("desk"), ctx.step("one") as one:

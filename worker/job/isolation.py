@@ -4,14 +4,15 @@ import logging
 import os
 
 from connectors.registry import Registry
+from connectors.sdk.http.client import HttpPolicy
 from connectors.sdk.isolation.plan import Plan
-from worker.settings import Settings
 
 
-def isolation_plans(settings: Settings, registry: Registry, *, threads: int) -> dict[str, Plan]:
+def isolation_plans(policy: HttpPolicy, registry: Registry, *, threads: int) -> dict[str, Plan]:
     """Mark the isolated actions, and return the plan of each connector that has one.
 
     Args:
+        policy: how the processes may call out, as the worker itself.
         threads: synchronous calls of one connector that run at once.
     """
     plans = {}
@@ -29,8 +30,8 @@ def isolation_plans(settings: Settings, registry: Registry, *, threads: int) -> 
                 settings=dict(installed.connector.settings),
                 threads=threads,
                 log_level=logging.getLogger().level or logging.INFO,
-                plaintext_hosts=tuple(sorted(settings.plaintext_hosts)),
-                ca_file=None if settings.ca_file is None else str(settings.ca_file),
-                proxy_url=None if settings.proxy_url is None else settings.proxy_url.get_secret_value(),
+                egress=tuple(sorted({*policy.egress.hosts, *map(str, policy.egress.networks)})),
+                ca_file=None if policy.ca_file is None else str(policy.ca_file),
+                proxy_url=policy.proxy_url,
             )
     return plans

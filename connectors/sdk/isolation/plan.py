@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from connectors.sdk.http.client import HttpPolicy
+from connectors.sdk.http.egress import Egress
 from connectors.sdk.isolation.frames import BadFrame, Frame
 
 #: All that the process has of the worker's environment.
@@ -40,7 +41,8 @@ class Plan:
     threads: int
     #: Of the standard library.
     log_level: int
-    plaintext_hosts: tuple[str, ...] = ()
+    #: Hosts and networks inside that it may call; see `Egress`.
+    egress: tuple[str, ...] = ()
     ca_file: str | None = None
     #: It may hold the proxy's password, which this process needs.
     proxy_url: str | None = field(default=None, repr=False)
@@ -64,7 +66,7 @@ class Plan:
     def policy(self) -> HttpPolicy:
         """Return how the process may call out."""
         return HttpPolicy(
-            allow_plaintext_hosts=frozenset(self.plaintext_hosts),
+            egress=Egress.of(self.egress),
             ca_file=None if self.ca_file is None else Path(self.ca_file),
             proxy_url=self.proxy_url,
         )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from connectors.sdk.errors import Sent, Unavailable
+from connectors.sdk.errors import Sent, Timeout, Unavailable
 from connectors.sdk.isolation.isolated_process import IsolatedProcess
 from connectors.sdk.isolation.plan import Plan
 from connectors.sdk.isolation.reports import Callbacks
@@ -52,7 +52,11 @@ class Processes:
                 connector.starting = asyncio.create_task(self._start(connector))
                 connector.starting.add_done_callback(_retrieve_exception)
             # A call whose time is over leaves the start alone: the next one needs it, too.
-            await asyncio.shield(connector.starting)
+            try:
+                await asyncio.shield(connector.starting)
+            except asyncio.CancelledError:
+                name = invocation.call.name
+                raise Timeout(f"the process of {name} did not start in its time", sent=Sent.NO) from None
         return await process.invoke(invocation)
 
     async def close(self) -> None:

@@ -84,6 +84,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch, base_url: str) -> AsyncIterator
         settings={"api_url": "https://set.example"},
         threads=2,
         log_level=20,
+        egress=("loopback",),
     )
     processes = Processes(
         {"isolated": plan},

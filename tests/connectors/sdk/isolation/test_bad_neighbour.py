@@ -141,6 +141,16 @@ async def test_a_call_that_had_not_started_is_not_started(bench: Bench) -> None:
     assert (Code.UNAVAILABLE, False) == (outcome.error.code, outcome.is_uncertain)
 
 
+async def test_a_call_whose_process_starts_too_slowly_is_not_started(bench: Bench) -> None:
+    connector = bench.processes._of["isolated"]
+    connector.starting = asyncio.create_task(asyncio.sleep(600))
+    outcome = await bench.run("hang_write", mark="/nowhere")
+
+    assert outcome.error is not None
+    assert (Code.TIMEOUT, False) == (outcome.error.code, outcome.is_uncertain)
+    assert not connector.starting.done()
+
+
 async def test_a_stopped_process_is_replaced(bench: Bench) -> None:
     await bench.run("look")
     (pid,) = bench.processes.pids("isolated")
