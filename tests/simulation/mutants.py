@@ -45,7 +45,7 @@ STALL: Final[Edit] = (ClaimKeeper, "_leave", "> self.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (
     ActionRunner,
     "run",
-    "execution.effects.may_leave = self._within(self.limit_s(call))",
+    "execution.effects.may_leave = self._is_before(execution.leave_until)",
     "pass",
 )
 UNDO_LEAVE: Final[Edit] = (UndoRunner, "_call_undo", "effects.may_leave =", "_ =")
