@@ -21,6 +21,7 @@ TESTED_WITH = {
     "connectors/sdk/runtime/answers.py": "tests/connectors/sdk/runtime/test_idempotency.py",
     "connectors/sdk/runtime/call.py": "tests/connectors/sdk/runtime/test_executor.py",
     "connectors/sdk/runtime/claims.py": "tests/connectors/sdk/runtime/test_idempotency.py",
+    "connectors/sdk/runtime/invocation.py": "tests/connectors/sdk/isolation/test_isolated_calls.py",
     "connectors/sdk/runtime/clock.py": "tests/connectors/sdk/http/test_clock.py",
     "connectors/sdk/runtime/hung_calls.py": "tests/worker/job/test_in_time.py",
     "connectors/sdk/runtime/known_connectors.py": "tests/connectors/sdk/runtime/test_executor.py",

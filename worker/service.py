@@ -12,6 +12,8 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPool
+from connectors.sdk.isolation.processes import Processes
+from connectors.sdk.isolation.reports import Callbacks
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -25,6 +27,7 @@ from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credential_store import secret_store
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
+from worker.job.isolation import isolation_plans
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.job.waiting_room import WaitingRoom
@@ -87,6 +90,7 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
+        self.metrics.host_loads_from(self._http.loads)
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
@@ -105,6 +109,17 @@ class Worker:
             ledger_id=lambda: self.ledger.id,
             connection=lambda: self.confirmed_publisher.connection,
         )
+        self._processes = Processes(
+            isolation_plans(http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)),
+            Callbacks(
+                self.metrics.called_out,
+                self.metrics.quota_seen,
+                redactor.register,
+                self.credentials.keep,
+            ),
+            on_change=self.metrics.processes,
+            on_end=self.metrics.process_ended,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -115,6 +130,7 @@ class Worker:
             hold_policy=hold_policy,
             threads=min(settings.concurrency, MOST_THREADS),
             on_hung=self.metrics.calls_hung,
+            isolated=self._processes,
         )
         publisher = JobPublisher(
             self.confirmed_publisher,
@@ -261,6 +277,7 @@ class Worker:
                 await self._direct.close()
                 await asyncio.gather(*(queue.close() for queue in self.consumers))
                 await self._executor.close()
+                await self._processes.close()
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()

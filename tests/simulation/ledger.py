@@ -40,7 +40,7 @@ LOOK_S: Final = 0.5
 class Database:
     """The machine of the ledger: a store that all workers share, and what may happen on the way to it."""
 
-    def __init__(self, host: Host, store: Ledger, choices: Choices, *, is_faulty: bool) -> None:
+    def __init__(self, host: Host, store: Ledger, choices: Choices, *, rate: float) -> None:
         self.host = host
         self.store = store
         self.trace = LedgerTrace(host.loop.time)
@@ -50,25 +50,28 @@ class Database:
         self.unheard: Counter[Identity] = Counter()
         self.away_until = 0.0
         self._choices = choices
-        self._rare = 0.03 if is_faulty else 0.0
+        self._rare = rate
 
     @property
     def is_away(self) -> bool:
         """Whether it refuses connections."""
         return self.host.loop.time() < self.away_until
 
-    def send(self, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    def send(
+        self, who: str, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Any:
         """Take a question, and return the future of its answer."""
         answer: asyncio.Future[Any] = self.host.loop.create_future()
         self.asked[(name, identity)] += 1
         self.unheard[identity] += 1
         self.host.loop.note("ledger", f"is asked to {name} {identity.key} {args}")
-        self.host.spawn(self._serve(answer, name, identity, args, options))
+        self.host.spawn(self._serve(answer, who, name, identity, args, options))
         return answer
 
     async def _serve(
         self,
         answer: "asyncio.Future[Any]",
+        who: str,
         name: str,
         identity: Identity,
         args: tuple[Any, ...],
@@ -82,7 +85,7 @@ class Database:
         said = await getattr(self.store, name)(identity, *args, **options)
         self.host.loop.note("ledger", f"{name} {identity.key} {args} {dict(options)}: {said}")
         try:
-            self.trace.record(name, identity, args, options, said)
+            self.trace.record(who, name, identity, args, options, said)
         except AssertionError as broken:
             self.host.loop.failure = broken
         await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
@@ -90,7 +93,6 @@ class Database:
         if breaks or self.is_away:
             _fail(answer, "the connection broke after the commit")
         elif not answer.done():
-            self.unheard[identity] -= 1
             answer.set_result(said)
 
 
@@ -108,12 +110,14 @@ class SimulatedLedger:
 
     async def _ask(self, name: str, identity: Identity, *args: Any, **options: Any) -> Any:
         self._host.hot_steps = HOT_STEPS if name in HOT else 0
-        answer = self._database.send(name, identity, args, options)
+        answer = self._database.send(self._host.name, name, identity, args, options)
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
-                return await answer
+                said = await answer
         except TimeoutError:
             raise LedgerUnavailable(f"no answer within {STATEMENT_TIMEOUT_S:g} s") from None
+        self._database.unheard[identity] -= 1
+        return said
 
     async def wait_available(self, timeout_s: float) -> bool:
         """Look now and then whether it is back."""

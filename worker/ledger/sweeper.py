@@ -14,7 +14,7 @@ from worker.ledger.statements import POSTGRESQL_FIXED_NOW, SQLITE_NOW
 
 #: Seconds between removals of expired rows, and how many go at once.
 SWEEP_S: Final = 600.0
-SWEEP_ROWS: Final = 500
+SWEEP_ROWS: Final = 200
 #: Removes the rows that expired first; a row that a claim holds is left to it, and so is one that another sweep has.
 POSTGRESQL_SWEEP: Final = (
     "DELETE FROM connectors_ledger WHERE ctid = ANY(ARRAY("

@@ -4,7 +4,8 @@ One `HttpPool` a process holds what all jobs share; each job gets an `HttpClient
 tenant, connector, credential and deadline. One call goes through these steps:
 
 1. the URL is read and checked (`address`): https, unless a credential or a setting names the host
-2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
+2. the account's breaker lets it through, or says when to come again (`circuit_breaker`); it waits for a
+   connection if the host has none free (`host_room`), or the account has too many (`adaptive_limit`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
 5. a 401 renews the token once; a redirect is followed if that is allowed, each hop through 1 to 4
@@ -35,9 +36,10 @@ from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidPara
 from connectors.sdk.http.address import Reach, RefusedAddress, Target, reach_of, read_url
 from connectors.sdk.http.api_base import ApiBase
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
-from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers
+from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers, HostLoad
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
 from connectors.sdk.http.egress import THIS_MACHINE, Egress
+from connectors.sdk.http.host_room import HostRooms
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
@@ -75,7 +77,8 @@ class HttpPolicy:
     #: CONNECTORS_PROXY_URL: where calls to public hosts go through. It resolves their names, so that what
     #: they may lead to is for it to check. What lies inside is called straight.
     proxy_url: str | None = field(default=None, repr=False)
-    max_connections_per_host: int = 100
+    #: One tenant gets three quarters of them at most.
+    max_connections_per_host: int = 128
     #: Seconds a call gets in all, unless it says otherwise.
     timeout_s: float = 30.0
     #: Most decoded bytes of an answer, unless a call says otherwise.
@@ -121,13 +124,13 @@ class HttpPool:
         transport = Transport(
             egress=policy.egress,
             ca_file=policy.ca_file,
-            per_host=policy.max_connections_per_host,
             proxy_url=policy.proxy_url,
             lookup=lookup,
         )
         self.state = PoolState(
             transport,
             HostBreakers(clock=clock, policy=policy.breaker),
+            HostRooms(policy.max_connections_per_host),
             CompensationSlots(),
             policy.egress,
             on_call or _ignore_call,
@@ -151,6 +154,10 @@ class HttpPool:
             effects: records what the run's requests may have changed.
         """
         return HttpClient(self, (tenant, connector, credential), deadline, effects or JobEffects())
+
+    def loads(self) -> dict[str, HostLoad]:
+        """Return by connector what its calls do now; any thread may ask."""
+        return self.state.breakers.loads()
 
     async def close(self) -> None:
         """Stop token fetches and close every connection."""

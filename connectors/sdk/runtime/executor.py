@@ -20,6 +20,7 @@ from connectors.sdk.runtime.clock import Clock, SystemClock
 from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.idempotency import IdempotentRunner
 from connectors.sdk.runtime.infrastructure import HoldPolicy, Infrastructure
+from connectors.sdk.runtime.invocation import IsolatedHost
 from connectors.sdk.runtime.known_connectors import KnownConnectors
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Ledger
@@ -63,6 +64,7 @@ class Executor:
         action_timeout_s: float | None = None,
         threads: int = THREADS,
         on_hung: HungCallback = ignore_hung,
+        isolated: IsolatedHost | None = None,
         log: logging.Logger = CONNECTOR_LOG,
     ) -> None:
         self._connectors = known.connectors
@@ -82,6 +84,7 @@ class Executor:
             action_timeout_s=action_timeout_s,
             threads=threads,
             on_hung=on_hung,
+            isolated=isolated,
         )
         keeper = ClaimKeeper(ledger, self._infrastructure, policy, clock)
         reconciler = Reconciler(self._runner, clock)

@@ -289,12 +289,10 @@ async def test_answers_lost_after_the_commit_claim_nothing_twice(url: str) -> No
         administrator(url) as admin,
         opened(url.replace(str(parts.port), str(wire.port))) as database,
     ):
-        await write(database)  # the types of the claim are known from here on
+        claim = sql(database).claim
+        await database.ask(Question(claim, ("", "", "", "", "print", 1)))  # its types are known from here on
         wire.mute()
-        asked = [
-            asyncio.create_task(database.ask(Question(sql(database).claim, (*key, "print", 1))))
-            for key in keys
-        ]
+        asked = [asyncio.create_task(database.ask(Question(claim, (*key, "print", 1)))) for key in keys]
         async with asyncio.timeout(4):
             while 11 > await admin.fetchval("select count(*) from connectors_ledger"):
                 await asyncio.sleep(0.02)

@@ -172,8 +172,8 @@ async def test_an_outage_fails_all_at_once_and_asks_no_more() -> None:
 
     answers = await asyncio.gather(*asked, return_exceptions=True)
 
-    assert {"TransactionFailed", "LedgerUnavailable"} >= {type(each).__name__ for each in answers}
-    assert [5] == store.sizes[:1] and all(size == 5 for size in store.sizes)
+    assert all(isinstance(answer, TransactionFailed | LedgerUnavailable) for answer in answers)
+    assert 10 >= sum(store.sizes), "none is asked twice"
 
 
 async def test_a_transaction_that_breaks_unforeseen_leaves_the_next_in_order() -> None:
