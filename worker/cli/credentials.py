@@ -12,6 +12,7 @@ from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
     from connectors.sdk.connector import Connector
+    from worker.credentials.key_rotation import Rotation
     from worker.credentials.table_operator import TableOperator
     from worker.credentials.vault_operator import VaultOperator
 

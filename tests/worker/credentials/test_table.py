@@ -85,11 +85,15 @@ class Bench:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    url = None
-    if request.param == "postgresql":
-        postgres: PrivatePostgres = request.getfixturevalue("postgres")
-        url = await postgres.create_database(f"test_{uuid4().hex}")
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/table.db"
+    postgres: PrivatePostgres = request.getfixturevalue("postgres")
+    return asyncio.run(postgres.create_database(f"test_{uuid4().hex}"))
+
+
+@pytest.fixture
+async def bench(url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path, url)
     yield bench
     await bench.database.close()
