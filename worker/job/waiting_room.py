@@ -1,7 +1,6 @@
 """The jobs of one queue that are in memory: more than slots, bounded, and never those of one tenant alone."""
 
 import asyncio
-import random
 from collections import Counter
 from typing import Final
 
@@ -11,6 +10,12 @@ from worker.job.job_slot import JobSlot
 
 #: Jobs in memory for each slot: one runs, one waits for its turn, one for vault or ledger, one for its end's record.
 PER_SLOT: Final = 4
+#: Jobs in memory for each slot if they are quick; and the most of those, because each takes some 10 KB.
+PER_SLOT_QUICK: Final = 40
+MOST_QUICK: Final = 4000
+#: Quick jobs are those that their tenant starts within so many seconds. More are not held: another worker may have
+#: room for them.
+HOLD_S: Final = 15.0
 #: What the protocol can say.
 MOST_PREFETCH: Final = 65_535
 #: Bytes of bodies in memory, for each queue.
@@ -19,18 +24,14 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 GREED: Final = 3
 #: One place in so many is any tenant's, however full the room is.
 LEAST_SHARE: Final = 16
-#: Delayed jobs of one tenant that come back to the queue in a second, at least; or a fifth more than it starts. Enough
-#: to keep its slots busy, and few enough that another tenant's job finds next to nothing before it.
-RETURNS_PER_S: Final = 200.0
+#: Delayed jobs of one tenant that come back to the queue in a second, at least; or a fifth more than it starts. Few
+#: enough that another tenant's job finds next to nothing before it.
+RETURNS_PER_S: Final = 50.0
 RETURNS_PER_START: Final = 1.2
 #: Jobs that each slot is believed to start in a second, until that is known.
 FIRST_STARTS_PER_S: Final = 5.0
 #: Seconds after which a delayed job may come back, each a retry queue of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
-#: Wanted delays below this take the shortest step, and none below the other takes the longest: the last jobs of a
-#: flood would be away when there is room for them.
-BRIEF_S: Final = 2.0
-LONG_S: Final = 60.0
 #: Seconds before its deadline in which a job is not delayed: it would come back too late to be answered in time.
 DEADLINE_SLACK_S: Final = 0.5
 
@@ -73,7 +74,10 @@ class WaitingRoom:
         self.slots = slots
         self.bulk = bulk
         #: Jobs in memory; the broker delivers no more before one is settled.
-        self.capacity = min(PER_SLOT * (slots.bulk_total if bulk else slots.total), MOST_PREFETCH)
+        total = slots.bulk_total if bulk else slots.total
+        #: Of them, those that are held however slow they are.
+        self._slow_capacity = min(PER_SLOT * total, MOST_PREFETCH)
+        self.capacity = max(self._slow_capacity, min(PER_SLOT_QUICK * total, MOST_QUICK))
         self._max_bytes = max_bytes
         self._bytes = 0
         self._jobs: Counter[str] = Counter()
@@ -89,22 +93,23 @@ class WaitingRoom:
 
     def is_full_for(self, tenant: str) -> bool:
         """Return whether a tenant, its newest job counted, has more in memory than it may."""
-        jobs = self._jobs[tenant]
-        free = self.capacity - self._jobs.total()
-        if jobs > max(1, self.capacity // LEAST_SHARE, GREED * free):
+        jobs, total = self._jobs[tenant], self._jobs.total()
+        soon = (self._rate(tenant).per_s(self.slots.clock.monotonic()) or 0.0) * HOLD_S
+        quick = min(soon, GREED * (self.capacity - total))
+        if jobs > max(1, self._slow_capacity // LEAST_SHARE, GREED * (self._slow_capacity - total), quick):
             return True
         return self._bytes > self._max_bytes and jobs > 1
 
     def delay_s(self, tenant: str, deadline: Deadline) -> float | None:
         """Return when a job comes back that finds no room; None if its deadline is too near to be sent round.
 
-        The more jobs of its tenant are on their way, the later: as they are started, about.
+        It comes back once those that were delayed before it have found room; or later, while those in memory last.
         """
         rate = self._rate(tenant).per_s(self.slots.clock.monotonic())
         if rate is None:
             rate = FIRST_STARTS_PER_S * self.slots.total
-        wanted_s = (self._delayed[tenant] + 1) / max(RETURNS_PER_S, RETURNS_PER_START * rate)
-        delay_s = _step_for(wanted_s, random.random())  # noqa: S311  # no secret
+        returns_per_s = max(RETURNS_PER_S, RETURNS_PER_START * rate)
+        delay_s = _step_for(self._delayed[tenant] / returns_per_s, self._jobs[tenant] / returns_per_s)
         remaining_s = deadline.remaining_s()
         if remaining_s is not None:
             fitting = [each for each in RETURN_S if each <= min(delay_s, remaining_s - DEADLINE_SLACK_S)]
@@ -166,12 +171,9 @@ class _StartRate:
             self._per_s, self._count, self._since = self._count / elapsed_s, 0, now
 
 
-def _step_for(wanted_s: float, random_fraction: float) -> float:
-    """Return one of the two steps around a delay, each so often that jobs come back at the rate that it stands for."""
-    steps = RETURN_S[:1] if wanted_s < BRIEF_S else RETURN_S[:-1] if wanted_s < LONG_S else RETURN_S
-    longer = next((step_s for step_s in steps if step_s >= wanted_s), steps[-1])
-    shorter = max((step_s for step_s in RETURN_S if step_s < longer), default=longer)
-    if wanted_s >= longer or shorter >= longer:
-        return longer
-    share = (1 / wanted_s - 1 / longer) / (1 / shorter - 1 / longer)
-    return shorter if random_fraction < share else longer
+def _step_for(room_in_s: float, lasts_s: float) -> float:
+    """Return the step after which there is room and the jobs in memory still last; else one that is too early."""
+    later = next((step_s for step_s in RETURN_S if step_s >= room_in_s), RETURN_S[-1])
+    if later <= room_in_s + lasts_s:
+        return later
+    return max((step_s for step_s in RETURN_S if step_s < later), default=later)

@@ -8,7 +8,7 @@ from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.testing import FakeClock
 from worker.broker.topology import RETRY_DELAYS_S
 from worker.job.concurrency import ConcurrencyLimiter
-from worker.job.waiting_room import RETURN_S, RETURNS_PER_S, WaitingRoom
+from worker.job.waiting_room import HOLD_S, RETURN_S, Place, WaitingRoom
 
 
 class StillClock(FakeClock):
@@ -26,6 +26,53 @@ def _room(total: int = 100, clock: FakeClock = CLOCK, max_bytes: int = 10**9) ->
     return WaitingRoom(ConcurrencyLimiter(total, clock=clock), max_bytes=max_bytes)
 
 
+class _Flood:
+    """One tenant's jobs, a room that they find their way through, and slots that start so many a second."""
+
+    def __init__(self, room: WaitingRoom, clock: StillClock, *, jobs: int, per_s: int) -> None:
+        self.room, self.clock, self.per_s = room, clock, per_s
+        self.queue, self.jobs = jobs, jobs
+        self.inside: list[Place] = []
+        self.away: Counter[float] = Counter()
+        self.started = self.delays = 0
+
+    def run(self) -> float:
+        """Return the seconds until the last job is started."""
+        while self.started < self.jobs:
+            for _ in range(self.per_s // 10):
+                if self.inside:
+                    self.room.started("a")
+                    self.inside.pop().leave()
+                    self.started += 1
+            for due in [at for at in self.away if at <= self.clock.monotonic()]:
+                for _ in range(self.away.pop(due)):
+                    self.room._count_back("a")
+                    self.queue += 1
+            for _ in range(min(self.queue, 100)):  # what a worker receives in a tenth of a second
+                self._receive()
+            self.clock.skip(0.1)
+        return self.clock.monotonic()
+
+    def _receive(self) -> None:
+        self.queue -= 1
+        place = self.room.enter("a", 1)
+        if not self.room.is_full_for("a"):
+            self.inside.append(place)
+            return
+        delay_s = self.room.delay_s("a", NO_DEADLINE)
+        assert delay_s is not None
+        place.leave()
+        self.delays += 1
+        self.away[self.clock.monotonic() + delay_s] += 1
+
+
+def _started(room: WaitingRoom, clock: StillClock, tenant: str, per_s: int) -> None:
+    """Let a second pass in which a tenant starts so many jobs."""
+    for _ in range(per_s):
+        room.started(tenant)
+    clock.skip(1)
+
+
 def _fill(room: WaitingRoom, tenant: str) -> int:
     """Let jobs of a tenant come until there is no room for one; return how many stay."""
     for count in range(room.capacity + 1):
@@ -39,7 +86,7 @@ def _fill(room: WaitingRoom, tenant: str) -> int:
 def test_more_jobs_are_in_memory_than_slots() -> None:
     room = _room(100)
 
-    assert 400 == room.capacity
+    assert 4000 == room.capacity
     assert 300 == _fill(room, "a")
 
 
@@ -79,42 +126,55 @@ def test_who_left_makes_room_once() -> None:
     assert not room.is_full_for("a")
 
 
-async def test_the_more_jobs_are_delayed_the_later_they_come_back() -> None:
+def test_a_tenant_whose_jobs_are_quick_holds_more_of_them() -> None:
+    clock = StillClock()
+    room = _room(100, clock)
+    room.enter("a", 1)
+    _started(room, clock, "a", 40)
+
+    assert 40 * HOLD_S - 1 == _fill(room, "a"), "it starts these soon; others may be another worker's"
+    _started(room, clock, "a", 2000)
+    assert 600 + 3000 - 600 == 600 + _fill(room, "a"), "a quarter is left for what comes behind"
+    assert 400 // 16 <= _fill(room, "b")
+
+
+async def test_a_flood_of_quick_jobs_passes_twice_or_thrice_and_no_slot_lies_idle() -> None:
+    clock = StillClock()
+    room = _room(100, clock)
+    flood = _Flood(room, clock, jobs=10_000, per_s=200)
+
+    seconds = flood.run()
+
+    assert 10_000 == flood.started
+    assert seconds < 10_000 / 200 * 1.1
+    assert flood.delays < 2 * 10_000
+
+
+async def test_a_delayed_job_comes_back_while_those_in_memory_last() -> None:
     clock = StillClock()
     room = _room(clock=clock)
-    room.delay_s("a", NO_DEADLINE)
-    clock.skip(2)  # now it is known that the tenant starts nearly nothing
+    for _ in range(3000):
+        room.enter("a", 1)
+    _started(room, clock, "a", 200)
 
-    delays = [room.delay_s("a", NO_DEADLINE) for _ in range(20_000)]
+    delays = [room.delay_s("a", NO_DEADLINE) for _ in range(8000)]
 
+    # 240 come back in a second; those in memory last 12.5 s.
     assert 1.0 == delays[0]
-    assert set(RETURN_S) == set(delays)
-    by_step = Counter(delays[-1000:])
-    returns_per_s = sum(20 * count / (step_s or 1) for step_s, count in by_step.items())
-    assert RETURNS_PER_S / 2 < returns_per_s < RETURNS_PER_S * 3
+    assert 5.0 == delays[600], "wanted in 2.5 s: there is room, and slots are busy until then"
+    assert 5.0 == delays[2400], "wanted in 10 s: 30 s would be too late"
+    assert 30.0 == delays[4500], "wanted in 18.75 s"
     assert 1.0 == room.delay_s("b", NO_DEADLINE)
     assert set(RETURN_S) <= {float(seconds) for seconds in RETRY_DELAYS_S.values()}
-
-
-async def test_a_tenant_whose_jobs_are_quick_has_them_back_sooner() -> None:
-    clock = StillClock()
-    slow, quick = _room(clock=clock), _room(clock=clock)
-    for _ in range(2000):
-        quick.started("a")
-    slow.started("a")
-    clock.skip(1)
-
-    of_slow, of_quick = ([room.delay_s("a", NO_DEADLINE) for _ in range(4000)] for room in (slow, quick))
-
-    assert {5.0, 30.0} == set(of_slow[-500:])
-    assert {1.0} == set(of_quick[-500:])
 
 
 async def test_a_job_is_not_sent_round_past_its_deadline() -> None:
     clock = StillClock()
     room = _room(clock=clock)
     room.delay_s("a", NO_DEADLINE)
-    clock.skip(2)
+    for _ in range(3000):
+        room.enter("a", 1)
+    _started(room, clock, "a", 50)
     for _ in range(5000):
         room.delay_s("a", NO_DEADLINE)
 
