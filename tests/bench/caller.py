@@ -9,11 +9,13 @@ from uuid import uuid4
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 
 from tests.bench.contestants import REPLIES, Contestant, Work
 
-#: Seconds for everything that is waited for.
+#: Seconds for everything that is waited for; and for a worker to start.
 PATIENCE_S = 600.0
+START_S = 60.0
 
 
 class NotOnce(Exception):
@@ -74,6 +76,20 @@ class Caller:
         self.until(lambda: self.depth(self.contestant.queue) >= count, "the jobs in their queue")
         return ids
 
+    def wait_for_queue(self) -> None:
+        """Wait until a worker has declared the contestant's queue."""
+
+        def exists() -> bool:
+            try:
+                self.depth(self.contestant.queue)
+            except ChannelClosedByBroker:
+                self._channel = self._connection.channel()
+                return False
+            return True
+
+        self.until(exists, "its queue", 0.1, START_S)
+        self._connection.sleep(0.5)  # until it is bound
+
     def depth(self, queue: str) -> int:
         """Count the messages that wait in a queue."""
         return int(self._channel.queue_declare(queue, passive=True).method.message_count)
@@ -82,12 +98,14 @@ class Caller:
         """Count the replies that no one has collected."""
         return self.depth(REPLIES)
 
-    def until(self, holds: Callable[[], bool], what: str, look_s: float = 0.01) -> None:
+    def until(
+        self, holds: Callable[[], bool], what: str, look_s: float = 0.01, timeout_s: float = PATIENCE_S
+    ) -> None:
         """Look again and again until something holds."""
-        ends_at = time.monotonic() + PATIENCE_S
+        ends_at = time.monotonic() + timeout_s
         while not holds():
             if time.monotonic() > ends_at:
-                raise NotOnce(f"{self.contestant.name}: waited {PATIENCE_S:g} s for {what}")
+                raise NotOnce(f"{self.contestant.name}: waited {timeout_s:g} s for {what}")
             self._connection.sleep(look_s)
 
     def collect(self, ids: list[str]) -> None:

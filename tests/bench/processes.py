@@ -22,12 +22,12 @@ def tree(roots: Iterable[int]) -> list[psutil.Process]:
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
     """Return the seconds of CPU that processes have used so far."""
-    return sum(times.user + times.system for times in (each.cpu_times() for each in processes))
+    return float(sum(times.user + times.system for times in (each.cpu_times() for each in processes)))
 
 
 def rss_mb(processes: Iterable[psutil.Process]) -> float:
     """Return the memory of processes in MB: resident, shared pages counted in each."""
-    return sum(each.memory_info().rss for each in processes) / 1e6
+    return float(sum(each.memory_info().rss for each in processes)) / 1e6
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -50,4 +50,6 @@ def load() -> float:
 def warn_if_loud(before: float) -> None:
     """Say on standard error that something else runs."""
     if before > QUIET_LOAD:
-        print(f"warning: the load average is {before:.1f} before the run; numbers will be off", file=sys.stderr)
+        print(
+            f"warning: the load average is {before:.1f} before the run; numbers will be off", file=sys.stderr
+        )
