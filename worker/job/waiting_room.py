@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from typing import Final
 
 from connectors.sdk.runtime.deadline import Deadline
@@ -11,8 +12,8 @@ from worker.job.job_slot import JobSlot
 #: Jobs in memory for each slot: one runs, one waits for its turn, one for vault or ledger, one for its end's record.
 PER_SLOT: Final = 4
 #: Jobs in memory for each slot if they are quick; and the most of those, because each takes some 10 KB.
-PER_SLOT_QUICK: Final = 40
-MOST_QUICK: Final = 4000
+PER_SLOT_QUICK: Final = 16
+MOST_QUICK: Final = 2000
 #: Quick jobs are those that their tenant starts within so many seconds. More are not held: another worker may have
 #: room for them.
 HOLD_S: Final = 15.0
@@ -81,8 +82,8 @@ class WaitingRoom:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._jobs: Counter[str] = Counter()
-        #: Jobs that are on their way round.
-        self._delayed: Counter[str] = Counter()
+        #: Jobs that are on their way round: by tenant, by the second in which they come back.
+        self._delayed: dict[str, Counter[int]] = {}
         self._rates: dict[str, _StartRate] = {}
 
     def enter(self, tenant: str, size: int) -> Place:
@@ -103,21 +104,24 @@ class WaitingRoom:
     def delay_s(self, tenant: str, deadline: Deadline) -> float | None:
         """Return when a job comes back that finds no room; None if its deadline is too near to be sent round.
 
-        It comes back once those that were delayed before it have found room; or later, while those in memory last.
+        It comes back after the first step by which too few others do: there is room, or slots would lie idle.
         """
-        rate = self._rate(tenant).per_s(self.slots.clock.monotonic())
+        now = self.slots.clock.monotonic()
+        rate = self._rate(tenant).per_s(now)
         if rate is None:
             rate = FIRST_STARTS_PER_S * self.slots.total
         returns_per_s = max(RETURNS_PER_S, RETURNS_PER_START * rate)
-        delay_s = _step_for(self._delayed[tenant] / returns_per_s, self._jobs[tenant] / returns_per_s)
+        delayed = self._delayed.setdefault(tenant, Counter())
+        delay_s = _first_step(delayed, now, returns_per_s, self._jobs[tenant] / returns_per_s)
         remaining_s = deadline.remaining_s()
         if remaining_s is not None:
             fitting = [each for each in RETURN_S if each <= min(delay_s, remaining_s - DEADLINE_SLACK_S)]
             if not fitting:
                 return None
             delay_s = fitting[-1]
-        self._delayed[tenant] += 1
-        asyncio.get_running_loop().call_later(delay_s, self._count_back, tenant)
+        if (back_at := int(now + delay_s)) not in delayed:
+            asyncio.get_running_loop().call_later(delay_s + 1, self._forget_second, tenant, back_at)
+        delayed[back_at] += 1
         return delay_s
 
     def started(self, tenant: str) -> None:
@@ -132,10 +136,9 @@ class WaitingRoom:
             del self._jobs[place.tenant]
         self._forget(place.tenant)
 
-    def _count_back(self, tenant: str) -> None:
-        self._delayed[tenant] -= 1
-        if self._delayed[tenant] <= 0:
-            del self._delayed[tenant]
+    def _forget_second(self, tenant: str, back_at: int) -> None:
+        """Count no longer what came back."""
+        self._delayed.get(tenant, Counter()).pop(back_at, None)
         self._forget(tenant)
 
     def _rate(self, tenant: str) -> "_StartRate":
@@ -144,8 +147,9 @@ class WaitingRoom:
         return self._rates[tenant]
 
     def _forget(self, tenant: str) -> None:
-        if tenant not in self._jobs and tenant not in self._delayed:
+        if tenant not in self._jobs and not self._delayed.get(tenant):
             self._rates.pop(tenant, None)
+            self._delayed.pop(tenant, None)
 
 
 class _StartRate:
@@ -171,9 +175,14 @@ class _StartRate:
             self._per_s, self._count, self._since = self._count / elapsed_s, 0, now
 
 
-def _step_for(room_in_s: float, lasts_s: float) -> float:
-    """Return the step after which there is room and the jobs in memory still last; else one that is too early."""
-    later = next((step_s for step_s in RETURN_S if step_s >= room_in_s), RETURN_S[-1])
-    if later <= room_in_s + lasts_s:
-        return later
-    return max((step_s for step_s in RETURN_S if step_s < later), default=later)
+def _first_step(delayed: Counter[int], now: float, returns_per_s: float, lasts_s: float) -> float:
+    """Return the first step by which fewer jobs come back than find room until the next step.
+
+    Args:
+        lasts_s: for how long the jobs in memory keep the slots busy.
+    """
+    for step_s, next_s in pairwise(RETURN_S):
+        due = sum(count for second, count in delayed.items() if now <= second <= now + step_s)
+        if due < returns_per_s * max(step_s, next_s - lasts_s):
+            return step_s
+    return RETURN_S[-1]
