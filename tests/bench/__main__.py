@@ -16,6 +16,7 @@ from tests.bench import drain, latency, processes, report, startup, svg
 from tests.bench.contestants import ALL, FASTSTREAM, OURS, PEERS, PLAIN, ROOT
 from tests.bench.measure import Measure, run_all
 from tests.bench.session import Session
+from worker.dev.rabbitmq import PrivateRabbitMQ
 
 #: Measured of the contestants in turns, in one run.
 MEASURES: Final[dict[str, Measure]] = {
@@ -58,7 +59,8 @@ def main(arguments: list[str]) -> int:
     before = processes.load()
     processes.warn_if_loud(before)
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(Path(folder), contestants, given.divisor)
+        broker = PrivateRabbitMQ(Path(folder) / "rabbitmq")
+        session = Session(Path(folder), broker, contestants, given.divisor)
         try:
             session.open()
             results = run_all(

@@ -38,6 +38,7 @@ class Session:
     """What a measure works with."""
 
     folder: Path
+    broker: PrivateRabbitMQ
     contestants: Sequence[Contestant]
     #: All numbers of jobs are divided by this.
     divisor: int = 1
@@ -45,17 +46,18 @@ class Session:
     #: Jobs per second that each contestant drained last, for the load of other measures.
     drained: dict[str, float] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.broker = PrivateRabbitMQ(self.folder / "rabbitmq")
-
     def open(self) -> None:
-        """Start the broker, and each contestant once: it declares its queues and compiles its modules."""
+        """Start the broker, and give each contestant a virtual host of its own."""
         asyncio.run(self.broker.start())
         for contestant in self.contestants:
-            self.urls[contestant.name] = asyncio.run(self.broker.add_vhost(contestant.name))
-            with self.caller(contestant) as caller, self.running(contestant, ECHO):
-                caller.wait_for_queue()
-                caller.call(ECHO)
+            self.admit(contestant, asyncio.run(self.broker.add_vhost(contestant.name)))
+
+    def admit(self, contestant: Contestant, url: str) -> None:
+        """Run a contestant once: it declares its queues and compiles its modules."""
+        self.urls[contestant.name] = url
+        with self.caller(contestant) as caller, self.running(contestant, ECHO):
+            caller.wait_for_queue()
+            caller.call(ECHO)
 
     def close(self) -> None:
         """Stop the broker."""

@@ -12,8 +12,8 @@ from worker.job.job_slot import JobSlot
 #: Jobs in memory for each slot: one runs, one waits for its turn, one for vault or ledger, one for its end's record.
 PER_SLOT: Final = 4
 #: Jobs in memory for each slot if they are quick; and the most of those, because each takes some 10 KB.
-PER_SLOT_QUICK: Final = 16
-MOST_QUICK: Final = 2000
+PER_SLOT_QUICK: Final = 30
+MOST_QUICK: Final = 3000
 #: Quick jobs are those that their tenant starts within so many seconds. More are not held: another worker may have
 #: room for them.
 HOLD_S: Final = 15.0
@@ -33,6 +33,9 @@ RETURNS_PER_START: Final = 1.2
 FIRST_STARTS_PER_S: Final = 5.0
 #: Seconds after which a delayed job may come back, each a retry queue of its own.
 RETURN_S: Final = (1.0, 5.0, 30.0, 120.0)
+#: How many times the jobs that find room after a step come back with it, if slots would lie idle until the next step.
+#: More would hold up what is behind them (measured: a call of another tenant took 18 s without this bound).
+BRIDGE: Final = 2
 #: Seconds before its deadline in which a job is not delayed: it would come back too late to be answered in time.
 DEADLINE_SLACK_S: Final = 0.5
 
@@ -183,6 +186,6 @@ def _first_step(delayed: Counter[int], now: float, returns_per_s: float, lasts_s
     """
     for step_s, next_s in pairwise(RETURN_S):
         due = sum(count for second, count in delayed.items() if now <= second <= now + step_s)
-        if due < returns_per_s * max(step_s, next_s - lasts_s):
+        if due < returns_per_s * max(step_s, min(next_s - lasts_s, BRIDGE * step_s)):
             return step_s
     return RETURN_S[-1]

@@ -3,8 +3,6 @@
 import asyncio
 from datetime import timedelta
 
-import pytest
-
 from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.testing import FakeClock
 from worker.broker.topology import RETRY_DELAYS_S
@@ -86,7 +84,7 @@ def _fill(room: WaitingRoom, tenant: str) -> int:
 def test_more_jobs_are_in_memory_than_slots() -> None:
     room = _room(100)
 
-    assert 1600 == room.capacity
+    assert 3000 == room.capacity
     assert 300 == _fill(room, "a")
 
 
@@ -134,19 +132,18 @@ def test_a_tenant_whose_jobs_are_quick_holds_more_of_them() -> None:
 
     assert 40 * HOLD_S - 1 == _fill(room, "a"), "it starts these soon; others may be another worker's"
     _started(room, clock, "a", 2000)
-    assert 1200 == 600 + _fill(room, "a"), "a quarter is left for what comes behind"
+    assert 2250 == 600 + _fill(room, "a"), "a quarter is left for what comes behind"
     assert 400 // 16 <= _fill(room, "b")
 
 
-@pytest.mark.parametrize("per_s", [50, 200])
-async def test_a_flood_leaves_no_slot_idle_and_goes_round_a_few_times(per_s: int) -> None:
+async def test_a_flood_leaves_no_slot_idle_and_goes_round_once_or_twice() -> None:
     clock = StillClock()
-    flood = _Flood(_room(100, clock), clock, jobs=5000, per_s=per_s)
+    flood = _Flood(_room(100, clock), clock, jobs=10_000, per_s=200)
 
     seconds = flood.run()
 
-    assert seconds < 5000 / per_s * 1.05
-    assert flood.delays < 3 * 5000
+    assert seconds < 10_000 / 200 * 1.05
+    assert flood.delays < 1.5 * 10_000
 
 
 async def test_a_delayed_job_comes_back_when_there_is_room() -> None:
@@ -158,8 +155,8 @@ async def test_a_delayed_job_comes_back_when_there_is_room() -> None:
 
     delays = [room.delay_s("a", NO_DEADLINE) for _ in range(30_000)]
 
-    # 240 find room in a second, and those in memory last 5 s.
-    assert [240, 5760, 21_600, 2400] == [delays.count(step_s) for step_s in RETURN_S]
+    # 240 find room in a second; twice as many bridge the time until the next step, if those in memory do not.
+    assert [240, 2160, 12_000, 15_600] == [delays.count(step_s) for step_s in RETURN_S]
     assert 1.0 == room.delay_s("b", NO_DEADLINE)
     assert set(RETURN_S) <= {float(seconds) for seconds in RETRY_DELAYS_S.values()}
 
