@@ -90,7 +90,7 @@ def run_all(
 
 
 def show_progress(done: int, total: int, what: str) -> None:
-    """Draw a bar on a terminal; write a line elsewhere."""
+    """Show a bar on a terminal; write a line elsewhere."""
     if not sys.stderr.isatty():
         print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
         return
