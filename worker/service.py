@@ -131,6 +131,8 @@ class Worker:
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
+            publishers=settings.publishers,
+            is_strict=settings.strict,
         )
         self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
@@ -152,6 +154,7 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            insecure=settings.gaps,
             hung_calls=lambda: self._executor.hung.by_action,
         )
 
@@ -197,6 +200,8 @@ class Worker:
             broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
+        for gap in self.settings.gaps:
+            logger.warning("insecure", reason=gap)
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:

@@ -12,6 +12,7 @@ from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidPara
 from connectors.sdk.http.address import Reach, RefusedAddress, Target, check_target, read_url
 from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
 from connectors.sdk.http.compensation import CompensationSlots
+from connectors.sdk.http.egress import Egress
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
@@ -49,8 +50,8 @@ class PoolState:
     transport: Transport
     breakers: HostBreakers
     compensation_slots: CompensationSlots
-    #: The hosts of CONNECTORS_PLAINTEXT_HOSTS.
-    internal: frozenset[str]
+    #: What may be called inside.
+    egress: Egress
     on_call: OnCall
     clock: Callable[[], float]
     #: Seconds since the epoch, to measure dates against.
@@ -138,7 +139,7 @@ class HttpCall:
                 raise RefusedAddress("is plain http, from https")
             if there.origin != here.origin and not self._is_named(there):
                 raise RefusedAddress("names another host, which the credential does not allow")
-            check_target(there, is_named=self._is_named(there), internal=self._state.internal)
+            check_target(there, is_named=self._is_named(there), egress=self._state.egress)
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
@@ -153,8 +154,9 @@ class HttpCall:
         """Put one request on the wire, and let the account's breaker learn from how it ends."""
         target, state = request.target, self._state
         try:
-            reach = check_target(target, is_named=self._is_named(target), internal=state.internal)
+            reach = check_target(target, is_named=self._is_named(target), egress=state.egress)
         except RefusedAddress as error:
+            state.on_call(Reach.PUBLIC.value, "refused", 0.0)
             raise self._refused(target, error) from None
         breaker = state.breakers.of((*self._account, target.netloc))
         started = state.clock()

@@ -12,7 +12,8 @@ call is one request on the wire, attempts are counted by the worker.
 import asyncio
 import io
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -26,6 +27,7 @@ import yarl
 from connectors.sdk.errors import ConnectorError, Sent, Unavailable
 from connectors.sdk.http.charset import charset_of
 from connectors.sdk.http.content_coding import BadContent, BodyDecoder, ContentTooLarge, mark_cut
+from connectors.sdk.http.egress import Egress
 from connectors.sdk.http.request import HttpRequest
 from connectors.sdk.http.resolver import GuardedResolver, Lookup
 from connectors.sdk.http.tls import TlsContexts
@@ -65,7 +67,7 @@ class Transport:
     """The process's connections: one aiohttp session, created when the first request needs it.
 
     Args:
-        internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
+        egress: what may have addresses inside.
         ca_file: certificates to trust beside the public ones.
         per_host: connections to one host at most; further calls wait for one.
         proxy_url: where calls of public hosts go through; None to call them directly.
@@ -78,7 +80,7 @@ class Transport:
     def __init__(
         self,
         *,
-        internal: Collection[str],
+        egress: Egress,
         ca_file: Path | None,
         per_host: int,
         proxy_url: str | None = None,
@@ -86,8 +88,9 @@ class Transport:
     ) -> None:
         proxy_host = None if proxy_url is None else urlsplit(proxy_url).hostname
         # The operator names the proxy, which mostly stands inside.
-        named = internal if proxy_host is None else {*internal, proxy_host}
-        self._resolver = GuardedResolver(named, lookup)
+        if proxy_host is not None:
+            egress = replace(egress, hosts=egress.hosts | {proxy_host})
+        self._resolver = GuardedResolver(egress, lookup)
         self._tls = TlsContexts(ca_file)
         self._proxy_url = proxy_url
         self._per_host = per_host
