@@ -12,7 +12,7 @@ from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
     from connectors.sdk.connector import Connector
-    from worker.credentials.key_rotation import Rotation
+    from worker.credentials.key_rotation import RotationState
     from worker.credentials.table_operator import TableOperator
     from worker.credentials.vault_operator import VaultOperator
 
@@ -128,7 +128,7 @@ def shred(
     print(f"the key of {tenant} is deleted")
 
 
-def _show_progress(rotation: "Rotation") -> None:
+def _show_progress(rotation: "RotationState") -> None:
     if sys.stderr.isatty():
         print(
             f"\r{rotation.done} done, {rotation.left} left, {len(rotation.failed)} failed ",

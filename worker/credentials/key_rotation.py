@@ -16,7 +16,7 @@ BATCH: Final = 100
 
 
 @dataclass(slots=True)
-class Rotation:
+class RotationState:
     """How far a rotation has come."""
 
     master_key: str
@@ -42,9 +42,9 @@ class KeyRotation:
         self._database = database
         self._wrapper = wrapper
 
-    async def run(self, on_progress: Callable[[Rotation], None]) -> Rotation:
+    async def run(self, on_progress: Callable[[RotationState], None]) -> RotationState:
         """Wrap all keys, then read every one back and count what is under which master key."""
-        rotation = Rotation(self._wrapper.writing_key)
+        rotation = RotationState(self._wrapper.writing_key)
         counts = await self._database.transact(schema.count_by_master_key)
         rotation.left = sum(counts.values()) - counts.get(rotation.master_key, 0)
         rotation.already = counts.get(rotation.master_key, 0)
@@ -71,7 +71,7 @@ class KeyRotation:
             yield found
             last = found[-1][0]
 
-    async def _wrap(self, stale: list[tuple[str, TenantKey]], rotation: Rotation) -> None:
+    async def _wrap(self, stale: list[tuple[str, TenantKey]], rotation: RotationState) -> None:
         changes = []
         for tenant, old in stale:
             key = await self._opened(tenant, old, rotation)
@@ -82,12 +82,12 @@ class KeyRotation:
             rotation.done += len(changes)
             rotation.left -= len(changes)
 
-    async def _verify(self, rotation: Rotation) -> None:
+    async def _verify(self, rotation: RotationState) -> None:
         async for tenant_keys in self._batches():
             for tenant, stored in tenant_keys:
                 await self._opened(tenant, stored, rotation)
 
-    async def _opened(self, tenant: str, stored: TenantKey, rotation: Rotation) -> bytes | None:
+    async def _opened(self, tenant: str, stored: TenantKey, rotation: RotationState) -> bytes | None:
         try:
             return await self._wrapper.unwrap(WrappedKey(*stored), "tenant", tenant)
         except SealBroken:

@@ -40,7 +40,7 @@ class KeyWrapper(Protocol):
         """Encrypt a key for its place.
 
         Raises:
-            VaultUnavailable: not now.
+            VaultUnavailable: it does not answer.
         """
         ...
 
@@ -50,7 +50,7 @@ class KeyWrapper(Protocol):
         Raises:
             SealBroken: it is not for this place, or was changed.
             MasterKeyMissing: its master key is not here.
-            VaultUnavailable: not now.
+            VaultUnavailable: it does not answer.
         """
         ...
 

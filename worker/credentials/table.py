@@ -22,7 +22,7 @@ from worker.credentials.keyring import KeyWrapper, MasterKeyMissing, WrappedKey
 from worker.credentials.sealing import KEY_BYTES, SealBroken, new_key, open_sealed, seal
 from worker.credentials.source import CredentialName, SecretFields, SecretUnavailable
 from worker.credentials.table_database import TableDatabase
-from worker.credentials.table_schema import Deed, Found, New, TenantKey
+from worker.credentials.table_schema import Deed, New, StoredRows, TenantKey
 from worker.settings import SettingError
 
 #: Bytes of a document, as JSON.
@@ -175,7 +175,7 @@ class CredentialTable:
                 return version
         raise SecretUnavailable(f"{name} is being changed by others all the time")
 
-    async def _open_key(self, name: CredentialName, found: Found) -> bytes | None:
+    async def _open_key(self, name: CredentialName, found: StoredRows) -> bytes | None:
         """Return the tenant's key if the head opens with it; None if nothing was stored so far.
 
         Raises:

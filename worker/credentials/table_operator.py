@@ -6,7 +6,7 @@ from typing import Self, TypeVar
 
 from pydantic import JsonValue
 
-from worker.credentials.key_rotation import KeyRotation, Rotation
+from worker.credentials.key_rotation import KeyRotation, RotationState
 from worker.credentials.source import CredentialName
 from worker.credentials.table import CredentialTable
 
@@ -62,7 +62,7 @@ class TableOperator:
         """Delete a tenant's key: its secrets open no more, nor do their backups. Return whether there was one."""
         return self._do(lambda table: table.shred(tenant))
 
-    def rotate_key(self, on_progress: Callable[[Rotation], None]) -> Rotation:
+    def rotate_key(self, on_progress: Callable[[RotationState], None]) -> RotationState:
         """Wrap every tenant's key under the first key of the keyring."""
         return self._do(lambda table: KeyRotation(table.database, table.wrapper).run(on_progress))
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
-from worker.credentials.key_rotation import KeyRotation, Rotation
+from worker.credentials.key_rotation import KeyRotation, RotationState
 from worker.credentials.keyring import Keyring
-from worker.credentials.script import Step
+from worker.credentials.script import Query
 from worker.credentials.sealing import new_key
 from worker.credentials.source import CredentialName, SecretUnavailable
 from worker.credentials.table import MAX_DOCUMENT_BYTES, CredentialTable
@@ -51,10 +51,10 @@ class Bench:
         self.database = table_database(url or f"sqlite:///{folder / 'table.db'}", lambda: None)
 
     async def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask the database, as someone does who can write it and has no key."""
+        """Query the database, as someone does who can write it and has no key."""
 
-        def script() -> Generator[Step, Rows, list[tuple[Any, ...]]]:
-            found = yield Step(text, values)
+        def script() -> Generator[Query, Rows, list[tuple[Any, ...]]]:
+            found = yield Query(text, values)
             return [tuple(row) for row in found]
 
         return await self.database.transact(script)
@@ -78,7 +78,7 @@ class Bench:
         await table.start()
         return table
 
-    async def rotate(self) -> Rotation:
+    async def rotate(self) -> RotationState:
         """Wrap every key under the first of the keyring."""
         await self.table()
         return await KeyRotation(self.database, Keyring(self.keyring)).run(lambda _: None)
@@ -335,7 +335,7 @@ async def test_a_rotation_that_was_broken_off_goes_on(bench: Bench) -> None:
     class BrokenOff(Exception):
         pass
 
-    def break_off(rotation: Rotation) -> None:
+    def break_off(rotation: RotationState) -> None:
         if rotation.done >= 200:
             raise BrokenOff
 
