@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 
-class Query(NamedTuple):
+class TableQuery(NamedTuple):
     """One statement; `$1`, `$2` … are its values."""
 
     text: str
@@ -14,4 +14,4 @@ class Query(NamedTuple):
 
 
 #: A generator that yields its steps, is sent the rows of each, and returns what came of it.
-Script = Callable[[], Generator[Query, Sequence[Sequence[Any]], T]]
+Script = Callable[[], Generator[TableQuery, Sequence[Sequence[Any]], T]]

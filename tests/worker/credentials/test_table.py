@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
 from worker.credentials.key_rotation import KeyRotation, RotationState
 from worker.credentials.keyring import Keyring
-from worker.credentials.script import Query
+from worker.credentials.script import TableQuery
 from worker.credentials.sealing import new_key
 from worker.credentials.source import CredentialName, SecretUnavailable
 from worker.credentials.table import MAX_DOCUMENT_BYTES, CredentialTable
@@ -51,10 +51,10 @@ class Bench:
         self.database = table_database(url or f"sqlite:///{folder / 'table.db'}", lambda: None)
 
     async def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Query the database, as someone does who can write it and has no key."""
+        """TableQuery the database, as someone does who can write it and has no key."""
 
-        def script() -> Generator[Query, Rows, list[tuple[Any, ...]]]:
-            found = yield Query(text, values)
+        def script() -> Generator[TableQuery, Rows, list[tuple[Any, ...]]]:
+            found = yield TableQuery(text, values)
             return [tuple(row) for row in found]
 
         return await self.database.transact(script)
