@@ -85,8 +85,9 @@ class IdempotentRunner:
                 self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
-            else:
-                call.attempt.slot.pause()  # it only waits; if it runs after all, its slot is resumed then
+            elif not call.attempt.slot.pause():  # it only waits; if it runs after all, its slot is resumed then
+                # The slot that it would keep may be the one that the run waits for.
+                raise Snooze("a copy of the job runs here, and too many jobs wait already")
             remaining_s = call.attempt.deadline.remaining_s()
             # A job that comes too late only asks the ledger, and that answer is worth its moment.
             limit_s = None if remaining_s == 0 and not is_copy else remaining_s
