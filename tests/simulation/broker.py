@@ -115,6 +115,10 @@ class Events(Protocol):
         """An invariant does not hold."""
         ...
 
+    def disturb(self, seconds: float) -> None:
+        """Something is wrong for so long."""
+        ...
+
 
 class Broker:
     """The machine."""
@@ -134,7 +138,7 @@ class Broker:
         self.leaving: list[Message] = []
         self.away_until = 0.0
         self.has_alarm = False
-        self._events = events
+        self.events = events
         self._returns = returns
 
     @property
@@ -212,7 +216,7 @@ class Broker:
         if address in self.full_callers:
             return BrokerRefusal.FULL
         if address in self.callers:
-            self._events.replied(address, message.body, message.properties)
+            self.events.replied(address, message.body, message.properties)
             return True
         if address.startswith(DIRECT) and not mandatory:
             return True  # measured: what reaches no one is confirmed all the same
@@ -232,7 +236,7 @@ class Broker:
 
     def _store(self, queue: BrokerQueue, message: Message) -> None:
         queue.ready.append(message)
-        self._events.stored(queue, message)
+        self.events.stored(queue, message)
         ttl_ms = queue.arguments.get("x-message-ttl")
         if ttl_ms is not None and "x-dead-letter-exchange" in queue.arguments:
             self.host.call_at(self.now + ttl_ms / 1000, lambda: self._expire(queue, message))
@@ -277,7 +281,7 @@ class Broker:
     def settle(self, channel: ServedChannel, tag: int, *, requeue: bool) -> None:
         """Take an ack, or a message back."""
         if tag not in channel.unacked:
-            self._events.broken("a delivery is settled once", f"tag {tag} is not open on its channel")
+            self.events.broken("a delivery is settled once", f"tag {tag} is not open on its channel")
             return
         if self.befalls("connection deaths before an ack", self.rare / 2):
             channel.break_off("before an ack")
@@ -289,7 +293,7 @@ class Broker:
         if requeue:
             self._bring_back(queue, [message])
         else:
-            self._events.settled(queue, message)
+            self.events.settled(queue, message)
         self.dispatch(queue)
 
     def release(self, channel: ServedChannel) -> None:

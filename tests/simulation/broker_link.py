@@ -159,8 +159,10 @@ class SimulatedConnection:
         now, pick = self.broker.now, self.broker.choices.pick
         self.up.cut()
         self.down.cut()
-        self.broker.host.call_at(now + pick(NOTICED_S, 0.3), self.end_served)
-        self.host.call_at(now + pick(NOTICED_S, 0.3), partial(self._end, reason))
+        served_s, known_s = pick(NOTICED_S, 0.3), pick(NOTICED_S, 0.3)
+        self.broker.events.disturb(max(served_s, known_s))
+        self.broker.host.call_at(now + served_s, self.end_served)
+        self.host.call_at(now + known_s, partial(self._end, reason))
 
     def end_served(self) -> None:
         """Let the broker take back what it delivered here."""

@@ -47,7 +47,7 @@ HEARTBEAT_S: Final = 20.0
 CALM_S: Final = 900.0
 LOOK_S: Final = 1.0
 #: Seconds until what is published for no answer's sake has ended, too.
-SETTLE_S: Final = 30.0
+SETTLE_S: Final = 12.0
 #: Seconds until no timer of a room is left.
 QUIET_S: Final = 130.0
 DRAIN_S: Final = 30.0
@@ -298,6 +298,8 @@ class JobWorld:
 
     @property
     def _is_busy(self) -> bool:
+        if any(each.host.stalled_until > self.loop.time() for each in self.alive):
+            return True
         kept = {TOPOLOGY.dead, TOPOLOGY.poison}
         queues = (each for each in self.broker.queues.values() if each.name not in kept)
         return any(each.ready or each.unacked for each in queues) or any(
