@@ -52,6 +52,8 @@ class Message:
 class ServedChannel(Protocol):
     """A channel, as the broker sees it."""
 
+    #: Whose it is.
+    host: Host
     unacked: "dict[int, tuple[ServedConsumer, Message]]"
 
     def deliver(self, tag: int, message: Message) -> None:
@@ -111,6 +113,10 @@ class Events(Protocol):
         """A delivery was acked."""
         ...
 
+    def given_back(self, worker: Host, message: Message) -> None:
+        """A delivery was given back."""
+        ...
+
     def broken(self, name: str, what: str) -> None:
         """An invariant does not hold."""
         ...
@@ -123,7 +129,9 @@ class Events(Protocol):
 class Broker:
     """The machine."""
 
-    def __init__(self, host: Host, choices: Choices, events: Events, returns: Counter[str], *, rare: float) -> None:
+    def __init__(
+        self, host: Host, choices: Choices, events: Events, returns: Counter[str], *, rare: float
+    ) -> None:
         self.host = host
         self.choices = choices
         self.rare = rare
@@ -136,6 +144,7 @@ class Broker:
         self.full_callers: set[str] = set()
         #: On its way to a dead-letter exchange.
         self.leaving: list[Message] = []
+        self._tags = 0
         self.away_until = 0.0
         self.has_alarm = False
         self.events = events
@@ -272,7 +281,8 @@ class Broker:
             consumer.unacked += 1
             queue.unacked.append(message)
             self.counts["deliveries"] += 1
-            tag = self.counts["tags"] = self.counts["tags"] + 1
+            self._tags += 1
+            tag = self._tags
             consumer.channel.unacked[tag] = (consumer, message)
             consumer.channel.deliver(tag, message)
             if self.befalls("connection deaths after a delivery", self.rare / 4):
@@ -291,6 +301,7 @@ class Broker:
         consumer.unacked -= 1
         queue.unacked.remove(message)
         if requeue:
+            self.events.given_back(channel.host, message)
             self._bring_back(queue, [message])
         else:
             self.events.settled(queue, message)
@@ -333,7 +344,10 @@ class Broker:
 
     def copies(self, uid: str) -> int:
         """Return how many messages of a job are in queues, delivered or not."""
-        kept = [*self.leaving, *(each for queue in self.queues.values() for each in (*queue.ready, *queue.unacked))]
+        kept = [
+            *self.leaving,
+            *(each for queue in self.queues.values() for each in (*queue.ready, *queue.unacked)),
+        ]
         return sum(message.uid == uid for message in kept)
 
 

@@ -12,18 +12,22 @@ from tests.simulation.broker import BrokerQueue, Message
 from tests.simulation.checks import AS_OF_S, Broken
 from tests.simulation.clock import EPOCH
 from tests.simulation.job_plan import JobPlan
+from tests.simulation.loop import Host
 from tests.simulation.provider import KeyState
 from tests.simulation.shop import PARTS
 from worker.broker import Delivery, Properties
 from worker.job import headers as header
 
 if TYPE_CHECKING:
-    from tests.simulation.job_world import JobWorker, JobWorld
+    from tests.simulation.job_worker import JobWorker
+    from tests.simulation.job_world import JobWorld
 
-#: Seconds that an answer may come after its deadline though nothing went wrong: a look at the ledger, the way to the broker.
+#: Seconds that an answer may come after its deadline though nothing went wrong: a last look at the ledger, the broker.
 SLACK_S: Final = 1.7
 #: Seconds after the end of a disturbance in which its jobs are answered.
 RECOVERY_S: Final = 8.0
+#: How often a job may come to the queue of jobs that no one runs, while its own is missing.
+MOST_UNROUTED: Final = 20
 
 
 @dataclass(slots=True, eq=False)
@@ -34,8 +38,13 @@ class Sent:
     #: Answers that arrived, and when.
     answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     letters: list[Message] = field(default_factory=list)
-    #: Answers that were given, whether they arrived or not.
-    given: int = 0
+    #: Answers that were given, whether they arrived or not: successes, and the rest.
+    successes: int = 0
+    failures: int = 0
+    #: Who got its newest delivery.
+    receiver: "JobWorker | None" = None
+    #: How often it lay in the queue of jobs for no one.
+    unrouted: int = 0
     acked: int = 0
     #: Lost with its queue, which someone deleted.
     was_deleted: bool = False
@@ -69,7 +78,7 @@ class JobChecks:
         if self._world.loop.failure is None:
             self._world.loop.failure = Broken(name, what)
 
-    def _hold(self, name: str, holds: bool, what: str) -> None:  # noqa: FBT001
+    def _hold(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             self.broken(name, what)
 
@@ -113,7 +122,9 @@ class JobChecks:
         if "unknown" in words:
             self._world.counts["copies that knew less"] += 1
             return True
-        others = [each.mode for each in self._world.plan.jobs if each.key == plan.key and each.uid != plan.uid]
+        others = [
+            each.mode for each in self._world.plan.jobs if each.key == plan.key and each.uid != plan.uid
+        ]
         is_copied = plan.copies > 1 or plan.uid in self._copied or self._world.returns[plan.uid] > 0
         return ("undone" in words and "undo" in others) or (
             "not_started" in words and ("run" in others or is_copied)
@@ -128,6 +139,12 @@ class JobChecks:
         if self._world.broker.copies(message.uid) > 2:
             self._copied.add(message.uid)
         self._hold("a message's bytes stay", message.body == sent.plan.body, f"{message.uid} in {queue.name}")
+        if queue.name == topology.unrouted:
+            sent.unrouted += 1
+            self._hold("a job is rerouted once", sent.unrouted <= MOST_UNROUTED, message.uid)
+        if queue.name.startswith(f"{topology.prefix}.retry."):
+            is_retry = message.properties.headers.get(header.SNOOZES) == 0
+            self._world.counts["retries" if is_retry else "snoozes"] += 1
         if queue.name == topology.poison:
             self._world.counts["poisoned"] += 1
             self._world.loop.note(message.uid, "is poison")
@@ -141,14 +158,18 @@ class JobChecks:
         sent = self.sent[message.uid]
         sent.acked += 1
         self._world.counts["acks"] += 1
-        if sent.answers or sent.letters or self._world.broker.copies(message.uid):
+        if sent.was_deleted or sent.answers or sent.letters or self._world.broker.copies(message.uid):
             return
-        is_told = sent.plan.is_live and not sent.was_deleted
         self._hold(
             "no ack before its answer",
-            not is_told and self._is_done(sent),
+            not sent.plan.is_live and self._is_done(sent),
             f"{message.uid} is acked, and neither answered nor kept",
         )
+
+    def given_back(self, host: Host, message: Message) -> None:
+        """Nothing is given back but by a worker that stops."""
+        worker = next(each for each in self._world.workers if each.host is host)
+        self._hold("only who stops gives back", worker.is_draining, f"{message.uid} by {host.name}")
 
     def _is_done(self, sent: Sent) -> bool:
         """Return whether a job succeeded that no one is told of."""
@@ -164,12 +185,19 @@ class JobChecks:
     def answering(self, worker: "JobWorker", delivery: Delivery, result: Result) -> None:
         """Check an answer when it is given: what it says must be true then."""
         sent = self.sent[delivery.properties.message_id or ""]
-        sent.given += 1
+        sent.successes += result.error is None
+        sent.failures += result.error is not None
         plan = sent.plan
-        self._world.loop.note(worker.host.name, f"answers {plan.uid}: {_brief(json.loads(result.model_dump_json()))}")
+        self._world.loop.note(
+            worker.host.name, f"answers {plan.uid}: {_brief(json.loads(result.model_dump_json()))}"
+        )
         if plan.kind != "job":
             return
         data = None if result.error is None else result.error.data
+        is_limit = result.error is not None and result.error.code is Code.DELIVERY_LIMIT
+        self._hold(
+            "a bad message harms no other", not is_limit or self._world.counts["flapping"] > 0, plan.uid
+        )
         decided_at = (result.finished_at - EPOCH).total_seconds()
         if plan.mode == "run" and (data or {}).get("outcome") == "not_started":
             before, here = decided_at - AS_OF_S, worker.host.name
@@ -184,9 +212,9 @@ class JobChecks:
             self._hold(
                 "no success without effect", all(state.landed for state in self._states(plan)), plan.uid
             )
-        self._check_attempts(sent, result.attempts)
+        self._check_attempts(sent, result.attempts, worker)
 
-    def _check_attempts(self, sent: Sent, attempts: int) -> None:
+    def _check_attempts(self, sent: Sent, attempts: int, worker: "JobWorker | None" = None) -> None:
         """Attempts are calls that were begun, and deliveries that came back."""
         if sent.plan.action == "read":
             begun = sum(state.asked for state in self._states(sent.plan))
@@ -194,9 +222,20 @@ class JobChecks:
             trace, identity = self._world.database.trace, self._identity(sent.plan)
             begun = trace.count("begin", identity) + trace.count("claim_undo", identity, answer="Claimed")
         most = begun + self._world.returns[sent.plan.uid]
+        is_newest = worker is not None and worker is sent.receiver
+        least = begun if sent.plan.action == "read" and is_newest and self._is_alone(sent.plan) else 0
+        self._hold(
+            "no start of an action is forgotten", attempts >= least, f"{sent.plan.uid}: {attempts} of {least}"
+        )
         self._hold(
             "attempts are counted honestly", attempts <= most, f"{sent.plan.uid}: {attempts}, at most {most}"
         )
+
+    def _is_alone(self, plan: JobPlan) -> bool:
+        """Return whether there is one message of a key, and always was."""
+        jobs = [each for each in self._world.plan.jobs if each.key == plan.key]
+        unflagged = self._world.broker.counts["redeliveries without the flag"]
+        return len(jobs) == 1 and plan.copies == 1 and plan.uid not in self._copied and not unflagged
 
     # What a caller and an operator see.
 
@@ -241,7 +280,8 @@ class JobChecks:
                 queue.name
                 for queue in self._world.broker.queues.values()
                 for message in (*queue.ready, *queue.unacked)
-                if message.uid == uid and queue.name not in {self._world.topology.dead, self._world.topology.poison}
+                if message.uid == uid
+                and queue.name not in {self._world.topology.dead, self._world.topology.poison}
             ]
             self._hold("every job comes to its end", not copies, f"{uid} is still in {copies}")
             is_poison = any(header.REASON not in each.properties.headers for each in sent.letters)
@@ -249,7 +289,8 @@ class JobChecks:
                 self._hold("a live caller is answered", bool(sent.answers), f"{uid} heard nothing")
             self._hold(
                 "nothing is lost",
-                bool(sent.answers or sent.letters or sent.given) or self._is_done(sent),
+                bool(sent.answers or sent.letters or sent.successes)
+                or (self._is_done(sent) and not sent.failures),
                 f"{uid} is gone",
             )
         for plan in (each.plan for each in self.sent.values()):
@@ -274,6 +315,10 @@ class JobChecks:
         """Count what happened."""
         counts["answers"] = sum(len(each.answers) for each in self.sent.values())
         counts["answers given twice"] = sum(len(each.answers) > 1 for each in self.sent.values())
+        counts["connection deaths"] = sum(
+            count for name, count in self._world.broker.counts.items() if name.startswith("connection deaths")
+        )
+        counts["consumer cancels"] = counts["cancel"] + counts["delete"]
         counts["dead letters"] = sum(len(each.letters) for each in self.sent.values())
 
 

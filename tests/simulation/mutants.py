@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -144,13 +144,19 @@ MUTANTS: Final = (
 _CHUNK: Final = 200
 
 
-def run_mutants(schedules: int, seed: int) -> int:
+#: The mutants that this process and those it forks run.
+_chosen: Sequence[Mutant] = MUTANTS
+
+
+def run_mutants(schedules: int, seed: int, mutants: Sequence[Mutant] = MUTANTS) -> int:
     """Run each mutant until it is killed, print the table, and return 1 if one survives that should not."""
-    work = [(number, schedules, seed) for number in range(len(MUTANTS))]
+    global _chosen  # noqa: PLW0603  # what is forked inherits it; a mutant cannot be pickled
+    _chosen = mutants
+    work = [(number, schedules, seed) for number in range(len(mutants))]
     lines: list[str] = []
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         results = pool.imap(_run_mutant, work, chunksize=1)
-        for mutant, findings in zip(MUTANTS, show_progress(results, len(work)), strict=True):
+        for mutant, findings in zip(mutants, show_progress(results, len(work)), strict=True):
             lines.append(_line(mutant, findings))
     print("\n".join(lines))
     return int(any(line.startswith("SURVIVED") for line in lines))
@@ -170,7 +176,7 @@ def _line(mutant: Mutant, findings: Findings) -> str:
 def _run_mutant(work: tuple[int, int, int]) -> Findings:
     """Break this process's core, and run schedules until one tells."""
     number, schedules, seed = work
-    mutant = MUTANTS[number]
+    mutant = _chosen[number]
     for edit in mutant.edits:
         apply_edit(*edit)
     findings = Findings()

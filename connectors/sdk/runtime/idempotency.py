@@ -88,7 +88,9 @@ class IdempotentRunner:
                 self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
-            elif not call.attempt.slot.pause():  # it only waits; if it runs after all, its slot is resumed then
+            elif (
+                not call.attempt.slot.pause()
+            ):  # it only waits; if it runs after all, its slot is resumed then
                 # The slot that it would keep may be the one that the run waits for.
                 raise Snooze("a copy of the job runs here, and too many jobs wait already")
             remaining_s = call.attempt.deadline.remaining_s()
