@@ -46,8 +46,9 @@ bench: $(READY) ## Compare the worker with a hand-written one, and calendar and 
 chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)
 
-simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
+simulate: $(READY) ## Run 20,000 simulated schedules of the core, and a tenth with a broker: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.simulation --broker --schedules $$(( $(or $(SCHEDULES),20000) / 10 )) --seed $(or $(SEED),1)
 
 secrets: ## Create the passwords and keys of compose.yaml, once
 	@$(PYTHON) worker/ops/make_secrets.py

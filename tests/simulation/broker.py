@@ -113,6 +113,10 @@ class Events(Protocol):
         """A delivery was acked."""
         ...
 
+    def came_back(self, message: Message) -> None:
+        """A delivery came back unsettled."""
+        ...
+
     def given_back(self, worker: Host, message: Message) -> None:
         """A delivery was given back."""
         ...
@@ -129,9 +133,7 @@ class Events(Protocol):
 class Broker:
     """The machine."""
 
-    def __init__(
-        self, host: Host, choices: Choices, events: Events, returns: Counter[str], *, rare: float
-    ) -> None:
+    def __init__(self, host: Host, choices: Choices, events: Events, *, rare: float) -> None:
         self.host = host
         self.choices = choices
         self.rare = rare
@@ -148,7 +150,6 @@ class Broker:
         self.away_until = 0.0
         self.has_alarm = False
         self.events = events
-        self._returns = returns
 
     @property
     def now(self) -> float:
@@ -328,7 +329,7 @@ class Broker:
         kept: list[Message] = []
         for message in messages:
             message.returns += 1
-            self._returns[message.uid] += 1
+            self.events.came_back(message)
             self.counts["redeliveries"] += 1
             if message.returns > queue.limit:
                 self.counts["poison"] += 1

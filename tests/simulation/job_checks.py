@@ -58,6 +58,8 @@ class JobChecks:
         self.sent: dict[str, Sent] = {}
         #: From when to when something was wrong that may delay an answer.
         self.disturbed: list[tuple[float, float]] = []
+        #: Deliveries of each job that came back.
+        self._returns: Counter[str] = Counter()
         #: Jobs of which the broker has stored more copies than the one that its worker holds and the next one.
         self._copied: set[str] = set()
 
@@ -125,7 +127,7 @@ class JobChecks:
         others = [
             each.mode for each in self._world.plan.jobs if each.key == plan.key and each.uid != plan.uid
         ]
-        is_copied = plan.copies > 1 or plan.uid in self._copied or self._world.returns[plan.uid] > 0
+        is_copied = plan.copies > 1 or plan.uid in self._copied or self._returns[plan.uid] > 0
         return ("undone" in words and "undo" in others) or (
             "not_started" in words and ("run" in others or is_copied)
         )
@@ -165,6 +167,12 @@ class JobChecks:
             not sent.plan.is_live and self._is_done(sent),
             f"{message.uid} is acked, and neither answered nor kept",
         )
+
+    def came_back(self, message: Message) -> None:
+        """Count a return; one whose job is elsewhere already makes a copy."""
+        self._returns[message.uid] += 1
+        if self._world.broker.copies(message.uid):
+            self._copied.add(message.uid)
 
     def given_back(self, host: Host, message: Message) -> None:
         """Nothing is given back but by a worker that stops."""
@@ -221,7 +229,7 @@ class JobChecks:
         else:
             trace, identity = self._world.database.trace, self._identity(sent.plan)
             begun = trace.count("begin", identity) + trace.count("claim_undo", identity, answer="Claimed")
-        most = begun + self._world.returns[sent.plan.uid]
+        most = begun + self._returns[sent.plan.uid]
         is_newest = worker is not None and worker is sent.receiver
         least = begun if sent.plan.action == "read" and is_newest and self._is_alone(sent.plan) else 0
         self._hold(

@@ -104,8 +104,8 @@ class Trouble:
 
     async def _delete(self, _lasts_s: float) -> None:
         name = self._pick((TOPOLOGY.job_queue_name("shop"), TOPOLOGY.retry("1s"), TOPOLOGY.dead))
-        queue = self._broker.queues[name]
-        for message in (*queue.ready, *queue.unacked):
+        queue = self._broker.queues.get(name)
+        for message in () if queue is None else (*queue.ready, *queue.unacked):
             self._checks.sent[message.uid].was_deleted = True
         self._broker.delete(name)
 

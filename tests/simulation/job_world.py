@@ -46,17 +46,13 @@ class JobWorld:
         self.loop = loop
         self.topology = TOPOLOGY
         self.counts: Counter[str] = Counter()
-        #: Deliveries of each job that came back.
-        self.returns: Counter[str] = Counter()
         self.checks = JobChecks(self)
         machine = Host(loop, "database")
         ledger = MemoryLedger(SimulatedClock(machine), LeasePolicy())
         self.database = Database(machine, ledger, choices, is_faulty=plan.is_faulty)
         self.provider = Provider(Host(loop, "provider"), choices, is_faulty=plan.is_faulty)
         self.vault = Vault(Host(loop, "vault"))
-        self.broker = Broker(
-            Host(loop, "broker"), choices, self.checks, self.returns, rare=0.03 if plan.is_faulty else 0.0
-        )
+        self.broker = Broker(Host(loop, "broker"), choices, self.checks, rare=0.03 if plan.is_faulty else 0.0)
         self.workers: list[JobWorker] = []
         self._crashes, self._stalls = plan.crashes, plan.stalls
         loop.before_step = self._befall
