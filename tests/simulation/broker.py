@@ -113,7 +113,7 @@ class Events(Protocol):
         """A delivery was acked."""
         ...
 
-    def came_back(self, message: Message) -> None:
+    def came_back(self, worker: Host, message: Message) -> None:
         """A delivery came back unsettled."""
         ...
 
@@ -303,7 +303,7 @@ class Broker:
         queue.unacked.remove(message)
         if requeue:
             self.events.given_back(channel.host, message)
-            self._bring_back(queue, [message])
+            self._bring_back(queue, [message], channel.host)
         else:
             self.events.settled(queue, message)
         self.dispatch(queue)
@@ -319,17 +319,18 @@ class Broker:
             for consumer in [each for each in queue.consumers if each.channel is channel]:
                 queue.consumers.remove(consumer)
         for queue in sorted(queues, key=lambda each: each.name):
-            self._bring_back(queue, [message for consumer, message in held if consumer.queue is queue])
+            mine = [message for consumer, message in held if consumer.queue is queue]
+            self._bring_back(queue, mine, channel.host)
             self.dispatch(queue)
 
-    def _bring_back(self, queue: BrokerQueue, messages: list[Message]) -> None:
+    def _bring_back(self, queue: BrokerQueue, messages: list[Message], worker: Host) -> None:
         """Put messages back to the front or to the end; too many returns make a message poison."""
         if queue.is_deleted:
             return
         kept: list[Message] = []
         for message in messages:
             message.returns += 1
-            self.events.came_back(message)
+            self.events.came_back(worker, message)
             self.counts["redeliveries"] += 1
             if message.returns > queue.limit:
                 self.counts["poison"] += 1

@@ -124,12 +124,15 @@ class JobChecks:
         if "unknown" in words:
             self._world.counts["copies that knew less"] += 1
             return True
-        others = [
-            each.mode for each in self._world.plan.jobs if each.key == plan.key and each.uid != plan.uid
-        ]
+        codes = {(each["error"] or {}).get("code") for each in (one, other)}
+        if Code.DELIVERY_LIMIT in codes and self._world.counts["flapping"]:
+            return True  # one copy came too often while another ran
+        others = [each.mode for each in self._jobs_of(plan) if each.uid != plan.uid]
         is_copied = plan.copies > 1 or plan.uid in self._copied or self._returns[plan.uid] > 0
-        return ("undone" in words and "undo" in others) or (
-            "not_started" in words and ("run" in others or is_copied)
+        return (
+            ("undone" in words and "undo" in others)
+            or ("not_started" in words and ("run" in others or is_copied))
+            or (plan.mode == "undo" and is_copied)
         )
 
     def stored(self, queue: BrokerQueue, message: Message) -> None:
@@ -168,10 +171,10 @@ class JobChecks:
             f"{message.uid} is acked, and neither answered nor kept",
         )
 
-    def came_back(self, message: Message) -> None:
-        """Count a return; one whose job is elsewhere already makes a copy."""
+    def came_back(self, worker: Host, message: Message) -> None:
+        """Count a return; it is a copy if its job is elsewhere, too, or its worker goes on with it."""
         self._returns[message.uid] += 1
-        if self._world.broker.copies(message.uid):
+        if worker.is_alive or self._world.broker.copies(message.uid):
             self._copied.add(message.uid)
 
     def given_back(self, host: Host, message: Message) -> None:
@@ -229,7 +232,8 @@ class JobChecks:
         else:
             trace, identity = self._world.database.trace, self._identity(sent.plan)
             begun = trace.count("begin", identity) + trace.count("claim_undo", identity, answer="Claimed")
-        most = begun + self._returns[sent.plan.uid]
+        # A copy is told what another one met.
+        most = begun + sum(self._returns[each.uid] for each in self._jobs_of(sent.plan))
         is_newest = worker is not None and worker is sent.receiver
         least = begun if sent.plan.action == "read" and is_newest and self._is_alone(sent.plan) else 0
         self._hold(
@@ -239,9 +243,12 @@ class JobChecks:
             "attempts are counted honestly", attempts <= most, f"{sent.plan.uid}: {attempts}, at most {most}"
         )
 
+    def _jobs_of(self, plan: JobPlan) -> list[JobPlan]:
+        return [each for each in self._world.plan.jobs if each.key == plan.key]
+
     def _is_alone(self, plan: JobPlan) -> bool:
         """Return whether there is one message of a key, and always was."""
-        jobs = [each for each in self._world.plan.jobs if each.key == plan.key]
+        jobs = self._jobs_of(plan)
         unflagged = self._world.broker.counts["redeliveries without the flag"]
         return len(jobs) == 1 and plan.copies == 1 and plan.uid not in self._copied and not unflagged
 
