@@ -60,6 +60,8 @@ class JobChecks:
         self.disturbed: list[tuple[float, float]] = []
         #: Deliveries of each job that came back.
         self._returns: Counter[str] = Counter()
+        #: What was stored where, with which headers: the same again is a copy.
+        self._stored: set[tuple[object, ...]] = set()
         #: Jobs of which the broker has stored more copies than the one that its worker holds and the next one.
         self._copied: set[str] = set()
 
@@ -141,8 +143,10 @@ class JobChecks:
         sent = self.sent.get(message.uid)
         if sent is None:
             return
-        if self._world.broker.copies(message.uid) > 2:
+        same = (message.uid, queue.name, tuple(sorted(message.properties.headers.items())))
+        if same in self._stored or self._world.broker.copies(message.uid) > 2:
             self._copied.add(message.uid)
+        self._stored.add(same)
         self._hold("a message's bytes stay", message.body == sent.plan.body, f"{message.uid} in {queue.name}")
         if queue.name == topology.unrouted:
             sent.unrouted += 1
