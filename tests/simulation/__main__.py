@@ -3,13 +3,19 @@
 import argparse
 import sys
 import time
+from typing import Final
 
 from tests.simulation.campaign import Findings, broker_tokens_of, run_all, tokens_of
 from tests.simulation.exhaust import exhaust
 from tests.simulation.job_mutants import JOB_MUTANTS
 from tests.simulation.model import check_model
-from tests.simulation.mutants import MUTANTS, run_mutants
+from tests.simulation.mutants import MOST_SCHEDULES, MUTANTS, run_mutants
 from tests.simulation.schedules import replay
+
+#: Schedules unless it is said otherwise.
+SCHEDULES: Final = 300
+#: Schedules for each mutant of the second half, at most.
+MOST_BROKER_SCHEDULES: Final = 1000
 
 
 def main() -> int:
@@ -18,22 +24,25 @@ def main() -> int:
     if arguments.replay:
         return max(map(_replay, arguments.replay))
     if arguments.mutants:
-        return run_mutants(arguments.schedules, arguments.seed, JOB_MUTANTS if arguments.broker else MUTANTS)
+        mutants, most = (
+            (JOB_MUTANTS, MOST_BROKER_SCHEDULES) if arguments.broker else (MUTANTS, MOST_SCHEDULES)
+        )
+        return run_mutants(arguments.schedules or most, arguments.seed, mutants)
     if arguments.model:
         return check_model()
     begun = time.monotonic()
     if arguments.exhaust is not None:
         findings = exhaust(arguments.exhaust)
     elif arguments.broker:
-        findings = run_all(broker_tokens_of(arguments.seed, arguments.schedules))
+        findings = run_all(broker_tokens_of(arguments.seed, arguments.schedules or SCHEDULES))
     else:
-        findings = run_all(tokens_of(arguments.seed, arguments.schedules))
+        findings = run_all(tokens_of(arguments.seed, arguments.schedules or SCHEDULES))
     return _report(findings, time.monotonic() - begun, is_small=arguments.exhaust is not None)
 
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=300, help="how many to run (mutants: for each)")
+    parser.add_argument("--schedules", type=int, help="how many to run (mutants: for each, at most)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--broker", action="store_true", help="processor and publishers on a broker, too")
     parser.add_argument("--replay", nargs="+", metavar="TOKEN", help="print the journals of these schedules")

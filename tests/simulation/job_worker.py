@@ -107,7 +107,7 @@ class JobWorker:
         shared = list(TOPOLOGY.queues())
         self.executor = Executor(
             Registry.of(SHOP),
-            SimulatedCredentials(world.vault, self.host),
+            SimulatedCredentials(world.vault, self.host, has_secret=False),
             cast(HttpPool, SimulatedHttp(world.provider, self.host)),
             SimulatedLedger(world.database, self.host),
             clock=clock,

@@ -49,8 +49,8 @@ class JobWorld:
         self.checks = JobChecks(self)
         machine = Host(loop, "database")
         ledger = MemoryLedger(SimulatedClock(machine), LeasePolicy())
-        self.database = Database(machine, ledger, choices, is_faulty=plan.is_faulty)
-        self.provider = Provider(Host(loop, "provider"), choices, is_faulty=plan.is_faulty)
+        self.database = Database(machine, ledger, choices, rate=0.03 * plan.is_faulty)
+        self.provider = Provider(Host(loop, "provider"), choices, rate=0.12 * plan.is_faulty)
         self.vault = Vault(Host(loop, "vault"))
         self.broker = Broker(Host(loop, "broker"), choices, self.checks, rare=0.03 if plan.is_faulty else 0.0)
         self.workers: list[JobWorker] = []
