@@ -41,6 +41,7 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
             redactor,
             lease_policy=lease_policy,
             hold_policy=hold_policy,
+            log_info=logs.info,
         )
         asyncio.run(worker.run())
     except (SettingError, VaultAuthError) as error:

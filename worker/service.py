@@ -33,6 +33,7 @@ from worker.job.waiting_room import WaitingRoom
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
+from worker.logs.setup import LogInfo, log_info
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
@@ -64,6 +65,7 @@ class Worker:
         *,
         lease_policy: LeasePolicy | None = None,
         hold_policy: HoldPolicy | None = None,
+        log_info: LogInfo = log_info,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -142,6 +144,7 @@ class Worker:
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
+            log_info=log_info,
         )
         self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)

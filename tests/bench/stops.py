@@ -54,7 +54,7 @@ class ConfirmsAtOnce:
 class Bench:
     """The parts that a job passes through, wired as the worker wires them."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: Logs) -> None:
         registry = load(("dummy",))
         self.metrics = Metrics(version="0")
         self.metrics.add_connector("dummy", registry.connectors["dummy"].actions)
@@ -75,6 +75,7 @@ class Bench:
             trusted_users=["worker"],
             max_attempts=3,
             max_body_bytes=1024 * 1024,
+            log_info=logs.info,
         )
         self.numbers = iter(range(1, 1_000_000_000))
         self.delivery = self._delivery()
@@ -170,20 +171,22 @@ def _logging(level: str) -> Iterator[Logs]:
 
 async def measure(jobs: int, rounds: int) -> dict[str, float]:
     """Return the microseconds of each stop, and of a whole job."""
-    bench = Bench()
     batches = max(1, jobs // BATCH)
-    with _logging("WARNING"):
+    with _logging("WARNING") as logs:
+        bench = Bench(logs)
         await bench.whole()
         found = {name: await _microseconds(stop, jobs, rounds) for name, stop in bench.stops().items()}
         silent = await _microseconds(bench.whole, batches, rounds) / BATCH
+        await bench.executor.close()
     with _logging("INFO") as logs:
+        bench = Bench(logs)
 
         async def logged() -> None:
             await bench.whole()
             logs.flush()
 
         whole = await _microseconds(logged, batches, rounds) / BATCH
-    await bench.executor.close()
+        await bench.executor.close()
     rest = silent - sum(found.values())
     return {**found, "its task, decisions, the rest": rest, "log line": whole - silent, "whole job": whole}
 
