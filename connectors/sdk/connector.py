@@ -138,7 +138,7 @@ class Action(Generic[P, R]):
         """Whether an effect can be undone."""
         return self._undo is not None
 
-    def call(self, params: BaseModel, context: Context[Any]) -> Any:
+    def call(self, params: BaseModel, context: Context[Any] | None) -> Any:
         """Call the function; returns a coroutine if it is asynchronous."""
         return self.function(**self.signature.arguments(params, context))  # type: ignore[call-arg]
 

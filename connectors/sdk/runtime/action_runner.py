@@ -69,7 +69,8 @@ class _Execution:
     """One start of an action's function."""
 
     call: Call
-    context: Context[Any]
+    #: None if the function takes none.
+    context: Context[Any] | None
     effects: JobEffects
     task: "asyncio.Task[Any] | None" = None
     thread: ThreadCall | None = None
@@ -183,16 +184,14 @@ class ActionRunner:
                 return outcome  # the same secret would be refused again, and accounts get locked
             call, secret, has_fresh = call.after(outcome.attempts), fresh, True
 
-    async def run_hook(
-        self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
-    ) -> Any:
+    async def run_hook(self, call: Call, hook: Coroutine[Any, Any, Any], what: str) -> Any:
         """Run a reconcile or an undo, bounded like an action.
 
         Raises:
             ConnectorError: what it raised, or TIMEOUT.
         """
         await call.attempt.slot.resume()
-        task = self._track(asyncio.create_task(self._contain(context, hook), name=_task_name(call)))
+        task = self._track(asyncio.create_task(self._contain(call, hook), name=_task_name(call)))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -209,13 +208,6 @@ class ActionRunner:
         """Create what an action is told and handed."""
         job, attempt = call.job, call.attempt
         remaining_s = attempt.deadline.remaining_s() if heeds_deadline else None
-        fields = {
-            "job_id": job.id,
-            "tenant": job.tenant,
-            "connector": job.connector,
-            "action": job.action,
-            "attempt": attempt.attempts + 1,
-        }
         return Context(
             job_id=job.id,
             tenant=job.tenant,
@@ -234,19 +226,32 @@ class ActionRunner:
             is_repeat=call.is_repeat,
             deadline=attempt.deadline.at,
             locale=job.locale,
-            log=JobLog(self._log, fields, partial(call.action.signature.personal, job.params)),
+            log=self._log_of(call),
             _report=lambda message: attempt.report_progress("note", message),
             _lease=partial(self._lease, job, attempt.slot),
             _steps=call.steps,
             _now=self._clock.now,
         )
 
+    def _log_of(self, call: Call) -> JobLog:
+        """Create the log of one run."""
+        job = call.job
+        fields = {
+            "job_id": job.id,
+            "tenant": job.tenant,
+            "connector": job.connector,
+            "action": job.action,
+            "attempt": call.attempt.attempts + 1,
+        }
+        return JobLog(self._log, fields, partial(call.action.signature.personal, job.params))
+
     def _prepared(self, call: Call, secret: Mapping[str, Any]) -> _Execution:
         """Return what is needed to start the action's function."""
         effects = JobEffects()
         call.steps.on_recorded = effects.record_step
-        context = self.context(call, call.connector.read_credential(secret), effects)
-        return _Execution(call, context, effects)
+        credential = call.connector.read_credential(secret)
+        takes_context = call.action.signature.context_name is not None
+        return _Execution(call, self.context(call, credential, effects) if takes_context else None, effects)
 
     async def _fetch_anew(self, call: Call, refused: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the secret as the vault has it now."""
@@ -270,7 +275,7 @@ class ActionRunner:
         """Call the function; whatever it raises stays inside this task."""
         call, params = execution.call, execution.call.params
         assert params is not None
-        with as_connector_error(execution.context):
+        with as_connector_error(call, self._log_of):
             if call.action.is_async:
                 value = await call.action.call(params, execution.context)
             else:
@@ -346,8 +351,9 @@ class ActionRunner:
 
     async def _finish(self, execution: _Execution, ended: "asyncio.Future[Any]") -> Any:
         """Return the result of a thread whose time was over before it ended."""
-        with as_connector_error(execution.context):
-            return execution.call.action.dump(await asyncio.shield(ended))
+        call = execution.call
+        with as_connector_error(call, self._log_of):
+            return call.action.dump(await asyncio.shield(ended))
 
     async def _cancel(self, task: "asyncio.Task[Any]", call: Call) -> None:
         """Cancel what took too long, and wait a moment for its cleaning up."""
@@ -376,16 +382,17 @@ class ActionRunner:
         finally:
             task.cancel()
 
-    async def _contain(self, context: Context[Any], hook: Coroutine[Any, Any, Any]) -> Any:
-        with as_connector_error(context):
+    async def _contain(self, call: Call, hook: Coroutine[Any, Any, Any]) -> Any:
+        with as_connector_error(call, self._log_of):
             return await hook
 
 
 class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
     """Turn any exception of a connector into a ConnectorError: it ends its own job, not the worker."""
 
-    def __init__(self, context: Context[Any]) -> None:
-        self._context = context
+    def __init__(self, call: Call, log_of: Callable[[Call], JobLog]) -> None:
+        self._call = call
+        self._log_of = log_of
 
     def __enter__(self) -> None:
         """Begin."""
@@ -394,16 +401,16 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
         """Pass our own errors on, and replace the rest."""
         if bug is None or isinstance(bug, ConnectorError | asyncio.CancelledError):
             return
-        context = self._context
-        context.log.error(
+        call = self._call
+        self._log_of(call).error(
             "connector raised",
             error=type(bug).__name__,
             # Frames only: the text of a third party's error may hold a secret or the body.
             frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)],
         )
         raise ConnectorError(
-            f"{context.connector}.{context.action} raised {type(bug).__name__}; "
-            f"the worker's log has the traceback under the job {context.job_id}",
+            f"{call.name} raised {type(bug).__name__}; "
+            f"the worker's log has the traceback under the job {call.job.id}",
             sent=Sent.UNCERTAIN,  # whether anything was sent cannot be known
         ) from None
 

@@ -129,7 +129,8 @@ class Executor:
             attempt.deadline.check()
             secret = await self._runner.fetch(call)
             outcome = await self._runner.run(call, secret, heeds_deadline=True)
-            return replace(outcome, is_uncertain=False)  # however it ended, it changed nothing
+            # However it ended, it changed nothing.
+            return replace(outcome, is_uncertain=False) if outcome.is_uncertain else outcome
         except ConnectorError as error:
             return Outcome(error=error, attempts=attempt.attempts)
 

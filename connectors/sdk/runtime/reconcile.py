@@ -78,5 +78,5 @@ class Reconciler:
         # The caller's deadline ends the waiting, not the look.
         context = self._runner.context(call, call.connector.read_credential(secret), heeds_deadline=False)
         hook = call.action.call_reconcile(call.params, context)
-        found = await self._runner.run_hook(call, context, hook, "looking up")
+        found = await self._runner.run_hook(call, hook, "looking up")
         return None if found is None else Reconciled(call.action.dump(found))

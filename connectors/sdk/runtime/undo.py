@@ -141,7 +141,7 @@ class UndoRunner:
         )
         hook = call.action.call_undo(context, params=call.params, result=result)
         try:
-            await self._runner.run_hook(call, context, hook, "undoing")
+            await self._runner.run_hook(call, hook, "undoing")
         except ConnectorError as error:
             is_uncertain = error.sent is Sent.UNCERTAIN or effects.may_have_effect
             claim.undo_in_flight = is_uncertain or before
