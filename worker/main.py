@@ -10,7 +10,7 @@ from loguru import logger
 from connectors.registry import installed_names, load
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
-from worker.credentials.vault_client import VaultAuthError
+from worker.credentials.vault_config import VaultAuthError
 from worker.logs.masking import Redactor
 from worker.logs.setup import configure_logging
 from worker.service import Worker
@@ -18,6 +18,14 @@ from worker.settings import EXIT_CONFIG, SettingError, Settings, load_settings, 
 
 #: Exit code if the secret id looks intercepted (EX_NOPERM of sysexits.h).
 EXIT_INTERCEPTED = 77
+
+
+def main() -> None:
+    """Run a worker, and exit with its code."""
+    try:
+        sys.exit(run_worker())
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPolicy | None = None) -> int:

@@ -1,12 +1,11 @@
 """`credentials put|check|list|delete`: secrets in the vault, from a file or standard input, never argv."""
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, errors_reported, fail, print_json, print_table
+from worker.cli.output import EXIT_USAGE, errors_reported, fail, print_json, print_table, run_async
 from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def check(connector: str, tenant: Tenant = "default", credential: Credential = "
     """
     with errors_reported():
         found = _find(connector)
-        asyncio.run(_check_as_worker(found, tenant, credential))
+        run_async(_check_as_worker(found, tenant, credential))
         if found.can_check:
             print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
         else:
