@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -24,7 +23,6 @@ from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
-from worker.credentials.vault_source import VaultCredentials
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
 from worker.job.processor import JobProcessor
@@ -41,6 +39,9 @@ from worker.monitoring.worker_status import WorkerStatus
 from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
+
+if TYPE_CHECKING:
+    from connectors.sdk.http.client import HttpPool
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -81,22 +82,8 @@ class Worker:
         #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: SecretStore = (
-            NoVault(self.metrics.credential_fetched)
-            if settings.vault_url is None
-            else VaultCredentials(
-                vault_config(settings),
-                on_fetch=self.metrics.credential_fetched,
-                on_secret=redactor.register,
-            )
-        )
-        self._http = HttpPool(
-            http_policy(settings),
-            on_call=self.metrics.called_out,
-            on_quota=self.metrics.quota_seen,
-            on_secret=redactor.register,
-            keep=self.credentials.keep,
-        )
+        self.credentials = self._make_credentials(redactor)
+        self._http = self._make_http(redactor)
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
@@ -268,12 +255,37 @@ class Worker:
                 await asyncio.gather(*(queue.close() for queue in self.consumers))
                 await self._executor.close()
                 await self.ledger.close()
-                await self._http.close()
+                if self._http is not None:
+                    await self._http.close()
                 await self.credentials.close()
         await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await self._connector.open(f"connectors {purpose}")
+
+    def _make_credentials(self, redactor: Redactor) -> SecretStore:
+        on_fetch = self.metrics.credential_fetched
+        if self.settings.vault_url is None:
+            return NoVault(on_fetch)
+        # Imported here: hvac and requests are 6 MB, which a worker without a vault does without.
+        from worker.credentials.vault_source import VaultCredentials  # noqa: PLC0415
+
+        return VaultCredentials(vault_config(self.settings), on_fetch=on_fetch, on_secret=redactor.register)
+
+    def _make_http(self, redactor: Redactor) -> "HttpPool | None":
+        """Create what all calls to providers share; None if no connector can make one."""
+        if not any(connector.takes_context for connector in self.registry.connectors.values()):
+            return None
+        # Imported here: aiohttp and httpx are 15 MB.
+        from connectors.sdk.http.client import HttpPool  # noqa: PLC0415
+
+        return HttpPool(
+            http_policy(self.settings),
+            on_call=self.metrics.called_out,
+            on_quota=self.metrics.quota_seen,
+            on_secret=redactor.register,
+            keep=self.credentials.keep,
+        )
 
     def _make_rooms(self) -> Iterable[tuple[JobQueue, WaitingRoom]]:
         """Create the waiting room of each queue; a connector's two queues share their slots."""

@@ -134,6 +134,13 @@ class Action(Generic[P, R]):
         return self._reconcile is not None
 
     @property
+    def takes_context(self) -> bool:
+        """Whether one of its functions takes a Context, and with it the HTTP client."""
+        reconciles = self._reconcile is not None and self._reconcile[1].context_name is not None
+        undoes = self._undo is not None and any(map(is_context, self._undo[1].values()))
+        return self.signature.context_name is not None or reconciles or undoes
+
+    @property
     def can_undo(self) -> bool:
         """Whether an effect can be undone."""
         return self._undo is not None
@@ -339,6 +346,11 @@ class Connector(Generic[CredentialT]):
             raise TypeError(f"{self!r}: its check must be an async function")
         self._check = function
         return function
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether a function of one of its actions takes a Context, and with it the HTTP client."""
+        return any(action.takes_context for action in self._actions.values())
 
     @property
     def can_check(self) -> bool:

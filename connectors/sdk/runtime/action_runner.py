@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic_core import to_json
 
 from connectors.sdk.context import Context, JobLog
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Timeout
-from connectors.sdk.http.client import HttpPool
 from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
@@ -26,6 +25,9 @@ from connectors.sdk.runtime.threads import THREADS, ThreadCall, Threads
 from schemas.error import Code
 from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES
+
+if TYPE_CHECKING:
+    from connectors.sdk.http.client import HttpPool
 
 #: Seconds that a cancelled action gets to clean up.
 CLEAN_UP_S: Final = 2.0
@@ -88,6 +90,7 @@ class ActionRunner:
     Created and closed by the executor.
 
     Args:
+        http: None if no function of a connector takes a Context.
         action_timeout_s: in place of each action's own; for tests.
         threads: synchronous actions of one connector that run at once.
     """
@@ -95,7 +98,7 @@ class ActionRunner:
     def __init__(
         self,
         credentials: CredentialSource,
-        http: HttpPool,
+        http: "HttpPool | None",
         infrastructure: Infrastructure,
         clock: Clock,
         lease: LeaseOf,
@@ -206,6 +209,7 @@ class ActionRunner:
         self, call: Call, credential: Any, effects: JobEffects | None = None, *, heeds_deadline: bool = True
     ) -> Context[Any]:
         """Create what an action is told and handed."""
+        assert self._http is not None
         job, attempt = call.job, call.attempt
         remaining_s = attempt.deadline.remaining_s() if heeds_deadline else None
         return Context(
