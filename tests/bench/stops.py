@@ -110,14 +110,9 @@ class Bench:
         connection = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
         channel: Any = SimpleNamespace(is_closed=False, connection=connection, basic_ack=settle)
         number = next(self.numbers)
-        fields = {
-            "id": f"bench-{number}",
-            "connector": "dummy",
-            "action": "echo",
-            "params": {"message": "hello"},
-        }
+        body = b'{"id":"bench-%d","connector":"dummy","action":"echo","params":{"message":"hello"}}' % number
         properties = Properties(reply_to="callers", correlation_id=f"c{number}", timestamp=NOW)
-        return Delivery(json.dumps(fields).encode(), "dummy.echo", properties, False, 0, number, channel)
+        return Delivery(body, "dummy.echo", properties, False, 0, number, channel)
 
     async def _read_headers(self) -> None:
         JobHeaders.read(self.delivery, trusted=["worker"], now=NOW)
