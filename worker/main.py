@@ -1,9 +1,11 @@
 """The worker's process: settings, connectors, logs, and the exit code."""
 
 import asyncio
+import gc
 import os
 import sys
 import threading
+from typing import Final
 
 from loguru import logger
 
@@ -18,6 +20,8 @@ from worker.settings import EXIT_CONFIG, SettingError, Settings, load_settings, 
 
 #: Exit code if the secret id looks intercepted (EX_NOPERM of sysexits.h).
 EXIT_INTERCEPTED = 77
+#: New objects at which the collector looks for cycles: some MB, and 0.1 s of jobs. Python's own 700 are ten jobs.
+YOUNG_OBJECTS: Final = 10_000
 
 
 def main() -> None:
@@ -51,6 +55,7 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
             hold_policy=hold_policy,
             log_info=logs.info,
         )
+        collect_garbage_less_often()
         asyncio.run(worker.run())
     except (SettingError, VaultAuthError) as error:
         code = EXIT_CONFIG if isinstance(error, SettingError) else EXIT_INTERCEPTED
@@ -63,6 +68,12 @@ def run_worker(*, lease_policy: LeasePolicy | None = None, hold_policy: HoldPoli
         sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def collect_garbage_less_often() -> None:
+    """Look for cycles once in so many new objects, and never at what was loaded: jobs leave few (12 µs a job)."""
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
 
 
 def check_installed(settings: Settings) -> None:

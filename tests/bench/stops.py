@@ -34,6 +34,7 @@ from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.job.waiting_room import WaitingRoom
 from worker.logs.setup import Logs, configure_logging
+from worker.main import collect_garbage_less_often
 from worker.metrics import Metrics
 
 QUEUE: Final = JobQueue("connectors.jobs.dummy", "dummy")
@@ -170,6 +171,7 @@ async def measure(jobs: int, rounds: int) -> dict[str, float]:
     with _logging("WARNING") as logs:
         bench = Bench(logs)
         await bench.whole()
+        collect_garbage_less_often()
         found = {name: await _microseconds(stop, jobs, rounds) for name, stop in bench.stops().items()}
         silent = await _microseconds(bench.whole, batches, rounds) / BATCH
         await bench.executor.close()
