@@ -108,8 +108,8 @@ class ConcurrencyLimiter:
         if state is SlotState.NONE:
             return
         held = self._held[state]
-        held[slot.tenant] += change
-        if held[slot.tenant] <= 0:
+        count = held[slot.tenant] = held.get(slot.tenant, 0) + change
+        if count <= 0:
             del held[slot.tenant]
         self._count[state, slot.bulk] += change
 

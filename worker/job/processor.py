@@ -113,7 +113,7 @@ class JobProcessor:
         """Process a delivery in a task of our own."""
         properties = delivery.properties
         identity = (
-            queue,
+            queue.name,
             properties.reply_to,
             properties.correlation_id,
             properties.message_id,

@@ -39,6 +39,8 @@ def frozen_field(value: object) -> Field:
     """Return a field's value as a line keeps it: bounded, and safe to read in another thread."""
     if type(value) is str:
         return value if len(value) <= MAX_KEPT else value[:MAX_KEPT]
+    if type(value) is int or type(value) is float:
+        return value
     return _frozen(value, _MAX_DEPTH)
 
 
