@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from loguru import logger
 
 from connectors.registry import Registry
+from connectors.sdk.isolation.processes import Processes
+from connectors.sdk.isolation.reports import Callbacks
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -25,6 +27,7 @@ from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
+from worker.job.isolation import isolation_plans
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.job.waiting_room import WaitingRoom
@@ -83,6 +86,9 @@ class Worker:
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
         self.credentials = self._make_credentials(redactor)
+        plans = isolation_plans(
+            http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)
+        )
         self._http = self._make_http(redactor)
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
@@ -102,6 +108,17 @@ class Worker:
             ledger_id=lambda: self.ledger.id,
             connection=lambda: self.confirmed_publisher.connection,
         )
+        self._processes = Processes(
+            plans,
+            Callbacks(
+                self.metrics.called_out,
+                self.metrics.quota_seen,
+                redactor.register,
+                self.credentials.keep,
+            ),
+            on_change=self.metrics.processes,
+            on_end=self.metrics.process_ended,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -112,6 +129,7 @@ class Worker:
             hold_policy=hold_policy,
             threads=min(settings.concurrency, MOST_THREADS),
             on_hung=self.metrics.calls_hung,
+            isolated=self._processes,
         )
         publisher = JobPublisher(
             self.confirmed_publisher,
@@ -120,6 +138,8 @@ class Worker:
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
+            publishers=settings.publishers,
+            is_strict=settings.strict,
         )
         self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
@@ -142,6 +162,7 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            insecure=settings.gaps,
             hung_calls=lambda: self._executor.hung.by_action,
         )
 
@@ -187,6 +208,8 @@ class Worker:
             broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
+        for gap in self.settings.gaps:
+            logger.warning("insecure", reason=gap)
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:
@@ -254,6 +277,7 @@ class Worker:
                 await self._direct.close()
                 await asyncio.gather(*(queue.close() for queue in self.consumers))
                 await self._executor.close()
+                await self._processes.close()
                 await self.ledger.close()
                 if self._http is not None:
                     await self._http.close()
@@ -274,18 +298,20 @@ class Worker:
 
     def _make_http(self, redactor: Redactor) -> "HttpPool | None":
         """Create what all calls to providers share; None if no connector can make one."""
-        if not any(connector.takes_context for connector in self.registry.connectors.values()):
+        if not any(connector.needs_context for connector in self.registry.connectors.values()):
             return None
         # Imported here: aiohttp and httpx are 15 MB.
         from connectors.sdk.http.client import HttpPool  # noqa: PLC0415
 
-        return HttpPool(
+        pool = HttpPool(
             http_policy(self.settings),
             on_call=self.metrics.called_out,
             on_quota=self.metrics.quota_seen,
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
+        self.metrics.host_loads_from(pool.loads)
+        return pool
 
     def _make_rooms(self) -> Iterable[tuple[JobQueue, WaitingRoom]]:
         """Create the waiting room of each queue; a connector's two queues share their slots."""

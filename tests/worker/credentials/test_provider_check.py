@@ -42,6 +42,7 @@ async def checking(vault: PrivateOpenBao, policy: str) -> ProviderCheck:
     settings = Settings(
         vault_url=vault.url,
         vault_role_id=role.role_id,
+        egress_allow=("localhost",),
         vault_secret_id=SecretStr(role.secret_id.get_secret_value()),
     )
     return ProviderCheck(settings, connector())
@@ -89,5 +90,5 @@ async def test_a_way_out_that_a_worker_has_not_is_not_taken(
 ) -> None:
     await openbao.put_secret(PATH, desk.secret("http://desk.example"))
 
-    with pytest.raises(CredentialInvalid, match="CONNECTORS_PLAINTEXT_HOSTS"):
+    with pytest.raises(CredentialInvalid, match="CONNECTORS_EGRESS_ALLOW"):
         await (await checking(openbao, WRITING_POLICY)).run("acme", "default")
