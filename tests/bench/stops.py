@@ -171,7 +171,6 @@ async def measure(jobs: int, rounds: int) -> dict[str, float]:
     with _logging("WARNING") as logs:
         bench = Bench(logs)
         await bench.whole()
-        collect_garbage_less_often()
         found = {name: await _microseconds(stop, jobs, rounds) for name, stop in bench.stops().items()}
         silent = await _microseconds(bench.whole, batches, rounds) / BATCH
         await bench.executor.close()
@@ -203,5 +202,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     given = parser.parse_args()
+    collect_garbage_less_often()
     measured = asyncio.run(measure(given.jobs, given.rounds))
     print(json.dumps(measured) if given.json else table(measured), end="\n" if given.json else "")
