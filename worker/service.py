@@ -23,8 +23,7 @@ from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import NoVault, SecretStore
-from worker.credentials.vault_config import vault_config
+from worker.credential_store import secret_store
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
 from worker.job.isolation import isolation_plans
@@ -85,7 +84,9 @@ class Worker:
         #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials = self._make_credentials(redactor)
+        self.credentials = secret_store(
+            settings, on_fetch=self.metrics.credential_fetched, on_secret=redactor.register
+        )
         plans = isolation_plans(
             http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)
         )
@@ -286,15 +287,6 @@ class Worker:
 
     async def _connect(self, purpose: str) -> Connection:
         return await self._connector.open(f"connectors {purpose}")
-
-    def _make_credentials(self, redactor: Redactor) -> SecretStore:
-        on_fetch = self.metrics.credential_fetched
-        if self.settings.vault_url is None:
-            return NoVault(on_fetch)
-        # Imported here: hvac and requests are 6 MB, which a worker without a vault does without.
-        from worker.credentials.vault_source import VaultCredentials  # noqa: PLC0415
-
-        return VaultCredentials(vault_config(self.settings), on_fetch=on_fetch, on_secret=redactor.register)
 
     def _make_http(self, redactor: Redactor) -> "HttpPool | None":
         """Create what all calls to providers share; None if no connector can make one."""

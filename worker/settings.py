@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     vault_mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "secret"
     vault_namespace: str | None = None
 
+    credentials: Literal["vault", "database"] = "vault"
+    keyring_file: Path | None = None
     database_url: SecretStr | None = None
     database_connections: Annotated[int, Field(ge=1, le=1000)] = 8
     ledger_ttl_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
@@ -231,6 +233,14 @@ class Settings(BaseSettings):
                     f"{PREFIX}DATABASE_URL: sslmode=disable to {database.host} is not encrypted; "
                     f"leave it out, or name the host in {PREFIX}PLAINTEXT_HOSTS"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keyring(self) -> Self:
+        if self.credentials == "database" and self.keyring_file is None:
+            raise ValueError(
+                f"{PREFIX}CREDENTIALS=database needs {PREFIX}KEYRING_FILE: lines `id base64(32 bytes)`, mode 0600"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from connectors.examples.help_desk import HelpDesk
 from connectors.sdk import Connector, Context, CredentialInvalid
 from connectors.sdk.auth import OAuth2
 from connectors.sdk.errors import CredentialDenied
+from worker.credential_store import stored_credentials
 from worker.credentials.provider_check import ProviderCheck
 from worker.dev.openbao import WORKER_POLICY, PrivateOpenBao
 from worker.settings import Settings
@@ -45,7 +46,7 @@ async def checking(vault: PrivateOpenBao, policy: str) -> ProviderCheck:
         egress_allow=("localhost",),
         vault_secret_id=SecretStr(role.secret_id.get_secret_value()),
     )
-    return ProviderCheck(settings, connector())
+    return ProviderCheck(settings, connector(), stored_credentials(settings))
 
 
 async def stored(vault: PrivateOpenBao) -> dict[str, Any]:
