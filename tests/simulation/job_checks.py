@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Seconds that an answer may come after its deadline though nothing went wrong: a last look at the ledger, the broker.
 SLACK_S: Final = 1.7
 #: Seconds after the end of a disturbance in which its jobs are answered.
-RECOVERY_S: Final = 8.0
+RECOVERY_S: Final = 10.0
 #: How often a job may come to the queue of jobs that no one runs, while its own is missing.
 MOST_UNROUTED: Final = 20
 
