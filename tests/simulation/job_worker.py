@@ -95,6 +95,10 @@ class WatchedPublisher(JobPublisher):
         return await super().reply(delivery, headers, result)
 
 
+def _say_nothing(event: str, **fields: object) -> None:
+    """Log nothing: a schedule has a journal of its own."""
+
+
 class JobWorker:
     """One process as `worker.service` builds it, without monitoring, ledger guard and probes."""
 
@@ -141,6 +145,7 @@ class JobWorker:
             max_attempts=5,
             max_body_bytes=1 << 20,
             clock=clock,
+            log_info=_say_nothing,
         )
         self.consumers = [
             QueueConsumer(
