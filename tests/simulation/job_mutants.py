@@ -86,6 +86,4 @@ JOB_MUTANTS: Final = (
     _mutant("a consumer that is gone is not noticed at all", CANCELLED, COUNTED, MISSING),
     _mutant("a copy keeps the slot that its run waits for", (
         IdempotentRunner, "run", "not call.attempt.slot.pause()", "call.attempt.slot.pause() is None")),
-    _mutant("a job past its deadline waits for the ledger", (
-        IdempotentRunner, "run", "LATE_LOOK_S if remaining_s == 0", "None if remaining_s == 0")),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from connectors.sdk.http.client import HttpPolicy, HttpPool
 from connectors.sdk.runtime.clock import SystemClock
 from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.executor import Executor
+from connectors.sdk.runtime.idempotency import LATE_LOOK_S
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Claimed, Identity, LedgerUnavailable, fingerprint_of
@@ -201,6 +202,27 @@ async def test_with_the_ledger_away_at_the_deadline_no_one_knows_of_copies(
         outcome = await bench.run("order", deadline_s=deadline_s, attempts=attempts)
         assert (Code.DEADLINE_EXCEEDED, "unknown") == _told(outcome)
         assert attempts == outcome.attempts
+
+
+async def test_a_ledger_that_hangs_holds_no_caller_whose_deadline_has_passed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulation forgives what a broken ledger delays, so that this guard needs a test of its own."""
+    answered = asyncio.Event()
+
+    async def hang(*_: Any) -> Any:
+        await answered.wait()
+        raise LedgerUnavailable("no database")
+
+    for name in ("claim", "look_up"):
+        monkeypatch.setattr(bench.ledger, name, hang)
+
+    async with asyncio.timeout(3 * LATE_LOOK_S):
+        outcome = await bench.run("order", deadline_s=-1)
+    answered.set()
+
+    assert (Code.DEADLINE_EXCEEDED, "unknown") == _told(outcome)
+    assert [] == bench.world.happened
 
 
 async def test_an_undo_that_comes_too_late_is_not_begun_and_marks_nothing(bench: Bench) -> None:
