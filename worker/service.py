@@ -21,6 +21,7 @@ from worker.broker.connector import BrokerConnector
 from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.shared_connection import SharedConnection
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credentials.source import NoVault, SecretStore
 from worker.credentials.vault_config import vault_config
@@ -95,6 +96,7 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
+        self._consuming = SharedConnection(partial(self._connect, "consume"))
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
@@ -194,7 +196,6 @@ class Worker:
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for fault in self.registry.broken.values():
@@ -259,10 +260,10 @@ class Worker:
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                # Queue consumers last of the broker's links: their connections carried the acks.
+                # The consuming connection last of the broker's links: it carried the acks.
                 await self.confirmed_publisher.close()
                 await self._direct.close()
-                await asyncio.gather(*(queue.close() for queue in self.consumers))
+                await self._consuming.close()
                 await self._executor.close()
                 await self.ledger.close()
                 await self._http.close()
@@ -302,7 +303,7 @@ class Worker:
             yield QueueConsumer(
                 queue,
                 prefetch=room.capacity,
-                connect=partial(self._connect, queue.name),
+                connect=self._consuming.open,
                 declare=self._declare_shared
                 if queue.connector is None
                 else partial(self._declare_queue, self.topology.job_queue(queue.connector, bulk=queue.bulk)),
