@@ -121,12 +121,14 @@ class QueueConsumer:
         """Consume on one connection until it ends."""
         closed = asyncio.create_task(connection.closed())
         try:
-            while not closed.done() and not self._stopping:
+            while connection.is_open and not closed.done() and not self._stopping:
                 try:
                     await self._consume_on_channel(connection, closed, on_delivery)
                 except BrokerError as error:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
+                    if not connection.is_open:
+                        break
                     if self.fault != str(error):
                         logger.warning(
                             "queue consumer cannot consume", queue=self.queue.name, reason=str(error)
@@ -170,7 +172,7 @@ class QueueConsumer:
                 self.fault = None
                 logger.info("queue consumer started", queue=self.queue.name, prefetch=self._prefetch)
                 await self._watch(consumer, {closed, ended})
-            if ended.done() and not closed.done() and not self._stopping:
+            if ended.done() and connection.is_open and not self._stopping:
                 raise BrokerError(await ended)
         finally:
             ended.cancel()

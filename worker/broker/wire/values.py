@@ -14,7 +14,7 @@ _MOST_SECONDS: Final = 0xFFFFFFFF
 
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
-_DECIMAL: Final = struct.Struct(">BI")
+_DECIMAL: Final = struct.Struct(">Bi")
 
 
 class Undecodable(ValueError):
