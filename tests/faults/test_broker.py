@@ -526,7 +526,7 @@ async def test_b06_b07_a_timestamp_that_is_no_date_is_absent_and_its_job_answere
 
 
 async def test_b01_to_b09_what_no_client_decodes_is_a_dead_letter_at_once(
-    rabbitmq: PrivateRabbitMQ, broker_url: str, start_worker: StartWorker
+    broker_url: str, start_worker: StartWorker
 ) -> None:
     """B01-B05, B08, B09: what ends the connection of other clients hurts no job beside it here."""
     worker = await start_worker(broker_url)
@@ -546,8 +546,7 @@ async def test_b01_to_b09_what_no_client_decodes_is_a_dead_letter_at_once(
             return sent
 
     sent = await asyncio.to_thread(publish_all)
-    answered = await answers(broker_url, sent, 100)
-    await worker.until(lambda: len(worker.logged("job dead-lettered")) == len(BAD_FRAMES), 20, "dead letters")
+    answered = await answers(broker_url, sent, 100, dead_letters=len(BAD_FRAMES))
 
     letters = worker.logged("job dead-lettered")
     assert set(sent) == set(answered)
