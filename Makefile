@@ -6,14 +6,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH_VENV  := .venv-bench
+BENCH_READY := $(BENCH_VENV)/.ready
 PYTEST := $(BIN)/pytest -p no:cacheprovider
+DUEL   := .venv-duel
 LOCK   := uv pip compile --universal --generate-hashes --no-header --no-annotate -q
 
 ifdef CI
 export NO_COLOR := 1
 endif
 
-.PHONY: help demo test fast test-all check bench chaos simulate secrets lock clean
+.PHONY: help demo test fast test-all check bench chaos duel simulate mutants secrets lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,14 +43,20 @@ check: $(READY) ## Format, lint, types, layers, words, generated files and pages
 	@$(BIN)/lint-imports
 	@$(PYTEST) -q -m "not integration" tests/schemas/test_json_schema.py tests/packaging/test_compose.py tests/test_docs.py tests/test_words.py
 
-bench: $(READY) ## Compare the worker with a hand-written one, and calendar and Salesforce reads with their clients
-	@$(BIN)/python -m tests.bench
+bench: $(READY) $(BENCH_READY) ## Compare the worker with its peers: QUICK=1 (3 minutes), SVG=folder
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(SVG),--svg $(SVG))
 
 chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 KILLS=10
 	@$(BIN)/python -m tests.faults.chaos --jobs $(or $(JOBS),1000) --kills $(or $(KILLS),10)
 
+duel: $(READY) $(DUEL)/.ready ## Book through ours and its peers while answers are lost and a worker is killed: SEED=1
+	@$(BIN)/python -m tests.duel $(if $(SEED),--seed $(SEED))
+
 simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
+
+mutants: $(READY) ## Take each guard out of the core, and see the simulation find it: SCHEDULES=20000 SEED=1
+	@$(BIN)/python -m tests.simulation --mutants --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
 
 secrets: ## Create the passwords and keys of compose.yaml, once
 	@$(PYTHON) worker/ops/make_secrets.py
@@ -55,10 +64,12 @@ secrets: ## Create the passwords and keys of compose.yaml, once
 lock: ## Lock the dependencies again, with hashes (needs uv)
 	@$(LOCK) pyproject.toml --extra worker -o worker/requirements.txt
 	@$(LOCK) pyproject.toml --extra worker --group test -o tests/requirements.txt
+	@$(LOCK) --group duel -o tests/duel/requirements.txt
+	@$(LOCK) tests/bench/requirements.in -o tests/bench/requirements.txt
 	@echo hatchling | $(LOCK) - -c tests/requirements.txt -o worker/ops/build-requirements.txt
 
 clean: ## Remove the environment and build results
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(DUEL) $(BENCH_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Created again when the lock or the entry points change; an interrupted set-up leaves no stamp, and is resumed.
 $(READY): tests/requirements.txt pyproject.toml
@@ -79,3 +90,24 @@ $(READY): tests/requirements.txt pyproject.toml
 		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
 	fi
 	@touch $(READY)
+
+# The peers' packages never enter the worker's environment.
+$(DUEL)/.ready: tests/duel/requirements.txt
+	@echo "Setting up $(DUEL) …"
+	@$(PYTHON) -m venv --clear $(DUEL)
+	@$(DUEL)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r tests/duel/requirements.txt
+	@touch $@
+
+# The peers of `make bench`, apart from the product's environment.
+$(BENCH_READY): tests/bench/requirements.txt
+	@rm -f $(BENCH_READY)
+	@echo "Setting up $(BENCH_VENV) …"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv -q --allow-existing --python "$$(command -v $(PYTHON))" $(BENCH_VENV) && \
+		uv pip install -q --python $(BENCH_VENV)/bin/python --require-hashes -r tests/bench/requirements.txt; \
+	else \
+		$(PYTHON) -m venv $(BENCH_VENV) && \
+		$(BENCH_VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes \
+			-r tests/bench/requirements.txt; \
+	fi
+	@touch $(BENCH_READY)

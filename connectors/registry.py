@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from connectors.sdk.connector import Connector
+from connectors.sdk.connector import Action, Connector, Isolation
 
 #: The entry point group.
 GROUP: Final = "connectors"
+#: The distribution whose connectors are ours.
+OURS: Final = "connectors-service"
 #: Seconds that a connector's import may take. The slowest of ours takes one.
 IMPORT_S: Final = 30.0
 
@@ -25,8 +27,17 @@ class Installed:
     distribution: str
     version: str
     connector: Connector | None = None
+    #: Where its connector is found: `acme_crm:connector`; empty if it was given by hand.
+    reference: str = ""
     #: Why it cannot run; None if it can.
     fault: str | None = None
+
+    def isolation_of(self, action: Action[..., Any]) -> Isolation:
+        """Return where an action runs: as its connector says, or synchronous ones of third parties by themselves."""
+        if self.connector is not None and self.connector.isolation is not None:
+            return self.connector.isolation
+        is_ours = self.distribution == OURS or not self.reference
+        return "worker" if is_ours or action.is_async else "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,7 @@ def _load_one(name: str, offers: list[EntryPoint], import_s: float) -> Installed
     if loaded.name != name:
         fault = f"connector {name!r} of {origins[0]} calls itself {loaded.name!r}; the names must agree"
         return Installed(name, distribution, version, fault=fault)
-    return Installed(name, distribution, version, loaded)
+    return Installed(name, distribution, version, loaded, offers[0].value)
 
 
 class _Import(threading.Thread):

@@ -21,6 +21,7 @@ TESTED_WITH = {
     "connectors/sdk/runtime/answers.py": "tests/connectors/sdk/runtime/test_idempotency.py",
     "connectors/sdk/runtime/call.py": "tests/connectors/sdk/runtime/test_executor.py",
     "connectors/sdk/runtime/claims.py": "tests/connectors/sdk/runtime/test_idempotency.py",
+    "connectors/sdk/runtime/invocation.py": "tests/connectors/sdk/isolation/test_isolated_calls.py",
     "connectors/sdk/runtime/clock.py": "tests/connectors/sdk/http/test_clock.py",
     "connectors/sdk/runtime/hung_calls.py": "tests/worker/job/test_in_time.py",
     "connectors/sdk/runtime/known_connectors.py": "tests/connectors/sdk/runtime/test_executor.py",
@@ -32,11 +33,15 @@ TESTED_WITH = {
     "worker/job/disposition.py": "tests/worker/job/test_processor.py",
     "worker/job/guarded_ledger.py": "tests/faults/test_ledger_guard.py",
     "worker/job/job_slot.py": "tests/worker/job/test_concurrency.py",
-    "worker/ledger/engine.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/connections.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/faults.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/policy.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/probe.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/postgresql.py": "tests/worker/ledger/test_database.py",
     "worker/ledger/schema.py": "tests/worker/ledger/test_store.py",
+    "worker/ledger/script.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/sqlite.py": "tests/worker/ledger/test_database.py",
+    "worker/ledger/statements.py": "tests/worker/ledger/test_store.py",
 }
 
 

@@ -25,6 +25,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from connectors.sdk.http.circuit_breaker import HostLoad
 from schemas.error import Category, Code
 
 #: The content type of `render`.
@@ -132,6 +133,8 @@ class Metrics:
         )
         self._queues = _QueueGauges()
         registry.register(self._queues)
+        self._host_loads = _HostLoadGauges()
+        registry.register(self._host_loads)
         self._quotas = _QuotaGauges()
         registry.register(self._quotas)
         self._broker = Gauge(
@@ -156,6 +159,18 @@ class Metrics:
             ("connector",),
             registry=registry,
         )
+        self._processes = Gauge(
+            "connectors_isolated_processes",
+            "Processes of a connector that runs in its own, those included whose calls hang.",
+            ("connector",),
+            registry=registry,
+        )
+        self._process_ends = Counter(
+            "connectors_isolated_process_ends",
+            "Times that a connector's process died or was killed because a call of it hung.",
+            ("connector",),
+            registry=registry,
+        )
         self._connectors = Gauge(
             "connectors_connector_info",
             "1 for each connector that runs, with its distribution and version.",
@@ -173,6 +188,8 @@ class Metrics:
         """Start a connector's series at zero, and record its distribution and version."""
         self._connectors.labels(connector, distribution, version).set(1)
         self._hung.labels(connector).set(0)
+        self._processes.labels(connector).set(0)
+        self._process_ends.labels(connector).inc(0)
         for action in actions:
             for outcome in (SUCCEEDED, *_ALERTED):
                 self._jobs[connector, action, outcome].inc(0)
@@ -241,6 +258,18 @@ class Metrics:
     def calls_hung(self, connector: str, calls: int) -> None:
         """Record how many calls of a connector hang."""
         self._hung.labels(connector).set(calls)
+
+    def processes(self, connector: str, count: int) -> None:
+        """Record how many processes a connector has."""
+        self._processes.labels(connector).set(count)
+
+    def process_ended(self, connector: str) -> None:
+        """Count a connector's process that ended before the worker."""
+        self._process_ends.labels(connector).inc()
+
+    def host_loads_from(self, read: Callable[[], Mapping[str, HostLoad]]) -> None:
+        """Read by connector what its outbound calls do now, whenever the metrics are read."""
+        self._host_loads.read = read
 
     def loop_lag_from(self, read_lag_s: Callable[[], float]) -> None:
         """Read the loop's lag from this function whenever the metrics are read."""
@@ -340,6 +369,35 @@ class _QueueGauges(Collector):
             slots.add_metric((queue, "used"), used)
             slots.add_metric((queue, "free"), free)
         yield slots
+
+
+class _HostLoadGauges(Collector):
+    """What the outbound calls of each connector do now: hosts come from credentials, and are no label."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Mapping[str, HostLoad]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        in_flight = GaugeMetricFamily(
+            "connectors_http_in_flight",
+            "Outbound HTTP calls that hold a connection now.",
+            labels=("connector",),
+        )
+        waiting = GaugeMetricFamily(
+            "connectors_http_waiting",
+            "Outbound HTTP calls that wait for a connection, or for a call of their account to end.",
+            labels=("connector",),
+        )
+        limit = GaugeMetricFamily(
+            "connectors_http_lowest_limit",
+            "Lowest limit of calls in flight among the accounts that have calls now.",
+            labels=("connector",),
+        )
+        for connector, load in self.read().items():
+            in_flight.add_metric((connector,), load.in_flight)
+            waiting.add_metric((connector,), load.waiting)
+            limit.add_metric((connector,), load.lowest_limit)
+        yield from (in_flight, waiting, limit)
 
 
 class _QuotaGauges(Collector):

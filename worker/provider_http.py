@@ -7,7 +7,7 @@ from worker.settings import Settings
 def http_policy(settings: Settings) -> HttpPolicy:
     """Return the part of the settings that calls to providers obey."""
     return HttpPolicy(
-        allow_plaintext_hosts=settings.plaintext_hosts,
+        egress=settings.egress,
         ca_file=settings.ca_file,
         proxy_url=None if settings.proxy_url is None else settings.proxy_url.get_secret_value(),
     )

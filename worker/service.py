@@ -12,6 +12,8 @@ from loguru import logger
 
 from connectors.registry import Registry
 from connectors.sdk.http.client import HttpPool
+from connectors.sdk.isolation.processes import Processes
+from connectors.sdk.isolation.reports import Callbacks
 from connectors.sdk.runtime.executor import Executor
 from connectors.sdk.runtime.infrastructure import HoldPolicy
 from connectors.sdk.runtime.lease import LeasePolicy
@@ -23,11 +25,10 @@ from worker.broker.publish_probe import PublishProbe, check_publishing, learn_us
 from worker.broker.queue_consumer import QueueConsumer
 from worker.broker.shared_connection import SharedConnection
 from worker.broker.topology import JobQueue, Queue, Topology
-from worker.credentials.source import NoVault, SecretStore
-from worker.credentials.vault_config import vault_config
-from worker.credentials.vault_source import VaultCredentials
+from worker.credential_store import secret_store
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.guarded_ledger import guarded
+from worker.job.isolation import isolation_plans
 from worker.job.processor import JobProcessor
 from worker.job.publisher import JobPublisher
 from worker.job.waiting_room import WaitingRoom
@@ -80,14 +81,8 @@ class Worker:
         #: The shared topology is there, and the worker may publish.
         self._shared_declared = asyncio.Event()
         self._failure: Exception | None = None
-        self.credentials: SecretStore = (
-            NoVault(self.metrics.credential_fetched)
-            if settings.vault_url is None
-            else VaultCredentials(
-                vault_config(settings),
-                on_fetch=self.metrics.credential_fetched,
-                on_secret=redactor.register,
-            )
+        self.credentials = secret_store(
+            settings, on_fetch=self.metrics.credential_fetched, on_secret=redactor.register
         )
         self._http = HttpPool(
             http_policy(settings),
@@ -96,6 +91,7 @@ class Worker:
             on_secret=redactor.register,
             keep=self.credentials.keep,
         )
+        self.metrics.host_loads_from(self._http.loads)
         self._consuming = SharedConnection(partial(self._connect, "consume"))
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
@@ -115,6 +111,17 @@ class Worker:
             ledger_id=lambda: self.ledger.id,
             connection=lambda: self.confirmed_publisher.connection,
         )
+        self._processes = Processes(
+            isolation_plans(http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)),
+            Callbacks(
+                self.metrics.called_out,
+                self.metrics.quota_seen,
+                redactor.register,
+                self.credentials.keep,
+            ),
+            on_change=self.metrics.processes,
+            on_end=self.metrics.process_ended,
+        )
         self._executor = Executor(
             registry,
             self.credentials,
@@ -125,6 +132,7 @@ class Worker:
             hold_policy=hold_policy,
             threads=min(settings.concurrency, MOST_THREADS),
             on_hung=self.metrics.calls_hung,
+            isolated=self._processes,
         )
         publisher = JobPublisher(
             self.confirmed_publisher,
@@ -133,6 +141,8 @@ class Worker:
             user=settings.broker_user,
             reply_exchange=settings.reply_exchange,
             reply_to_pattern=settings.reply_to_pattern,
+            publishers=settings.publishers,
+            is_strict=settings.strict,
         )
         self.rooms = dict(self._make_rooms())
         self._processor = JobProcessor(
@@ -154,6 +164,7 @@ class Worker:
             checks=self.status.checks(),
             status=self.status,
             not_loaded=registry.broken,
+            insecure=settings.gaps,
             hung_calls=lambda: self._executor.hung.by_action,
         )
 
@@ -198,6 +209,8 @@ class Worker:
             connectors=sorted(self.registry.connectors),
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
+        for gap in self.settings.gaps:
+            logger.warning("insecure", reason=gap)
         for fault in self.registry.broken.values():
             logger.error("connector not loaded", reason=fault)
         try:
@@ -265,6 +278,7 @@ class Worker:
                 await self._direct.close()
                 await self._consuming.close()
                 await self._executor.close()
+                await self._processes.close()
                 await self.ledger.close()
                 await self._http.close()
                 await self.credentials.close()

@@ -23,7 +23,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from schemas.job import MAX_BODY_BYTES, SCOPE_PATTERN
+from connectors.sdk.http.address import Reach, reach_of
+from connectors.sdk.http.egress import Egress
+from connectors.sdk.runtime.publisher_rights import Publishers
+from schemas.job import MAX_BODY_BYTES
 from worker.database_url import DatabaseUrl, check_url
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ EXIT_CONFIG: Final = 78
 DEAD_LETTER_TTL_HOURS: Final = 14 * 24.0
 #: Stands for the data directory of a user without a home.
 NO_HOME: Final = Path("~")
+#: A queue's name that no rule would name: what matches it matches everything.
+_ANY_QUEUE: Final = "some-other-service.orders.3f9c"
 #: Our own connectors, which run unless CONNECTORS_ENABLED says otherwise; `dummy` is for development and tests.
 OWN_CONNECTORS: Final = ("http", "google_calendar", "salesforce")
 
@@ -97,7 +102,8 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     reply_exchange: str = ""
     reply_to_pattern: str | None = None
-    publishers: dict[str, tuple[str, ...]] | None = None
+    publishers: Publishers | None = None
+    strict: bool = False
     data_dir: Path = Field(default_factory=_data_dir)
 
     vault_url: str | None = Field(
@@ -112,6 +118,8 @@ class Settings(BaseSettings):
     vault_mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "secret"
     vault_namespace: str | None = None
 
+    credentials: Literal["vault", "database"] = "vault"
+    keyring_file: Path | None = None
     database_url: SecretStr | None = None
     database_connections: Annotated[int, Field(ge=1, le=1000)] = 8
     ledger_ttl_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 720.0
@@ -121,6 +129,7 @@ class Settings(BaseSettings):
 
     ca_file: Path | None = None
     plaintext_hosts: Hosts = frozenset()
+    egress_allow: Names = ()
     proxy_url: SecretStr | None = None
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
@@ -140,6 +149,12 @@ class Settings(BaseSettings):
 
     #: What is set for connectors, which declare the names themselves.
     _of_connectors: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _inside(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Egress.of(value)
+        return value
 
     @field_validator("proxy_url")
     @classmethod
@@ -187,15 +202,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"is not a regular expression: {error}") from None
         return value
 
-    @field_validator("publishers")
-    @classmethod
-    def _tenants(cls, value: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
-        for user, tenants in (value or {}).items():
-            for tenant in tenants:
-                if tenant != "*" and not re.fullmatch(SCOPE_PATTERN[1:-1], tenant):
-                    raise ValueError(f"user {user!r}: {tenant!r} is not a tenant's name")
-        return value
-
     @field_validator("ca_file", "vault_secret_id_file", "vault_token_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
@@ -230,6 +236,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keyring(self) -> Self:
+        if self.credentials == "database" and self.keyring_file is None:
+            raise ValueError(
+                f"{PREFIX}CREDENTIALS=database needs {PREFIX}KEYRING_FILE: lines `id base64(32 bytes)`, mode 0600"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vault_login(self) -> Self:
         if self.vault_url is None:
             return self
@@ -252,6 +266,36 @@ class Settings(BaseSettings):
         elif not ways[self.vault_auth]:
             raise ValueError(f"{PREFIX}VAULT_AUTH={self.vault_auth} needs {wanted[self.vault_auth]}")
         return self
+
+    @model_validator(mode="after")
+    def _closed(self) -> Self:
+        if self.strict and (gaps := self.gaps):
+            raise ValueError(f"{PREFIX}STRICT is set, and {'; '.join(gaps)}")
+        return self
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is open to every publisher, or to who may write a credential; each with the setting that closes it."""
+        found = []
+        if self.publishers is None:
+            found.append(f"any publisher acts for any tenant: set {PREFIX}PUBLISHERS")
+        elif self.broker_user in self.publishers:
+            found.append(
+                f"the publisher {self.broker_user!r} has the worker's own broker user, whose headers are believed: "
+                "give it a user of its own"
+            )
+        if self.reply_to_pattern is not None and re.fullmatch(self.reply_to_pattern, _ANY_QUEUE):
+            found.append(f"replies may go to any queue: {PREFIX}REPLY_TO_PATTERN matches every name")
+        if self.publishers is None and self.reply_to_pattern is None and not self.strict:
+            found.append(f"replies may go to any queue: set {PREFIX}PUBLISHERS or {PREFIX}REPLY_TO_PATTERN")
+        if self.egress.allows_loopback:
+            found.append(f"providers may be on this machine: take loopback out of {PREFIX}EGRESS_ALLOW")
+        return found
+
+    @property
+    def egress(self) -> Egress:
+        """What providers may be inside of."""
+        return Egress.of(self.egress_allow)
 
     @property
     def vault_login(self) -> Literal["approle", "kubernetes", "token"]:
@@ -293,7 +337,7 @@ class Settings(BaseSettings):
     @property
     def trusted_users(self) -> set[str]:
         """The broker users whose headers of ours count: our own, and the operators'."""
-        operators = {user for user, tenants in (self.publishers or {}).items() if "*" in tenants}
+        operators = {user for user, rights in (self.publishers or {}).items() if rights.may_replay}
         return {self.broker_user, *operators}
 
     def of_connector(self, connector: "Connector[Any]") -> dict[str, str]:
@@ -309,7 +353,7 @@ class Settings(BaseSettings):
                 continue
             try:
                 found[each.name] = _without_scheme_fault(value, ("https", "http")).rstrip("/")
-                self._check_encrypted(name, value, "http")
+                self._check_provider(name, value)
             except ValueError as error:
                 issue = str(error).removeprefix(f"{PREFIX}{name.upper()}: ")
                 raise SettingError(f"{PREFIX}{name.upper()}={_masked_url(value)[:80]!r}: {issue}") from None
@@ -325,6 +369,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}{name.upper()}: {plain}:// to {parts.hostname} is not encrypted; "
                 f"use {plain}s://, or name the host in {PREFIX}PLAINTEXT_HOSTS"
+            )
+
+    def _check_provider(self, name: str, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and reach_of(parts.hostname or "", self.egress) is Reach.PUBLIC:
+            raise ValueError(
+                f"{PREFIX}{name.upper()}: http:// to {parts.hostname} is not encrypted; "
+                f"use https://, or allow the host in {PREFIX}EGRESS_ALLOW"
             )
 
     def allows_plaintext(self, host: str) -> bool:

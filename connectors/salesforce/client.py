@@ -164,7 +164,7 @@ class SalesforceApi:
         return await self._find_api(token) if _is_not_found(response) else None
 
     async def _request(self, origin: str, asked: SessionRequest) -> "httpx.Response":
-        return await self._http.at(origin).request(
+        return await self._http.at(origin, learned_from=self.ctx.credential.login_url).request(
             asked.method,
             asked.path,
             params=asked.params,

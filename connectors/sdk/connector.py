@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Generic, ParamSpec, TypeAlias, get_type_hints, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeAlias, get_type_hints, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -33,6 +33,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 #: An effect that depends on the job: `(params, credential) -> Effect`; the credential is None where the
 #: question comes before the secret is read.
 EffectOf: TypeAlias = Callable[[Any, CredentialT | None], Effect]
+#: Where a connector's actions run: in the worker's own process, or in one of the connector's.
+Isolation: TypeAlias = Literal["worker", "process"]
 #: What an action says of how it may fail: the class that it raises, or a code that has none.
 Failure: TypeAlias = Code | type[ConnectorError]
 
@@ -63,6 +65,8 @@ class Action(Generic[P, R]):
         self.errors = tuple(each if isinstance(each, Code) else each.code for each in errors)
         self.description = inspect.getdoc(function) or ""
         self.is_async = inspect.iscoroutinefunction(function)
+        #: Whether it runs in a process that can be killed; the worker decides that before it starts.
+        self.is_isolated = False
         self.signature = Signature(function)
         self._reconcile: tuple[Callable[..., Any], Signature] | None = None
         self._undo: tuple[Callable[..., Any], dict[str, Any]] | None = None
@@ -82,11 +86,12 @@ class Action(Generic[P, R]):
         """Return the seconds after its start within which a call may still have its effect, though its worker died.
 
         A synchronous function cannot be stopped at its timeout, so a WRITE of one lands at any time, unless its
-        author declares a bound.
+        author declares a bound, or it runs in a process that dies with its worker.
         """
         if self._lands_within_s is not None:
             return self._lands_within_s
-        return self.timeout_s if self.is_async or effect is not Effect.WRITE else math.inf
+        can_end = self.is_async or self.is_isolated or effect is not Effect.WRITE
+        return self.timeout_s if can_end else math.inf
 
     @overload
     def reconcile(
@@ -199,11 +204,19 @@ class Connector(Generic[CredentialT]):
         title: its name for people.
         credential: the pydantic model of the secret's fields; None if no secret is needed.
         settings: what an operator may set; `connector.settings` holds the values in force.
+        isolation: `process` runs its actions in a process of the connector's own, which can hang, crash or block
+            its loop without harm to others; `worker` in the worker's. If None, the synchronous actions of a third
+            party have a process of their own, all others run in the worker's.
     """
 
     @overload
     def __init__(
-        self: "Connector[None]", name: str, *, title: str = ..., settings: Sequence[UrlSetting] = ...
+        self: "Connector[None]",
+        name: str,
+        *,
+        title: str = ...,
+        settings: Sequence[UrlSetting] = ...,
+        isolation: Isolation | None = ...,
     ) -> None: ...
 
     @overload
@@ -214,6 +227,7 @@ class Connector(Generic[CredentialT]):
         title: str = ...,
         credential: type[ModelT],
         settings: Sequence[UrlSetting] = ...,
+        isolation: Isolation | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -223,13 +237,17 @@ class Connector(Generic[CredentialT]):
         title: str = "",
         credential: type[BaseModel] | None = None,
         settings: Sequence[UrlSetting] = (),
+        isolation: Isolation | None = None,
     ) -> None:
+        if isolation not in (None, "worker", "process"):
+            raise ValueError(f"connector {name!r}: isolation is 'worker' or 'process', not {isolation!r}")
         if not re.fullmatch(NAME_PATTERN[1:-1], name):
             raise ValueError(f"connector {name!r}: a name is {NAME_PATTERN[1:-1]}")
         self.name = name
         self.title = title or name.replace("_", " ").title()
         self.credential = credential
         self.declared_settings = tuple(settings)
+        self.isolation = isolation
         #: The values in force; the worker puts in what the operator has set before it starts.
         self.settings: dict[str, str] = {each.name: each.default for each in settings}
         self._actions: dict[str, Action[..., Any]] = {}

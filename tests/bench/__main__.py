@@ -1,131 +1,115 @@
-"""The worker beside a hand-written aio-pika worker, in turns on one broker: ratios, since machines are noisy.
+"""Measured, never asserted: `python -m tests.bench [NAME…]`; without names the measures beside the peers.
 
-`python -m tests.bench` measures that, then reads of a calendar and of Salesforce; `… worker`, `… calendar`
-or `… salesforce` one of them.
+The README of this folder says what each measure is, and how to add one.
 """
 
-import asyncio
-import statistics
+import argparse
+import importlib
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import psutil
-
-from tests.bench import calendar_reads, salesforce_reads
-from tests.support.rpc import ExternalClient, job
+from tests.bench import drain, latency, processes, report, startup, svg
+from tests.bench.contestants import ALL, FASTSTREAM, OURS, PEERS, PLAIN, ROOT
+from tests.bench.measure import Measure, run_all
+from tests.bench.session import Session
 from worker.dev.rabbitmq import PrivateRabbitMQ
 
-JOBS = 5000
-ROUNDS = 3
-IDLE_CALLS = 300
-QUEUE = "connectors.jobs.dummy"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One worker's round."""
-
-    jobs_per_s: float
-    cpu_s_per_1000: float
-    rss_mb: float
-    p50_ms: float
-    p99_ms: float
-
-
-def command(name: str, url: str) -> list[str]:
-    """Say how a worker is started."""
-    if name == "plain":
-        return [sys.executable, str(Path(__file__).with_name("plain_worker.py")), url, QUEUE]
-    return [sys.executable, "-m", "worker", "worker"]
-
-
-@contextmanager
-def running(name: str, url: str, folder: Path) -> Iterator[psutil.Process]:
-    """Run a worker, its log to a file."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "CONNECTORS_RABBITMQ_URL": url,
-        "CONNECTORS_ENABLED": "dummy",
-        "CONNECTORS_TENANT_CONCURRENCY": "100",
-        "CONNECTORS_METRICS_PORT": "0",
-        "CONNECTORS_DATA_DIR": str(folder),
-    }
-    with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(command(name, url), env=environment, stdout=log, stderr=log)
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def measure(name: str, url: str, folder: Path) -> Measured:
-    """Let a worker empty a full queue, then ask it one job at a time."""
-    with ExternalClient(url, reply_queue="bench.replies") as client:
-        client.channel.confirm_delivery()
-        sent = [client.send(job("dummy", "echo", {"message": "hello"})) for _ in range(JOBS)]
-        with running(name, url, folder) as process:
-            client.until(lambda: len(client.replies) > 200, 60, lambda: "the first replies")
-            cpu_before, done_before, began = _cpu_s(process), len(client.replies), time.monotonic()
-            client.wait(sent, 300)
-            took_s, cpu_s = time.monotonic() - began, _cpu_s(process) - cpu_before
-            count = JOBS - done_before
-            rss_mb = process.memory_info().rss / 1e6
-            latencies = []
-            for _ in range(IDLE_CALLS):
-                asked = time.perf_counter()
-                client.call(job("dummy", "echo", {"message": "hello"}))
-                latencies.append((time.perf_counter() - asked) * 1000)
-    quantiles = statistics.quantiles(latencies, n=100)
-    return Measured(count / took_s, cpu_s / count * 1000, rss_mb, quantiles[49], quantiles[98])
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-async def main() -> None:
-    """Measure in turns, and print the medians and their ratio."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
-            with running("ours", broker.url, folder):  # declares the queues
-                while "queue consumer started" not in (folder / "ours.log").read_text():
-                    await asyncio.sleep(0.1)
-            found: dict[str, list[Measured]] = {"ours": [], "plain": []}
-            for number in range(ROUNDS):
-                for name_of, rounds in found.items():
-                    print(f"round {number + 1} of {ROUNDS}: {name_of} …", file=sys.stderr)
-                    rounds.append(measure(name_of, broker.url, folder))
-    print(
-        f"{JOBS} echo jobs waiting on a quorum queue, prefetch 100, persistent, reply confirmed before ack;"
+#: Measured of the contestants in turns, in one run.
+MEASURES: Final[dict[str, Measure]] = {
+    each.name: each
+    for each in (
+        drain.DRAIN,
+        drain.IO,
+        drain.BLOCKING,
+        latency.IDLE,
+        latency.HALF,
+        drain.PROCESSES,
+        drain.WAITING,
+        drain.BODIES,
+        startup.COLD,
+        startup.HELP,
+        startup.HELD,
     )
-    print(f"then {IDLE_CALLS} one at a time. Medians of {ROUNDS} rounds in turns.\n")
-    print(f"{'':24}{'ours':>10}{'plain':>10}{'ratio':>8}")
-    for field, title in (
-        ("jobs_per_s", "jobs/s"),
-        ("cpu_s_per_1000", "CPU s per 1,000 jobs"),
-        ("rss_mb", "memory MB"),
-        ("p50_ms", "idle p50 ms"),
-        ("p99_ms", "idle p99 ms"),
-    ):
-        ours, plain = (statistics.median(getattr(each, field) for each in found[who]) for who in found)
-        print(f"{title:24}{ours:10.2f}{plain:10.2f}{ours / plain:8.2f}")
-    print("\n`plain` is forty lines of aio-pika: no checks, retries, dead letters, metrics or logs.")
+}
+QUICK: Final = (drain.DRAIN, latency.IDLE, drain.IO)
+#: A module each with a `main(arguments)` that measures by itself, and prints.
+MODULES: Final = {
+    "calendar": "tests.bench.calendar_reads",
+    "salesforce": "tests.bench.salesforce_reads",
+    "fairness": "tests.bench.fairness",
+    "late": "tests.bench.late",
+    "ledger": "tests.bench.ledger",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is named; return 1 if a job was not answered exactly once."""
+    if arguments and arguments[0] in MODULES:
+        importlib.import_module(MODULES[arguments[0]]).main(arguments[1:])
+        return 0
+    given = _parse(arguments)
+    if not PEERS.exists():
+        print("the peers' environment is missing; run: make .venv-bench/.ready", file=sys.stderr)
+        return 2
+    contestants = [each for each in ALL if each.name in given.of]
+    measures = list(QUICK) if given.quick else [MEASURES[name] for name in given.names or MEASURES]
+    before = processes.load()
+    processes.warn_if_loud(before)
+    with tempfile.TemporaryDirectory() as folder:
+        broker = PrivateRabbitMQ(Path(folder) / "rabbitmq")
+        session = Session(Path(folder), broker, contestants, given.divisor)
+        try:
+            session.open()
+            results = run_all(
+                measures,
+                session,
+                given.rounds,
+                lambda sample: report.write_line(given.out, sample, processes.load()),
+            )
+        finally:
+            session.close()
+            session.keep_logs()
+    after = processes.load()
+    print(report.conditions(before, after, versions()))
+    print(report.table(measures, results))
+    print(f"every sample: {given.out}")
+    if given.svg:
+        print(f"{len(svg.write_plots(given.svg, measures, results))} pictures in {given.svg}")
+    return 1 if results.failures else 0
+
+
+def versions() -> str:
+    """Return the versions of the product and of its peers."""
+    listed = (
+        "import importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in ('aio-pika', 'faststream', "
+        "'taskiq', 'taskiq-aio-pika', 'celery', 'dramatiq')), sep=', ')"
+    )
+    peers = subprocess.run([PEERS / "python", "-c", listed], capture_output=True, text=True, check=True)
+    ours = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return f"ours {ours.stdout.strip() or 'unknown'}, {peers.stdout.strip()}"
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*MEASURES, []], help=", ".join(MEASURES))
+    parser.add_argument("--quick", action="store_true", help="three measures, three contestants, 3 minutes")
+    parser.add_argument("--of", nargs="*", help="contestants: " + ", ".join(each.name for each in ALL))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--divisor", type=int, default=1, help="divide all numbers of jobs by this")
+    parser.add_argument("--out", type=Path, default=Path("bench.jsonl"), help="a file of JSON lines")
+    parser.add_argument("--svg", type=Path, help="a folder for pictures")
+    given = parser.parse_args(arguments)
+    quick = (OURS, PLAIN, FASTSTREAM)
+    given.of = given.of or [each.name for each in (quick if given.quick else ALL)]
+    return given
 
 
 if __name__ == "__main__":
-    parts = sys.argv[1:] or ["worker", "calendar", "salesforce"]
-    if "worker" in parts:
-        asyncio.run(main())
-    if "calendar" in parts:
-        calendar_reads.main()
-    if "salesforce" in parts:
-        salesforce_reads.main()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
+    sys.exit(main(sys.argv[1:]))

@@ -152,7 +152,7 @@ async def _timed(run: Callable[[], Any]) -> Measured:
     return Measured(CALLS / took_s, cpu_s / CALLS * 1000)
 
 
-def main() -> None:
+def main(_arguments: list[str]) -> None:
     """Measure in turns, and print the medians."""
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.calendar_reads", "serve"],
@@ -190,4 +190,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         asyncio.run(serve())
     else:
-        main()
+        main([])

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ PAUSE_S = 0.1
 JOB_S = 0.5
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure both, and print what was found beside what was promised."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--flood", type=int, default=10_000)
     options.add_argument("--bulk", type=int, default=50_000)
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_measure(Path(folder), given.flood, given.bulk))
 
@@ -54,8 +55,30 @@ async def _measure(folder: Path, flood: int, bulk: int) -> None:
                 worker.close()
 
 
-def _flood(url: str, count: int) -> str:
-    quiet = _p95_ms(_call_times(url, lambda done: done >= CALLS))
+@dataclass(frozen=True)
+class Flood:
+    """Calls beside a flood, and the flood beside calls."""
+
+    jobs: int
+    quiet_p95_ms: float
+    calls_ms: list[float]
+    alone_s: float
+    beside_s: float
+
+    @property
+    def p95_ratio(self) -> float:
+        """How many times the quiet p95 that of the calls beside the flood is."""
+        return _p95_ms(self.calls_ms) / self.quiet_p95_ms
+
+    @property
+    def throughput_ratio(self) -> float:
+        """The flood's throughput beside calls, of that alone."""
+        return self.alone_s / self.beside_s
+
+
+def flood(url: str, count: int) -> Flood:
+    """Run a flood alone, and then beside another tenant's calls."""
+    quiet = _p95_ms(_call_times(url, lambda done: done >= CALLS, PAUSE_S))
     print(f"{count} jobs of {JOB_S} s, alone …", file=sys.stderr)
     alone_s = _flood_s(url, count)
     print("the same beside another tenant's calls …", file=sys.stderr)
@@ -65,13 +88,19 @@ def _flood(url: str, count: int) -> str:
     beside_s = _flood_s(url, count)
     ended.set()
     calls.join()
-    loud = _p95_ms(times)
+    return Flood(count, quiet, times, alone_s, beside_s)
+
+
+def _flood(url: str, count: int) -> str:
+    found = flood(url, count)
+    times = found.calls_ms
     return (
         f"{count} jobs of one tenant beside another's calls (load {os.getloadavg()[0]:.1f})\n"
-        f"    calls: quiet p95 {quiet:.1f} ms, beside {loud:.1f} ms, ratio {loud / quiet:.2f} (promised 1.5); "
+        f"    calls: quiet p95 {found.quiet_p95_ms:.1f} ms, beside {_p95_ms(times):.1f} ms, "
+        f"ratio {found.p95_ratio:.2f} (promised 1.5); "
         f"p50 {statistics.median(times):.1f}, worst {max(times):.0f} ms, {len(times)} calls\n"
-        f"    flood: alone {count / alone_s:.1f} jobs/s, beside {count / beside_s:.1f} jobs/s, "
-        f"ratio {alone_s / beside_s:.2f} (promised 0.9)"
+        f"    flood: alone {count / found.alone_s:.1f} jobs/s, beside {count / found.beside_s:.1f} jobs/s, "
+        f"ratio {found.throughput_ratio:.2f} (promised 0.9)"
     )
 
 
@@ -115,4 +144,4 @@ def _p95_ms(times: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

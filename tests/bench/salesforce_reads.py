@@ -79,7 +79,7 @@ async def _read(document: dict[str, Any], calls: int) -> Reads:
     )
 
 
-def main() -> None:
+def main(_arguments: list[str]) -> None:
     """Measure, and print."""
     found = measure_reads()
     print(
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main([])

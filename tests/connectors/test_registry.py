@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from connectors.registry import installed_names, load
+from connectors.sdk import Connector
 
 
 def _distribution(folder: Path, name: str, entry: str, module: str, code: str, version: str = "1.0") -> None:
@@ -83,3 +84,46 @@ def test_one_that_does_not_finish_importing_is_left_alone(plugins: Path) -> None
 
     assert {"dummy"} == set(registry.connectors)
     assert "is still importing after 0.2 s" in registry.broken["acme"]
+
+
+BOTH_KINDS = """
+from connectors.sdk import Connector
+connector = Connector("acme"{})
+@connector.action
+def wait() -> None: ...
+@connector.action
+async def ask() -> None: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("declared", "wait", "ask"),
+    [
+        ("", "process", "worker"),
+        (", isolation='process'", "process", "process"),
+        (", isolation='worker'", "worker", "worker"),
+    ],
+)
+def test_synchronous_actions_of_third_parties_are_isolated(
+    plugins: Path, declared: str, wait: str, ask: str
+) -> None:
+    module = f"acme_isolated_{len(declared)}"
+    _distribution(plugins, "acme", "acme", module, BOTH_KINDS.format(declared))
+
+    entry = load(["acme"]).installed["acme"]
+
+    assert entry.connector is not None
+    assert f"{module}:connector" == entry.reference
+    assert [wait, ask] == [entry.isolation_of(entry.connector.actions[name]) for name in ("wait", "ask")]
+
+
+def test_our_synchronous_actions_run_in_the_worker() -> None:
+    entry = load(["dummy"]).installed["dummy"]
+
+    assert entry.connector is not None
+    assert {"worker"} == {entry.isolation_of(action) for action in entry.connector.actions.values()}
+
+
+def test_an_isolation_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="isolation is 'worker' or 'process', not 'thread'"):
+        Connector("acme", isolation="thread")  # type: ignore[call-overload]

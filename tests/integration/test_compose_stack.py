@@ -228,6 +228,7 @@ async def _start_compose_worker(
         for name, value in service["environment"].items()
     }
     environment["CONNECTORS_ENABLED"] = "dummy,http"
+    environment["CONNECTORS_EGRESS_ALLOW"] = "localhost"
     environment["CONNECTORS_DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.db'}"
     return await start_worker(_url(broker, secrets, "worker"), **environment)
 

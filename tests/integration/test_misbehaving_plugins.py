@@ -1,7 +1,10 @@
 """A third party's connector harms its own queue alone, whatever it does."""
 
 import asyncio
+import os
+import signal
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +32,12 @@ async def worker(broker_url: str, start_worker: StartWorker) -> WorkerProcess:
 def soon() -> str:
     """A deadline that leaves one try its time, and no second one."""
     return (datetime.now(UTC) + timedelta(seconds=8)).isoformat()
+
+
+def isolated_processes(parent: int) -> list[int]:
+    """Return the processes of connectors that a worker has started."""
+    pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in pids if b"isolation.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 async def test_other_connectors_are_answered(worker: WorkerProcess, broker_url: str) -> None:
@@ -63,6 +72,23 @@ async def test_other_connectors_are_answered(worker: WorkerProcess, broker_url: 
         "sync": None,  # another connector's threads are its own
     } == codes
     assert worker.is_running
+
+
+async def test_a_killed_worker_leaves_no_process_of_a_connector(
+    worker: WorkerProcess, broker_url: str
+) -> None:
+    def send() -> None:
+        with ExternalClient(broker_url) as client:
+            client.call(job("misbehaving", "leave_from_thread"))
+
+    await asyncio.to_thread(send)
+    children = isolated_processes(worker.pid)
+    os.kill(worker.pid, signal.SIGKILL)
+
+    assert children
+    async with asyncio.timeout(10):
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            await asyncio.sleep(0.05)
 
 
 async def test_those_that_do_not_load_are_named_and_the_others_run(

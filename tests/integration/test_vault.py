@@ -26,6 +26,7 @@ from worker.credentials.vault_client import VaultAuthError
 from worker.credentials.vault_config import VaultConfig
 from worker.credentials.vault_operator import VaultOperator
 from worker.credentials.vault_policy import VaultPolicy
+from worker.credentials.vault_session import VaultSession
 from worker.credentials.vault_source import VaultCredentials
 from worker.dev.openbao import PrivateOpenBao
 from worker.settings import SettingError
@@ -497,6 +498,7 @@ async def test_a_namespace_is_a_vault_of_its_own(admin: Admin, connect: Connect)
     try:
         assert await token_of(source) == "team-token"
         session = source._session
+        assert isinstance(session, VaultSession)
         proved_at = session._proved_at
         await session._probe()
         await asyncio.sleep(0.3)  # some looks at its health

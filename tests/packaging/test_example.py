@@ -74,6 +74,7 @@ async def worker(
         {
             "CONNECTORS_RABBITMQ_URL": broker_url,
             "CONNECTORS_ENABLED": "acme_tickets",
+            "CONNECTORS_EGRESS_ALLOW": "localhost",
             "CONNECTORS_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
             "CONNECTORS_VAULT_URL": openbao.url,
             "CONNECTORS_VAULT_ROLE_ID": role.role_id,

@@ -3,12 +3,16 @@
 import argparse
 import sys
 import time
+from typing import Final
 
 from tests.simulation.campaign import Findings, run_all, tokens_of
 from tests.simulation.exhaust import exhaust
 from tests.simulation.model import check_model
-from tests.simulation.mutants import run_mutants
+from tests.simulation.mutants import MOST_SCHEDULES, run_mutants
 from tests.simulation.schedules import replay
+
+#: Schedules unless it is said otherwise.
+SCHEDULES: Final = 300
 
 
 def main() -> int:
@@ -17,20 +21,20 @@ def main() -> int:
     if arguments.replay:
         return max(map(_replay, arguments.replay))
     if arguments.mutants:
-        return run_mutants(arguments.schedules, arguments.seed)
+        return run_mutants(arguments.schedules or MOST_SCHEDULES, arguments.seed)
     if arguments.model:
         return check_model()
     begun = time.monotonic()
     if arguments.exhaust is not None:
         findings = exhaust(arguments.exhaust)
     else:
-        findings = run_all(tokens_of(arguments.seed, arguments.schedules))
+        findings = run_all(tokens_of(arguments.seed, arguments.schedules or SCHEDULES))
     return _report(findings, time.monotonic() - begun, is_small=arguments.exhaust is not None)
 
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=300, help="how many to run (mutants: for each)")
+    parser.add_argument("--schedules", type=int, help="how many to run (mutants: for each, at most)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replay", nargs="+", metavar="TOKEN", help="print the journals of these schedules")
     parser.add_argument("--exhaust", type=int, metavar="K", help="all schedules with at most K deviations")

@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from tests.simulation.loop import StuckError
 from tests.simulation.schedules import run_token, token_of
+
+T = TypeVar("T")
 
 #: Schedules that a process takes at once.
 BATCH: Final = 50
@@ -52,12 +54,8 @@ def tokens_of(seed: int, schedules: int) -> list[str]:
     return [token_of(stores[number % SQLITE_SHARE], seed, number) for number in range(schedules)]
 
 
-def run_batch(tokens: Iterable[str], *, stops: bool = False) -> Findings:
-    """Run some schedules in this process.
-
-    Args:
-        stops: end with the first that breaks something.
-    """
+def run_batch(tokens: Iterable[str]) -> Findings:
+    """Run some schedules in this process."""
     findings = Findings()
     for token in tokens:
         findings.schedules += 1
@@ -65,8 +63,6 @@ def run_batch(tokens: Iterable[str], *, stops: bool = False) -> Findings:
             findings.counts.update(run_token(token).counts)
         except (AssertionError, StuckError) as broken:
             findings.broken[token] = f"{type(broken).__name__}: {broken}"
-            if stops:
-                break
     return findings
 
 
@@ -80,7 +76,7 @@ def run_all(tokens: Sequence[str]) -> Findings:
     return findings
 
 
-def show_progress(batches: Iterable[Findings], total: int) -> Iterator[Findings]:
+def show_progress(batches: Iterable[T], total: int) -> Iterator[T]:
     """Pass batches on, and show a bar if people are looking."""
     begun = time.monotonic()
     for number, batch in enumerate(batches, 1):

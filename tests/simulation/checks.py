@@ -1,5 +1,6 @@
 """What must hold in every schedule, each with a name; a schedule that breaks one ends there."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from connectors.sdk.runtime.outcome import Outcome, Snooze
 from schemas.error import Code
 from tests.simulation.clock import EPOCH
 from tests.simulation.provider import KeyState
-from tests.simulation.shop import PARTS
+from tests.simulation.shop import LOOKED, PARTS
 
 if TYPE_CHECKING:
     from tests.simulation.world import Message, Worker, World
@@ -42,7 +43,7 @@ class Told:
     #: Its worker stood still already when it came.
     came_in_stall: bool
     stalled_s: float
-    skew_s: float
+    jumps: int
     asked: int
     #: It joined the run of a copy.
     is_joined: bool
@@ -51,12 +52,14 @@ class Told:
     outcome: Outcome | None = None
     told_at: float | None = None
     attempts_before: int = 0
+    #: When it ended, an answer of the ledger about the key had not been heard.
+    was_unheard: bool = False
 
     @property
     def was_disturbed(self) -> bool:
         """Whether its worker stood still meanwhile, or its clock jumped."""
         host = self.worker.host
-        return self.came_in_stall or host.stalled_s != self.stalled_s or host.skew_s != self.skew_s
+        return self.came_in_stall or host.stalled_s != self.stalled_s or host.jumps != self.jumps
 
     @property
     def mode(self) -> str:
@@ -92,7 +95,7 @@ class Checks:
             self._now(),
             host.stalled_until > self._now(),
             host.stalled_s,
-            host.skew_s,
+            host.jumps,
             sum(state.asked for state in self._states(message)),
             is_joined=worker.is_at_it(self._identity(message)),
             is_alone=self._world.plan.runs_of(message.published.key) == 1
@@ -108,6 +111,7 @@ class Checks:
     def returned(self, told: Told, outcome: Outcome | Snooze) -> None:
         """Check what the executor returned, at the moment when it did."""
         self._world.loop.note(told.worker.host.name, f"returns {_brief(outcome)} for {told.message.job.id}")
+        told.was_unheard = self._world.database.unheard[self._identity(told.message)] > 0
         self._check_in_time(told)
         if isinstance(outcome, Snooze):
             return
@@ -128,6 +132,8 @@ class Checks:
             self._check_not_started(told, said)
             self._check_unknown(told, said)
             self._check_honest(told, outcome, said)
+        else:
+            self._check_honest_undo(told, outcome, said)
 
     def at_end(self) -> None:
         """Check what only the end shows."""
@@ -139,9 +145,12 @@ class Checks:
                 self._check_stays_not_started(told, told.outcome)
         for key, action in self._world.plan.keys.items():
             for part in PARTS[action]:
-                landed = self._world.provider.keys[key + part].landed
-                if landed > 1:
-                    raise Broken("one effect per key", f"{action} {key}{part} happened {landed} times")
+                state = self._world.provider.keys[key + part]
+                if state.landed > 1:
+                    raise Broken("one effect per key", f"{action} {key}{part} happened {state.landed} times")
+                self._check_holder(Identity("default", "shop", action, key), state)
+            self._check_first_undo(Identity("default", "shop", action, key))
+        self._check_leases()
         for worker in self._world.alive:
             if worker.leftovers:
                 raise Broken(
@@ -200,7 +209,7 @@ class Checks:
         )
 
     def _check_stays_not_started(self, told: Told, outcome: Outcome) -> None:
-        if _word_of(outcome) != "not_started" or told.mode != "run" or self._world.counts["jumps"]:
+        if _word_of(outcome) != "not_started" or told.mode != "run":
             return
         is_alone = told.is_alone and not told.message.was_lost
         if is_alone and any(state.landed for state in self._states(told.message)):
@@ -212,11 +221,11 @@ class Checks:
         """Never `unknown` if no request can have left."""
         if said != "unknown" or not told.is_alone or told.message.was_lost:
             return
-        identity, database = self._identity(told.message), self._world.database
         states = self._states(told.message)
         is_open = told.was_disturbed or any(each.unproven or each.connecting for each in states)
-        claimed = database.trace.count("claim", identity, answer="Claimed")
-        if claimed and not is_open and not database.unheard[identity]:
+        trace = self._world.database.trace
+        claimed = trace.count("claim", self._identity(told.message), answer="Claimed")
+        if claimed and not is_open and not told.was_unheard:
             raise Broken("never unknown without a request", f"{told.message.published.action}")
 
     def _check_honest(self, told: Told, outcome: Outcome, said: str | None) -> None:
@@ -224,11 +233,46 @@ class Checks:
         error = outcome.error
         assert error is not None
         if said in {"unknown", "undone"} or error.code is Code.OUTCOME_UNKNOWN:
-            if error.code is Code.OUTCOME_UNKNOWN and told.message.published.action == "looked":
+            if error.code is Code.OUTCOME_UNKNOWN and told.message.published.action in LOOKED:
                 raise Broken("what can be looked up is never unknown", error.message)
             return
         if self._may_have_left(told):
             raise Broken("no failure hides an effect", f"{error.code} {error.data} though a request is open")
+
+    def _check_honest_undo(self, told: Told, outcome: Outcome, said: str | None) -> None:
+        """A failed undo that may have taken the effect back says so."""
+        assert outcome.error is not None
+        if said == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
+            return
+        before, here = self._now() - AS_OF_S, told.worker.host.name
+        for state in self._states(told.message):
+            if any(at < before or sender == here for at, sender in state.removals_open):
+                raise Broken("no failure hides an undo", f"{outcome.error.code} {outcome.error.data}")
+
+    def _check_first_undo(self, identity: Identity) -> None:
+        """No run begins under a key whose undo came first, unless that undo has failed for good."""
+        trace = self._world.database.trace
+        begun, is_first = trace.times("begin", identity), trace.first_claim(identity) == "claim_undo"
+        undos = [d for d in self._deliveries if d.mode == "undo" and self._identity(d.message) == identity]
+        if not begun or not is_first or any(each.message.was_lost for each in undos):
+            return
+        if not any(d.told_at is not None and d.told_at < begun[0] + LATE_S for d in undos):
+            raise Broken("no run overtakes its undo", f"{identity.key} began at {begun[0]:.3f}")
+
+    def _check_leases(self) -> None:
+        """While the ledger answers, a worker that lives and never stood still loses no claim."""
+        if self._world.plan.ledger_rate or self._world.database.away_until:
+            return
+        steady = {each.host.name for each in self._world.alive if not each.host.stalled_s}
+        for identity, holder in self._world.database.trace.expired:
+            if holder in steady:
+                raise Broken("a live worker keeps its claim", f"{holder} lost {identity.key}")
+
+    def _check_holder(self, identity: Identity, state: KeyState) -> None:
+        """No undo leaves once another worker has taken over: unlike a write, nothing waits for it."""
+        for at, sender in state.removals_sent:
+            if self._world.database.trace.holder(identity, at) != sender:
+                raise Broken("no undo leaves without its claim", f"{sender} at {at:.3f}")
 
     def _check_undone(self, told: Told, outcome: Outcome) -> None:
         """What was reported undone is not there."""
@@ -247,15 +291,14 @@ class Checks:
                 raise Broken("undone stays undone", f"{told.message.published.action} happened afterwards")
 
     def _check_refused_undo(self, told: Told, outcome: Outcome) -> None:
-        """An undo that was refused takes nothing back later on."""
-        is_last = told is max(
-            (each for each in self._deliveries if each.message is told.message), key=lambda each: each.at
-        )
-        if told.mode != "undo" or outcome.error is None or told.told_at is None or not is_last:
+        """An undo that was refused takes nothing back later on, until it is claimed again."""
+        if told.mode != "undo" or outcome.error is None or told.told_at is None:
             return
         if _word_of(outcome) == "unknown" or outcome.error.code is Code.OUTCOME_UNKNOWN:
             return
-        if any(at > told.told_at for state in self._states(told.message) for at in state.removals):
+        claims = self._world.database.trace.times("claim_undo", self._identity(told.message), "Claimed")
+        until = min((at for at in claims if at > told.told_at), default=math.inf)
+        if any(told.told_at < at < until for state in self._states(told.message) for at in state.removals):
             raise Broken("a refused undo takes nothing back", told.message.published.action)
 
     def count(self, counts: Counter[str]) -> None:

@@ -1,13 +1,10 @@
 """The ledger as a worker reaches it: questions take time, answers get lost, and who asked may be dead by then."""
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-
-import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.pool import StaticPool
 
 from connectors.sdk.runtime.ledger import (
     Claim,
@@ -22,7 +19,9 @@ from connectors.sdk.runtime.ledger import (
 from tests.simulation.choices import Choices
 from tests.simulation.loop import Host
 from tests.simulation.trace import LedgerTrace
-from worker.ledger.schema import METADATA
+from worker.ledger.schema import TABLES
+from worker.ledger.sqlite import answer
+from worker.ledger.statements import LedgerStatements, Question, Rows, Statement
 from worker.ledger.store import SqlLedger
 
 #: Seconds in which a question is answered or given up, as the worker's database has it.
@@ -41,7 +40,7 @@ LOOK_S: Final = 0.5
 class Database:
     """The machine of the ledger: a store that all workers share, and what may happen on the way to it."""
 
-    def __init__(self, host: Host, store: Ledger, choices: Choices, *, is_faulty: bool) -> None:
+    def __init__(self, host: Host, store: Ledger, choices: Choices, *, rate: float) -> None:
         self.host = host
         self.store = store
         self.trace = LedgerTrace(host.loop.time)
@@ -51,25 +50,28 @@ class Database:
         self.unheard: Counter[Identity] = Counter()
         self.away_until = 0.0
         self._choices = choices
-        self._rare = 0.03 if is_faulty else 0.0
+        self._rare = rate
 
     @property
     def is_away(self) -> bool:
         """Whether it refuses connections."""
         return self.host.loop.time() < self.away_until
 
-    def send(self, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    def send(
+        self, who: str, name: str, identity: Identity, args: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Any:
         """Take a question, and return the future of its answer."""
         answer: asyncio.Future[Any] = self.host.loop.create_future()
         self.asked[(name, identity)] += 1
         self.unheard[identity] += 1
         self.host.loop.note("ledger", f"is asked to {name} {identity.key} {args}")
-        self.host.spawn(self._serve(answer, name, identity, args, options))
+        self.host.spawn(self._serve(answer, who, name, identity, args, options))
         return answer
 
     async def _serve(
         self,
         answer: "asyncio.Future[Any]",
+        who: str,
         name: str,
         identity: Identity,
         args: tuple[Any, ...],
@@ -83,7 +85,7 @@ class Database:
         said = await getattr(self.store, name)(identity, *args, **options)
         self.host.loop.note("ledger", f"{name} {identity.key} {args} {dict(options)}: {said}")
         try:
-            self.trace.record(name, identity, args, options, said)
+            self.trace.record(who, name, identity, args, options, said)
         except AssertionError as broken:
             self.host.loop.failure = broken
         await asyncio.sleep(self._choices.pick(LATENCIES_S, self._rare * 2))
@@ -91,7 +93,6 @@ class Database:
         if breaks or self.is_away:
             _fail(answer, "the connection broke after the commit")
         elif not answer.done():
-            self.unheard[identity] -= 1
             answer.set_result(said)
 
 
@@ -109,12 +110,14 @@ class SimulatedLedger:
 
     async def _ask(self, name: str, identity: Identity, *args: Any, **options: Any) -> Any:
         self._host.hot_steps = HOT_STEPS if name in HOT else 0
-        answer = self._database.send(name, identity, args, options)
+        answer = self._database.send(self._host.name, name, identity, args, options)
         try:
             async with asyncio.timeout(STATEMENT_TIMEOUT_S):
-                return await answer
+                said = await answer
         except TimeoutError:
             raise LedgerUnavailable(f"no answer within {STATEMENT_TIMEOUT_S:g} s") from None
+        self._database.unheard[identity] -= 1
+        return said
 
     async def wait_available(self, timeout_s: float) -> bool:
         """Look now and then whether it is back."""
@@ -191,34 +194,20 @@ class SimulatedLedger:
         return bool(await self._ask("forget", identity, fence))
 
 
-class _Connection:
-    """What the SQL ledger asks its questions of."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
-    async def execute(self, statement: Any) -> Any:
-        return self._connection.execute(statement)
-
-
 class SqliteStore(SqlLedger):
     """The worker's own SQL ledger on SQLite in memory, whose clock is the simulation's."""
 
     def __init__(self, epoch_s: Callable[[], float], lease_s: float) -> None:
-        self._lease_s, self._ttl_s = lease_s, 720 * 3600.0
-        self._insert = sqlite.insert
-        self._now = sa.literal_column("simulated_now()", sa.Double)
-        self._ask = self._transact  # a connection like the one that it expects
-        self._engine = sa.create_engine("sqlite://", poolclass=StaticPool)
-        with self._engine.begin() as connection:
-            raw: Any = connection.connection.dbapi_connection
-            raw.create_function("simulated_now", 0, epoch_s)
-            METADATA.create_all(connection)
+        self._sql = LedgerStatements("simulated_now()", lease_s=lease_s, ttl_s=720 * 3600.0)
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection.create_function("simulated_now", 0, epoch_s)
+        for statements in TABLES.values():
+            for statement in statements:
+                self._connection.execute(statement)
 
-    async def _transact(self, question: Callable[[Any], Awaitable[Any]]) -> Any:
-        with self._engine.begin() as connection:
-            return await question(_Connection(connection))
+    async def _ask(self, statement: Statement, *values: Any) -> Rows:
+        return answer(self._connection, Question(statement, values))
 
     def dispose(self) -> None:
         """Throw the database away."""
-        self._engine.dispose()
+        self._connection.close()

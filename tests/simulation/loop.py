@@ -48,6 +48,8 @@ class Host:
         self.hot_steps = 0
         #: Seconds by which its wall clock is ahead.
         self.skew_s = 0.0
+        #: How often its wall clock jumped: two jumps may cancel each other out.
+        self.jumps = 0
         self.ready: deque[Any] = deque()
         self.died: asyncio.Future[None] = loop.create_future()
         self._context: Context = copy_context()

@@ -16,11 +16,13 @@ from tests.simulation.row import Op, Row, apply
 
 Kind = Literal["keyed", "looked", "plain"]
 Phase = Literal[
-    "idle", "claimed", "beginning", "sending", "sent", "unclear", "storing", "undoing", "removing", "removed",
-    "told", "dead",
+    "idle", "claimed", "beginning", "sending", "sent", "unclear", "storing", "undoing", "beginning undo", "removing",
+    "removal sent", "removed", "told", "dead",
 ]  # fmt: skip
-#: What a caller is told: a success, that no one knows, that it was undone.
-Told = Literal["done", "unknown", "undone"]
+#: What a caller is told: a success, that no one knows, that it was undone, that its undo was refused.
+Told = Literal["done", "unknown", "undone", "refused"]
+CRASHES: Final = 2
+STALLS: Final = 1
 MOST_ATTEMPTS: Final = 3
 
 
@@ -33,6 +35,7 @@ class Worker:
     fence: int = 0
     #: What the claim told of earlier calls.
     was_in_flight: bool = False
+    undo_was_in_flight: bool = False
     stalled: bool = False
     #: It stood still since it began: the call may not leave any more.
     is_late: bool = False
@@ -45,12 +48,13 @@ class World:
 
     row: Row | None
     workers: tuple[Worker, ...]
-    #: Requests on their way, by worker.
+    #: Requests on their way, by worker, and those to take the effect back.
     pending: tuple[bool, ...] = (False, False)
+    removing: tuple[bool, ...] = (False, False)
     landed: int = 0
     removed: int = 0
-    crashes: int = 2
-    stalls: int = 1
+    crashes: int = CRASHES
+    stalls: int = STALLS
 
 
 class Refuted(AssertionError):
@@ -69,6 +73,8 @@ class Model:
     waits_for_landing: bool = True
     #: A WRITE that may have happened is looked up before it is repeated.
     looks: bool = True
+    #: That an undo leaves is recorded before it does.
+    records_undo: bool = True
 
     def start(self) -> World:
         """Return the first state."""
@@ -82,6 +88,10 @@ class Model:
                 yield from self._work(world, number, worker)
             if world.pending[number]:
                 yield from self._land(world, number)
+            if world.removing[number]:
+                free = replace(world, removing=_with(world.removing, number, False))
+                yield free  # lost
+                yield replace(free, removed=world.landed)
 
     def _befall(self, world: World) -> Iterator[World]:
         for number, worker in enumerate(world.workers):
@@ -138,9 +148,15 @@ class Model:
                 )
             case "undoing":
                 yield from self._undo(world, number, worker)
+            case "beginning undo":
+                row, said = apply(world.row, Op("begin_undo", worker.fence))
+                yield _set(
+                    replace(world, row=row), number, replace(worker, phase="removing" if said else "idle")
+                )
             case "removing":
-                removed = replace(world, removed=world.landed)
-                yield _set(removed, number, replace(worker, phase="removed"))
+                yield from self._remove(world, number, worker)
+            case "removal sent":
+                yield from self._hear_undo(world, number, worker)
             case "removed":
                 told = replace(worker, phase="told", told="undone")
                 yield self._write(world, number, Op("complete_undo", worker.fence), told)
@@ -153,7 +169,7 @@ class Model:
         if said == "Claimed":
             assert row is not None
             phase: Phase = "undoing" if worker.undoes else "claimed"
-            mine = Worker(worker.undoes, phase, fence, row.in_flight)
+            mine = Worker(worker.undoes, phase, fence, row.in_flight, row.undo_in_flight)
             if row.attempts < MOST_ATTEMPTS:
                 yield _set(replace(world, row=row), number, mine)
         elif said in {"Done", "Unknown", "Undone"}:
@@ -217,9 +233,43 @@ class Model:
                 world, number, Op("abort_undo", worker.fence), replace(worker, phase="told", told="unknown")
             )
         elif self.waits_for_landing and row.may_land and self._may_come_back(row, world):
-            yield self._release(world, number, worker, in_flight=row.in_flight)
+            op = Op("release", worker.fence, row.in_flight, undo_in_flight=worker.undo_was_in_flight)
+            yield self._write(world, number, op, Worker(worker.undoes, "idle"))
         else:
-            yield _set(world, number, replace(worker, phase="removing"))
+            phase: Phase = "beginning undo" if self.records_undo else "removing"
+            yield _set(world, number, replace(worker, phase=phase, is_late=False))
+
+    def _remove(self, world: World, number: int, worker: Worker) -> Iterator[World]:
+        """Send the undo, unless the lease may be over; or be refused at connect."""
+        yield from self._refuse_undo(world, number, worker)
+        if worker.is_late and self.notices_stalls:
+            return
+        if world.row is None or world.row.fence != worker.fence:
+            raise Refuted(f"an undo leaves without its claim: {world}")
+        sent = replace(world, removing=_with(world.removing, number, True))
+        yield _set(sent, number, replace(worker, phase="removal sent"))
+
+    def _hear_undo(self, world: World, number: int, worker: Worker) -> Iterator[World]:
+        """Hear that it was undone, or refused; or hear nothing."""
+        if world.removing[number]:
+            free = replace(world, removing=_with(world.removing, number, False))
+            yield from self._refuse_undo(free, number, worker)
+        elif world.landed == world.removed:
+            yield _set(world, number, replace(worker, phase="removed"))
+        yield self._release_undo(world, number, worker)
+
+    def _refuse_undo(self, world: World, number: int, worker: Worker) -> Iterator[World]:
+        """End an undo that certainly did nothing; what an earlier one did stays open."""
+        if worker.undo_was_in_flight:
+            yield self._release_undo(world, number, worker)
+            return
+        told = replace(worker, phase="told", told="refused")
+        yield self._write(world, number, Op("abort_undo", worker.fence), told)
+
+    def _release_undo(self, world: World, number: int, worker: Worker) -> World:
+        assert world.row is not None
+        op = Op("release", worker.fence, world.row.in_flight, undo_in_flight=True)
+        return self._write(world, number, op, Worker(worker.undoes, "idle"))
 
     def _may_come_back(self, row: Row, world: World) -> bool:
         """Return whether a call of an earlier attempt may have its effect after the undo."""
@@ -251,6 +301,8 @@ class Model:
             raise Refuted(f"told done, nothing is there: {world}")
         if undo.undoes and undo.told == "undone" and (world.landed > world.removed or any(world.pending)):
             raise Refuted(f"undone, and there or about to be: {world}")
+        if undo.told == "refused" and (world.removed or any(world.removing)):
+            raise Refuted(f"told that the undo was refused, and it may have happened: {world}")
         if run.told == "unknown" and not (world.row and world.row.attempts):
             raise Refuted(f"told unknown though nothing began: {world}")
 
@@ -298,6 +350,9 @@ def explore(model: Model) -> tuple[int, int]:
 
 def check_model() -> int:
     """Check the protocol for each kind of action, and print how many states it has."""
+    print(
+        f"2 workers, 1 provider, {CRASHES} crashes, {STALLS} stall, at most {MOST_ATTEMPTS} attempts; to the end"
+    )
     print(f"{'action':<10}{'second worker':<16}{'states':>10}{'depth':>8}{'seconds':>10}")
     for kind in ("keyed", "looked", "plain"):
         for undoes in (False, True):

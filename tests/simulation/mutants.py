@@ -18,9 +18,10 @@ from connectors.sdk.runtime.lease import HeldClaim, LeaseRenewer
 from connectors.sdk.runtime.memory_ledger import MemoryLedger
 from connectors.sdk.runtime.reconcile import Reconciler
 from connectors.sdk.runtime.undo import UndoRunner
-from tests.simulation.campaign import Findings, run_batch, show_progress
+from tests.simulation.campaign import run_batch, show_progress
 from tests.simulation.schedules import token_of
-from worker.ledger.store import SqlLedger
+from worker.ledger import statements
+from worker.ledger.statements import LedgerStatements
 
 #: Where, what stands there, and what the mutant has instead.
 Edit = tuple[Any, str, str, str]
@@ -39,16 +40,21 @@ class Mutant:
 
 CLOSED: Final[Edit] = (IdempotentRunner, "_begin", "if running.is_closed:", "if False:")
 LATE: Final[Edit] = (ActionRunner, "run", "call.attempt.deadline.check()", "pass")
-FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "if not task.done():", "if False:")
+FETCH: Final[Edit] = (ActionRunner, "_by_deadline", "call.attempt.deadline.remaining_s()", "None")
 STALL: Final[Edit] = (ClaimKeeper, "_leave", "> self.policy.stall_s", "> 1e9")
 LEAVE: Final[Edit] = (
     ActionRunner,
     "run",
-    "execution.effects.may_leave = self._within(self.limit_s(call))",
+    "execution.effects.may_leave = self._is_before(execution.leave_until)",
     "pass",
 )
+UNDO_LEAVE: Final[Edit] = (UndoRunner, "_call_undo", "effects.may_leave =", "_ =")
 BEGIN_LEASE: Final[Edit] = (MemoryLedger, "begin", "or row.lease_until <= self._now()", "")
 FENCE: Final[Edit] = (MemoryLedger, "_held", "or row.fence != fence", "")
+STEAL: Final[Edit] = (MemoryLedger, "claim", "and row.lease_until < self._now()", "")
+SQL_LEASE: Final[Edit] = (LedgerStatements, "_begin", "lease_until > {self._now}", "TRUE")
+SQL_FENCE: Final[Edit] = (statements, "_held", "fence = $5", "$5 = $5")
+SQL_STEAL: Final[Edit] = (LedgerStatements, "_claim", "AND NOT {self._is_leased()}", "")
 
 MUTANTS: Final = (
     Mutant("commit in flight is forgotten", ((
@@ -81,10 +87,9 @@ MUTANTS: Final = (
     Mutant("an undo that may have left is aborted", ((
         UndoRunner, "_refused", "claim.undo_in_flight or", "False or"),)),
     Mutant("an undo that came first gives its mark back", ((
-        UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),),
-        "the mark is put back for as long as the retry waits; the run may come first then, and is undone after it"),
-    Mutant("an undo leaves after its lease", ((
-        UndoRunner, "_call_undo", "effects.may_leave =", "_ ="),)),
+        UndoRunner, "_refused", "(came_first and error.code.facts.retryable)", "False"),)),
+    Mutant("an undo leaves after its lease", (UNDO_LEAVE,)),
+    Mutant("begin stall and late undo", (STALL, UNDO_LEAVE)),
     Mutant("an unreachable ledger means not started", ((
         ClaimKeeper, "ask", "is_uncertain=True", "is_uncertain=False"),)),
     Mutant("a recorded step is no effect", ((HeldClaim, "may_have_effect", "or self.has_steps", ""),)),
@@ -98,7 +103,7 @@ MUTANTS: Final = (
     Mutant("a write may leave at any time", (LEAVE,)),
     Mutant("begin stall and late write", (STALL, LEAVE)),
     Mutant("a closed job may begin", (CLOSED,),
-        "the check of the deadline in `ActionRunner.run`, in the same step, covers it; see the pair below"),
+        "`ActionRunner.run` checks the deadline in the same step; only a clock set back right then would tell"),
     Mutant("a late job may begin", (LATE,),
         "`is_closed`, and `unknown` in its place, cover it; see the pair below"),
     Mutant("neither closed nor late matters", (CLOSED, LATE)),
@@ -110,6 +115,10 @@ MUTANTS: Final = (
     Mutant("the deadline ends no waiting", ((
         IdempotentRunner, "run", "self._clock.wait({running.task, running.given_up}, limit_s)",
         "self._clock.wait({running.task, running.given_up}, None)"),)),
+    Mutant("copies of one deadline ask twice", ((
+        IdempotentRunner, "run", " or call.attempt.deadline.has_passed", ""),)),
+    Mutant("a stall before the answer is forgotten", ((
+        IdempotentRunner, "run", "if self._clock.monotonic() >= running.current_until:", "if False:"),)),
     Mutant("what ended is kept", ((
         IdempotentRunner, "_register", "self._running.pop(identity, None)", "None"),)),
     Mutant("a late result counts", ((IdempotentRunner, "_complete", "if is_ours:", "if True:"),),
@@ -122,64 +131,89 @@ MUTANTS: Final = (
     Mutant("memory: begin without a lease", (BEGIN_LEASE,)),
     Mutant("memory: writes without a fence", (FENCE,)),
     Mutant("memory: neither lease nor fence", (BEGIN_LEASE, FENCE)),
-    Mutant("memory: a living claim is stolen", ((
-        MemoryLedger, "claim", "and row.lease_until < self._now()", ""),)),
+    Mutant("memory: a living claim is stolen", (STEAL,)),
+    Mutant("memory: stolen, and begin without a lease", (STEAL, BEGIN_LEASE)),
+    Mutant("memory: stolen, and no fence", (STEAL, FENCE)),
+    Mutant("memory: an undo begins without a lease", ((
+        MemoryLedger, "begin_undo", "if not await self.renew(identity, fence):", "if False:"),)),
     Mutant("memory: a living run is undone", ((
         MemoryLedger, "claim_undo", "and row.lease_until >= self._now()", "and False"),)),
     Mutant("memory: fences repeat", ((MemoryLedger, "_fence", "next(_FENCES)", "1"),)),
     Mutant("memory: a removed key is known", ((MemoryLedger, "forget", "del self._rows[identity]", "pass"),)),
-    Mutant("sql: begin without a lease", ((
-        SqlLedger, "begin", "entries.c.lease_until > self._now,", ""),), store="sqlite"),
-    Mutant("sql: writes without a fence", ((SqlLedger, "_update", "entries.c.fence == fence,", ""),), store="sqlite"),
-    Mutant("sql: a living claim is stolen", ((
-        SqlLedger, "_claim", "sa.not_(self._is_leased()),", ""),), store="sqlite"),
+    Mutant("sql: begin without a lease", (SQL_LEASE,), store="sqlite"),
+    Mutant("sql: writes without a fence", (SQL_FENCE,), store="sqlite"),
+    Mutant("sql: a living claim is stolen", (SQL_STEAL,), store="sqlite"),
+    Mutant("sql: neither lease nor fence", (SQL_LEASE, SQL_FENCE), store="sqlite"),
+    Mutant("sql: stolen, and no fence", (SQL_STEAL, SQL_FENCE), store="sqlite"),
+    Mutant("sql: an undo begins without a lease", ((
+        LedgerStatements, "_begin_undo", "lease_until > {self._now}", "TRUE"),), store="sqlite"),
     Mutant("sql: a takeover forgets the call in flight", ((
-        SqlLedger, "_claiming", "sa.and_(entries.c.in_flight, sa.not_(expired))", "False"),), store="sqlite"),
+        LedgerStatements, "_claiming", "entry.in_flight AND NOT {expired}", "FALSE"),), store="sqlite"),
     Mutant("sql: a living run is undone", ((
-        SqlLedger, "_claim_undo", "sa.and_(sa.not_(alive), sa.not_(undone))", "sa.not_(undone)"),),
+        LedgerStatements, "_claim_undo", "NOT {alive} AND NOT {undone}", "NOT {undone}"),),
         store="sqlite"),
 )  # fmt: skip
 
-#: Schedules that a process runs between two looks whether the mutant is dead already.
-_CHUNK: Final = 200
+#: Schedules for each mutant, unless it is said otherwise: several times what the hardest one takes.
+MOST_SCHEDULES: Final = 20_000
+#: What an error that no check named stands for.
+_INVARIANTS: Final = {
+    "NotInModel": "the trace is a path of the model",
+    "StuckError": "every schedule ends",
+    "AssertionError": "nothing is lost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant."""
+
+    #: Run until it was killed, that one included.
+    schedules: int
+    #: The token that killed it, and the invariant that it broke; empty if none did.
+    token: str = ""
+    invariant: str = ""
 
 
 def run_mutants(schedules: int, seed: int) -> int:
     """Run each mutant until it is killed, print the table, and return 1 if one survives that should not."""
     work = [(number, schedules, seed) for number in range(len(MUTANTS))]
-    lines: list[str] = []
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
-        results = pool.imap(_run_mutant, work, chunksize=1)
-        for mutant, findings in zip(MUTANTS, show_progress(results, len(work)), strict=True):
-            lines.append(_line(mutant, findings))
-    print("\n".join(lines))
-    return int(any(line.startswith("SURVIVED") for line in lines))
+        verdicts = list(show_progress(pool.imap(_run_mutant, work, chunksize=1), len(work)))
+    print(f"{'mutant':<46} {'killed by':<36} {'after':>6}  token")
+    killed = survived = 0
+    for mutant, verdict in zip(MUTANTS, verdicts, strict=True):
+        killed += bool(verdict.token)
+        survived += not verdict.token and not mutant.is_equivalent_because
+        print(_line(mutant, verdict))
+    equivalent = len(MUTANTS) - killed - survived
+    print(f"{len(MUTANTS)} mutants: {killed} killed, {equivalent} equivalent, {survived} survived")
+    return int(survived > 0)
 
 
-def _line(mutant: Mutant, findings: Findings) -> str:
-    if findings.broken:
-        token, broken = next(iter(findings.broken.items()))
-        word, rest = "killed", f"{token:<16} {broken.partition(':')[2].strip()[:80]}"
-    elif mutant.is_equivalent_because:
-        word, rest = "equivalent", mutant.is_equivalent_because
-    else:
-        word, rest = "SURVIVED", f"{findings.schedules} schedules"
-    return f"{word:<11} {mutant.name:<46} {rest}"
+def _line(mutant: Mutant, verdict: Verdict) -> str:
+    if verdict.token:
+        return f"{mutant.name:<46} {verdict.invariant:<36} {verdict.schedules:>6,}  {verdict.token}"
+    because = mutant.is_equivalent_because
+    why = f"equivalent: {because}" if because else "SURVIVED"
+    return f"{mutant.name:<46} {why} ({verdict.schedules:,})"
 
 
-def _run_mutant(work: tuple[int, int, int]) -> Findings:
+def _run_mutant(work: tuple[int, int, int]) -> Verdict:
     """Break this process's core, and run schedules until one tells."""
     number, schedules, seed = work
-    mutant = MUTANTS[number]
-    for edit in mutant.edits:
+    for edit in MUTANTS[number].edits:
         apply_edit(*edit)
-    findings = Findings()
-    for start in range(0, schedules, _CHUNK):
-        tokens = [token_of(mutant.store, seed, each) for each in range(start, min(start + _CHUNK, schedules))]
-        findings.add(run_batch(tokens, stops=True))
-        if findings.broken:
-            break
-    return findings
+    return judge(MUTANTS[number].store, schedules, seed)
+
+
+def judge(store: str, schedules: int, seed: int) -> Verdict:
+    """Run schedules on a core that is broken already, until one tells."""
+    for number in range(schedules):
+        for token, broken in run_batch([token_of(store, seed, number)]).broken.items():
+            kind, _, what = broken.partition(": ")
+            return Verdict(number + 1, token, _INVARIANTS.get(kind) or what.partition(": ")[0])
+    return Verdict(schedules)
 
 
 def apply_edit(owner: Any, name: str, old: str, new: str) -> None:

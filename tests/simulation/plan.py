@@ -37,7 +37,12 @@ class Plan:
     stalls: int = 0
     #: Outages, rotations and clock jumps.
     weather: int = 0
-    is_faulty: bool = True
+    #: How probable a fault of the provider, of the ledger, and of a worker right before something leaves is.
+    provider_rate: float = 0.12
+    ledger_rate: float = 0.03
+    hot_rate: float = 0.05
+    #: Each worker has read the secret before the first job.
+    has_secret: bool = False
 
     @property
     def keys(self) -> dict[str, str]:
@@ -57,7 +62,7 @@ def make_plan(store: Store, choices: Choices) -> Plan:
         for _ in range(choices.pick((1, 1, 1, 2, 3))):
             start_s, wait_s = choices.pick(STARTS_S, 0.5), choices.pick(DEADLINES_S, 0.6)
             jobs.append(Published(action, key, "run", start_s, wait_s))
-        if action in UNDOABLE and choices.pick((False, True), 0.4):
+        for _ in range(choices.pick((0, 1, 2), 0.5) if action in UNDOABLE else 0):
             start_s, wait_s = choices.pick(STARTS_S, 0.8), choices.pick(DEADLINES_S, 0.3)
             jobs.append(Published(action, key, "undo", start_s, wait_s))
     return Plan(
@@ -67,5 +72,9 @@ def make_plan(store: Store, choices: Choices) -> Plan:
         crashes=choices.pick((0, 1, 1, 2, 3)),
         stalls=choices.pick((0, 1, 1, 2)),
         weather=choices.pick((0, 0, 1, 3)),
-        is_faulty=choices.pick((True, True, True, False)),
+        # One kind of fault at a time makes chains of it: swarm testing (Groce and others, ISSTA 2012).
+        provider_rate=choices.pick((0.12, 0.12, 0.4, 0.0)),
+        ledger_rate=choices.pick((0.03, 0.03, 0.15, 0.0)),
+        hot_rate=choices.pick((0.05, 0.05, 0.3)),
+        has_secret=choices.pick((False, True)),
     )

@@ -50,6 +50,9 @@ class KeyState:
     connecting: int = 0
     #: When effects were taken back.
     removals: list[float] = field(default_factory=list)
+    #: Requests to take it back: when and from which process each left, and those that may have done so.
+    removals_sent: list[tuple[float, str]] = field(default_factory=list)
+    removals_open: list[tuple[float, str]] = field(default_factory=list)
     #: How often a worker turned to the provider because of this key.
     asked: int = 0
     #: Times at which an effect happened.
@@ -59,11 +62,11 @@ class KeyState:
 class Provider:
     """The provider's machine and its journal."""
 
-    def __init__(self, host: Host, choices: Choices, *, is_faulty: bool) -> None:
+    def __init__(self, host: Host, choices: Choices, *, rate: float) -> None:
         self.host = host
         self.keys: defaultdict[str, KeyState] = defaultdict(KeyState)
         self.choices = choices
-        self.rare = 0.12 if is_faulty else 0.0
+        self.rare = rate
         self.rejects: set[str] = set()
         self.refused_tokens: set[str] = set()
         self.away_until = 0.0
@@ -120,7 +123,9 @@ class Provider:
     def prove_unprocessed(self, key: str, sender: tuple[float, str], status: int) -> None:
         """Take note that a sender has learnt that its request did nothing; a rejected key never did anything."""
         state = self.keys[key]
-        if sender in state.open:
+        if sender in state.removals_open:
+            state.removals_open.remove(sender)
+        elif sender in state.open:
             state.open.remove(sender)
             state.unproven -= 1
         if status == 422:
@@ -134,10 +139,13 @@ class Provider:
         return state.is_there
 
     def receive_removal(
-        self, key: str, _sender: tuple[float, str], *, within_s: float
+        self, key: str, sender: tuple[float, str], *, within_s: float
     ) -> "asyncio.Future[int]":
         """Take a request to take an effect back, and return the future of its status."""
         answer: asyncio.Future[int] = self.host.loop.create_future()
+        self.keys[key].removals_sent.append(sender)
+        self.keys[key].removals_open.append(sender)
+        self.host.loop.note(sender[1], f"a request to remove {key} has left")
         self.host.spawn(self._remove(answer, key, within_s))
         return answer
 

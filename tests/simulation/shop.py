@@ -69,6 +69,19 @@ def make_shop() -> Connector[Any]:
         await _remove(ctx)
 
     @shop.action(effect=Effect.WRITE, timeout_s=SHORT_S)
+    async def brief(ctx: Context[Secret], item: str) -> str:
+        """Write what can be looked up, and soon no longer lands."""
+        return await _write(ctx, SHORT_S)
+
+    @brief.reconcile
+    async def look_briefly(ctx: Context[Secret], item: str) -> str | None:
+        return ctx.idempotency_key if await _http(ctx).is_there(ctx.idempotency_key) else None
+
+    @brief.undo
+    async def undo_brief(ctx: Context[Secret]) -> None:
+        await _remove(ctx)
+
+    @shop.action(effect=Effect.WRITE, timeout_s=SHORT_S)
     async def steps(ctx: Context[Secret], item: str) -> str:
         """Write twice, each part recorded."""
         for part in ("/first", "/second"):
@@ -86,7 +99,10 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "keyed": ("",),
     "plain": ("",),
     "looked": ("",),
+    "brief": ("",),
     "steps": ("/first", "/second"),
 }
 #: Those with an undo.
-UNDOABLE: Final = ("keyed", "plain", "looked")
+UNDOABLE: Final = ("keyed", "plain", "looked", "brief")
+#: Those with a reconcile.
+LOOKED: Final = ("looked", "brief")

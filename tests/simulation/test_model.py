@@ -24,6 +24,7 @@ def test_no_state_of_the_protocol_breaks_its_promise(kind: Kind, undoes: bool) -
         Model("looked", waits_for_landing=False),
         Model("keyed", waits_for_landing=False),
         Model("plain", looks=False),
+        Model("keyed", records_undo=False),
     ],
     ids=str,
 )

@@ -28,10 +28,10 @@ class Vault:
 class SimulatedCredentials:
     """One worker's way to the vault, with a cache that a refusal empties."""
 
-    def __init__(self, vault: Vault, host: Host) -> None:
+    def __init__(self, vault: Vault, host: Host, *, has_secret: bool) -> None:
         self._vault = vault
         self._host = host
-        self._cached: dict[str, str] | None = None
+        self._cached: dict[str, str] | None = {"token": vault.token} if has_secret else None
 
     async def fetch(self, tenant: str, connector: str, credential: str) -> Mapping[str, Any]:
         """Return the secret."""

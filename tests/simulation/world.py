@@ -27,12 +27,11 @@ from tests.simulation.loop import Host, SimulatedLoop
 from tests.simulation.plan import Plan, Published
 from tests.simulation.provider import Provider, SimulatedHttp
 from tests.simulation.shop import SHOP
+from tests.simulation.slot import SimulatedSlot
 from tests.simulation.vault import SimulatedCredentials, Vault
 
 #: How probable it is that a step of a worker is its last, or is followed by a pause.
 FATE: Final = 0.008
-#: The same right before something leaves.
-HOT_FATE: Final = 0.05
 STALLS_S: Final = (3.0, 4.0, 8.0, 20.0, 40.0)
 #: Seconds of silence after which the broker gives a worker's messages to another.
 HEARTBEAT_S: Final = 30.0
@@ -56,7 +55,7 @@ class Worker:
         self.clock = SimulatedClock(self.host)
         self.executor = Executor(
             Registry.of(SHOP),
-            SimulatedCredentials(world.vault, self.host),
+            SimulatedCredentials(world.vault, self.host, has_secret=world.plan.has_secret),
             cast(HttpPool, SimulatedHttp(world.provider, self.host)),
             SimulatedLedger(world.database, self.host),
             clock=self.clock,
@@ -101,8 +100,8 @@ class World:
         self.loop = loop
         self.counts: Counter[str] = Counter()
         machine = Host(loop, "database")
-        self.database = Database(machine, self._store(machine), choices, is_faulty=plan.is_faulty)
-        self.provider = Provider(Host(loop, "provider"), choices, is_faulty=plan.is_faulty)
+        self.database = Database(machine, self._store(machine), choices, rate=plan.ledger_rate)
+        self.provider = Provider(Host(loop, "provider"), choices, rate=plan.provider_rate)
         self.vault = Vault(Host(loop, "vault"))
         self.checks = Checks(self)
         self.workers: list[Worker] = []
@@ -148,7 +147,7 @@ class World:
             fates.extend(STALLS_S)
         if len(fates) == 1:
             return
-        fate = self.choices.pick(fates, HOT_FATE if host.hot_steps else FATE)
+        fate = self.choices.pick(fates, self.plan.hot_rate if host.hot_steps else FATE)
         host.hot_steps = max(0, host.hot_steps - 1)
         if fate is None:
             return
@@ -182,7 +181,9 @@ class World:
                 self.vault.version += 1
                 self.vault.away_until = self.choices.pick((0.0, until))
             case "clock":
-                self.choices.pick(self.alive).host.skew_s += self.choices.pick(JUMPS_S)
+                host = self.choices.pick(self.alive).host
+                host.skew_s += self.choices.pick(JUMPS_S)
+                host.jumps += 1
                 self.counts["jumps"] += 1
 
     # The queue, and what a worker's processor does with an outcome.
@@ -211,10 +212,12 @@ class World:
         """Deliver a message once; return whether it is over."""
         worker = self.choices.pick(self.alive)
         told = self.checks.expect(message, worker)
+        deadline = Deadline(message.deadline, worker.clock)
         attempt = Attempt(
-            Deadline(message.deadline, worker.clock),
+            deadline,
             attempts=message.attempts + message.returns,
             is_uncertain=message.is_uncertain,
+            slot=SimulatedSlot(self.choices, deadline),
         )
         task = worker.host.spawn(self._execute(worker, message, attempt, told))
         if not await self._outlives(worker, task):

@@ -225,7 +225,7 @@ class Bench:
 
     # As the publisher.
 
-    def refusal_of(self, _reply_to: str | None) -> None: ...
+    def refusal_of(self, _reply_to: str | None, _publisher: str | None) -> None: ...
 
     async def delay(self, delivery: Delivery, headers: JobHeaders, now: datetime) -> None:
         assert headers.not_before is not None

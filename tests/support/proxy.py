@@ -51,6 +51,10 @@ class Proxy:
         """Lose what the client sends; what the server sends still arrives."""
         self._to_server.clear()
 
+    def mute(self) -> None:
+        """Lose what the server sends; what the client sends still arrives."""
+        self._to_client.clear()
+
     def forget(self) -> None:
         """Lose what is open, and say so to nobody, as a balancer does with idle ones; what comes passes."""
         self.blackhole()

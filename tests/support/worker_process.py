@@ -38,6 +38,7 @@ class WorkerProcess:
             **{name: value for name, value in os.environ.items() if _is_neutral(name)},
             "CONNECTORS_DATA_DIR": str(directory / "data"),
             "CONNECTORS_METRICS_PORT": "0",
+            "CONNECTORS_EGRESS_ALLOW": "localhost",  # the providers of tests
             "PYTHONUNBUFFERED": "1",
             **environment,
         }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from connectors.sdk.http.circuit_breaker import HostLoad
 from schemas.error import Category, Code
 from worker.broker.confirmed_publisher import PublishOutcome
 from worker.credentials.source import FetchOutcome
@@ -185,3 +186,25 @@ def test_the_fullest_account_of_a_connector_makes_its_quota(metrics: Metrics) ->
     found = list(samples(metrics, "connectors_provider_quota_used_ratio"))
 
     assert [({"connector": "crm"}, 0.9), ({"connector": "erp"}, 1.0)] == sorted(found, key=str)
+
+
+def test_outbound_calls_are_counted_by_connector() -> None:
+    metrics = Metrics(version="1")
+    metrics.host_loads_from(lambda: {"crm": HostLoad(in_flight=3, waiting=2, lowest_limit=4)})
+
+    text = metrics.render().decode()
+
+    for line in ("in_flight", "waiting", "lowest_limit"):
+        assert f'connectors_http_{line}{{connector="crm"}}' in text
+
+
+def test_the_processes_of_a_connector_are_counted() -> None:
+    metrics = Metrics(version="1")
+    metrics.add_connector("crm", [])
+    metrics.processes("crm", 2)
+    metrics.process_ended("crm")
+
+    text = metrics.render().decode()
+
+    assert 'connectors_isolated_processes{connector="crm"} 2.0' in text
+    assert 'connectors_isolated_process_ends_total{connector="crm"} 1.0' in text

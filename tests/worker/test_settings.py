@@ -1,5 +1,6 @@
 """The settings: read from the environment and `.env`, refused in one line, masked when shown."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def test_the_older_variables_and_a_dotenv_are_read(environment: pytest.MonkeyPat
 
 def test_a_connector_gets_its_own_settings_and_nothing_else(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CONNECTORS_GOOGLE_CALENDAR_API_URL", "http://127.0.0.1:8080/calendar/v3/")
+    environment.setenv("CONNECTORS_EGRESS_ALLOW", "localhost")
     environment.setenv("CONNECTORS_VAULT_TOKEN", "hunter2")
 
     read = load_settings()
@@ -186,3 +188,80 @@ def test_the_way_out_is_never_shown_with_its_password(environment: pytest.Monkey
 
     assert "http://u:hunter2@proxy.example:3128" == http_policy(read).proxy_url
     assert "http://u:******@proxy.example:3128" == masked(read)["CONNECTORS_PROXY_URL"]
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.1/8", "999.1.1.1", "http://crm", "a b", "*"])
+def test_an_entry_of_the_egress_list_that_is_neither_is_named(
+    environment: pytest.MonkeyPatch, entry: str
+) -> None:
+    environment.setenv("CONNECTORS_EGRESS_ALLOW", entry)
+
+    with pytest.raises(SettingError, match=r"^CONNECTORS_EGRESS_ALLOW=.*" + re.escape(repr(entry))):
+        load_settings()
+
+
+def test_a_provider_inside_takes_plain_http_where_the_operator_allows_it(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    calendar = Connector("calendar", settings=[UrlSetting("api_url", "https://www.googleapis.com")])
+    environment.setenv("CONNECTORS_CALENDAR_API_URL", "http://127.0.0.1:9/v3")
+    with pytest.raises(SettingError, match="CONNECTORS_EGRESS_ALLOW"):
+        load_settings().of_connector(calendar)
+
+    environment.setenv("CONNECTORS_EGRESS_ALLOW", "127.0.0.0/8, crm.internal")
+
+    assert {"api_url": "http://127.0.0.1:9/v3"} == load_settings().of_connector(calendar)
+
+
+AGENT = '{"agent": ["acme"], "desk": {"tenants": ["acme"], "modes": ["run"], "reply_to": "desk-.*"}}'
+
+
+def test_rights_are_a_list_of_tenants_or_an_object(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONNECTORS_PUBLISHERS", AGENT)
+
+    read = load_settings().publishers or {}
+
+    assert (("acme",), ("*",), ("run",)) == (
+        read["agent"].tenants, read["agent"].connectors, read["desk"].modes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"agent": ["ACME"]}',
+        '{"agent": {"tenant": ["acme"]}}',
+        '{"agent": {"tenants": ["acme"], "modes": ["fly"]}}',
+        '{"agent": {"tenants": ["acme"], "reply_to": "("}}',
+        "agent",
+    ],
+)
+def test_wrong_rights_end_the_start_by_name(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("CONNECTORS_PUBLISHERS", value)
+
+    with pytest.raises(SettingError, match=r"(?i)publishers"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "gap"),
+    [
+        ("PUBLISHERS", "", "CONNECTORS_PUBLISHERS"),
+        ("PUBLISHERS", '{"guest": ["acme"]}', "a user of its own"),
+        ("REPLY_TO_PATTERN", ".*", "matches every name"),
+        ("EGRESS_ALLOW", "127.0.0.0/8", "CONNECTORS_EGRESS_ALLOW"),
+    ],
+)
+def test_strict_refuses_what_is_open_and_names_the_setting(
+    environment: pytest.MonkeyPatch, name: str, value: str, gap: str
+) -> None:
+    environment.setenv("CONNECTORS_STRICT", "true")
+    environment.setenv("CONNECTORS_PUBLISHERS", AGENT)
+    assert [] == load_settings().gaps
+
+    environment.setenv(f"CONNECTORS_{name}", value)
+
+    with pytest.raises(SettingError, match=gap):
+        load_settings()
+    environment.delenv("CONNECTORS_STRICT")
+    assert [] != load_settings().gaps

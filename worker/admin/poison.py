@@ -10,7 +10,7 @@ MOST: Final = 1000
 #: Reasons of RabbitMQ, as a person reads them.
 _REASONS: Final = {
     "expired": "expired before a worker took them (the publisher's `expiration`, or a TTL of a policy)",
-    "delivery_limit": "that no client can decode",
+    "delivery_limit": "that no worker settled in 21 deliveries",
     "maxlen": "from a queue that was full (a policy's max-length)",
     "rejected": "that were rejected",
 }

@@ -9,6 +9,7 @@ import typer
 from worker.cli.output import EXIT_USAGE, fail, print_json, print_table
 
 if TYPE_CHECKING:
+    from connectors.registry import Installed
     from connectors.sdk.connector import Action, Connector
 
 
@@ -25,6 +26,7 @@ def list_connectors(as_json: Annotated[bool, typer.Option("--json", help="Print 
             "distribution": entry.distribution,
             "version": entry.version,
             "actions": sorted(entry.connector.actions) if entry.connector else [],
+            "isolated": sorted(_isolated(entry)),
             "fault": entry.fault,
         }
         for entry in load().installed.values()
@@ -33,13 +35,14 @@ def list_connectors(as_json: Annotated[bool, typer.Option("--json", help="Print 
         print_json(rows)
         return
     print_table(
-        ["connector", "enabled", "distribution", "version", "actions"],
+        ["connector", "enabled", "distribution", "version", "isolation", "actions"],
         [
             (
                 row["connector"],
                 "yes" if row["enabled"] else "no",
                 row["distribution"],
                 row["version"],
+                _shown_isolation(row["isolated"], row["actions"]),  # type: ignore[arg-type]
                 row["fault"] or " ".join(row["actions"]),  # type: ignore[arg-type]
             )
             for row in rows
@@ -76,7 +79,9 @@ def describe(
         "title": connector.title,
         "version": entry.version,
         "credential": None if connector.credential is None else connector.credential.model_json_schema(),
-        "actions": [facts_of(connector, action) for action in chosen],
+        "actions": [
+            {**facts_of(connector, action), "isolation": entry.isolation_of(action)} for action in chosen
+        ],
     }
     if as_json:
         print_json(described)
@@ -90,6 +95,18 @@ def describe(
             print(f"    {field}{needed}{text}")
     for action in described["actions"]:  # type: ignore[union-attr]
         _print_action(action)  # type: ignore[arg-type]
+
+
+def _isolated(entry: "Installed") -> list[str]:
+    """Return the actions that run in a process of their connector's."""
+    actions = () if entry.connector is None else entry.connector.actions.values()
+    return [action.name for action in actions if entry.isolation_of(action) == "process"]
+
+
+def _shown_isolation(isolated: list[str], actions: list[str]) -> str:
+    if not actions:
+        return ""
+    return "process" if isolated == actions else "both" if isolated else "worker"
 
 
 def facts_of(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[str, Any]:
@@ -115,7 +132,8 @@ def facts_of(connector: "Connector[Any]", action: "Action[..., Any]") -> dict[st
 
 def _print_action(action: dict[str, Any]) -> None:
     undo = ", can be undone" if action["can_undo"] else ""
-    print(f"\n{action['action']}  ({action['effect']}, {action['timeout_s']:g} s{undo})")
+    isolated = ", in its own process" if action["isolation"] == "process" else ""
+    print(f"\n{action['action']}  ({action['effect']}, {action['timeout_s']:g} s{undo}{isolated})")
     print(f"  {action['description'].splitlines()[0] if action['description'] else ''}")
     required = set(action["params"].get("required", ()))
     for name, schema in action["params"]["properties"].items():

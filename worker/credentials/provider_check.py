@@ -12,8 +12,7 @@ from connectors.sdk.errors import ConnectorError, CredentialDenied, Timeout
 from connectors.sdk.http.client import HttpPool
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.source import CredentialName
-from worker.credentials.vault_config import vault_config
-from worker.credentials.vault_source import VaultCredentials
+from worker.credentials.stored_credentials import StoredCredentials
 from worker.provider_http import http_policy
 from worker.settings import Settings
 
@@ -32,20 +31,21 @@ class ProviderCheck:
     4. An exchanged token is stored, or its loss is reported
 
     Args:
+        source: where the secret is read; started and closed here.
         connector: it declares a check.
     """
 
-    def __init__(self, settings: Settings, connector: Connector[Any]) -> None:
+    def __init__(self, settings: Settings, connector: Connector[Any], source: StoredCredentials) -> None:
         self._settings = settings
         self._connector = connector
-        self._source = VaultCredentials(vault_config(settings))
+        self._source = source
         connector.settings.update(settings.of_connector(connector))
 
     async def run(self, tenant: str, credential: str) -> None:
         """Ask; return if the provider takes it.
 
         Raises:
-            SettingError, VaultUnavailable: the vault cannot be read.
+            SettingError, VaultUnavailable: the store cannot be read.
             ConnectorError: there is no such secret, or the provider refuses it.
         """
         name = CredentialName.checked(tenant, self._connector.name, credential)

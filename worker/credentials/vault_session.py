@@ -22,6 +22,7 @@ from worker.credentials.source import (
     VaultUnavailable,
     WholeVaultUnavailable,
 )
+from worker.credentials.stored_credentials import ignore_secret
 from worker.credentials.vault_client import Login, VaultAuthError, VaultClient, VaultTokenRefused
 from worker.credentials.vault_config import LoginRefused
 from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
@@ -38,10 +39,6 @@ LOGIN_CALLS: Final = 3
 WHOLE_LEASE: Final = 0.9
 
 ResultT = TypeVar("ResultT")
-
-
-def ignore_secret(value: str) -> None:
-    """Register nothing."""
 
 
 class VaultAvailability:
@@ -142,6 +139,15 @@ class VaultSession:
         self._login_not_before = 0.0
         self._look = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why no secret can be had; None while they can."""
+        return self.availability.reason or self.mount_fault
+
+    async def wait_available(self, timeout_s: float) -> bool:
+        """Wait until the vault is believed to answer again; False when the time is over."""
+        return await self.availability.wait(timeout_s)
 
     async def start(self) -> None:
         """Log in and begin to watch."""

@@ -80,6 +80,11 @@ class Stack:
         """The worker's log file."""
         return self._directory / "worker.log"
 
+    @property
+    def _inside(self) -> list[str]:
+        """What providers may be inside of: the sandboxes are on this machine."""
+        return ["localhost", *self.settings.egress_allow]
+
     def settings_for_others(self, vault: PrivateOpenBao) -> dict[str, str]:
         """Return the settings for commands in another terminal, with an operator's token for the vault."""
         given = self.settings.database_url
@@ -91,6 +96,7 @@ class Stack:
             "database_url": given.get_secret_value()
             if given
             else f"sqlite:///{self._directory / 'ledger.db'}",
+            "egress_allow": ",".join(self._inside),
         }
         for sandbox in self.sandboxes:
             there |= {name.lower(): value for name, value in sandbox.settings.items()}
@@ -167,6 +173,7 @@ class Stack:
             "ENABLED": ",".join(self.connectors),
             "METRICS_PORT": str(port),
             "DATA_DIR": str(self._directory),
+            "EGRESS_ALLOW": ",".join(self._inside),
         }
         for sandbox in self.sandboxes:
             ours |= sandbox.settings

@@ -204,7 +204,7 @@ class JobProcessor:
     def _read(self, message: _InFlight) -> Job | Disposition:
         """Read the job, or say what becomes of bytes that are not one."""
         delivery, headers = message.delivery, message.headers
-        unfit = self._publisher.refusal_of(delivery.properties.reply_to)
+        unfit = self._publisher.refusal_of(delivery.properties.reply_to, headers.publisher)
         if unfit is not None:
             return DeadLetter(ConnectorError(unfit, code=Code.INVALID_MESSAGE), 0)
         try:

@@ -1,12 +1,12 @@
 """Replies, retries and dead letters: what is published for a job, and with which headers."""
 
 import asyncio
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
+from connectors.sdk.runtime.publisher_rights import Publishers
 from schemas.error import Code
 from schemas.job import Job
 from schemas.result import MAX_RESULT_BYTES, PROGRESS_TYPE, RESULT_TYPE, Progress, Result, Stage, error_of
@@ -15,10 +15,8 @@ from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 from worker.broker.topology import Topology, is_bulk, retry_delay_for, routing_key
 from worker.job import headers as header
 from worker.job.headers import JobHeaders
+from worker.job.reply_addresses import DIRECT, ReplyAddresses
 
-_DIRECT: Final = "amq.rabbitmq.reply-to."
-#: What a direct reply-to address looks like once the broker has filled it in.
-_DIRECT_PATTERN: Final = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_-]{16,}\.[A-Za-z0-9+/=_-]+")
 #: Refusals of a reply before it counts as undeliverable: a full queue may empty.
 _REPLY_REFUSALS: Final = 3
 #: Progress messages in flight at once; more are dropped, because no caller relies on them.
@@ -44,6 +42,8 @@ class JobPublisher:
         user: str,
         reply_exchange: str = "",
         reply_to_pattern: str | None = None,
+        publishers: Publishers | None = None,
+        is_strict: bool = False,
     ) -> None:
         self._confirmed = confirmed
         #: Direct reply-to goes over a link of its own: a forged address kills the connection (measured).
@@ -51,23 +51,18 @@ class JobPublisher:
         self._topology = topology
         self._user = user
         self._reply_exchange = reply_exchange
-        self._pattern = re.compile(reply_to_pattern) if reply_to_pattern is not None else None
+        self._addresses = ReplyAddresses(
+            topology,
+            reply_exchange=reply_exchange,
+            pattern=reply_to_pattern,
+            publishers=publishers,
+            is_strict=is_strict,
+        )
         self._progress: set[asyncio.Task[Any]] = set()
 
-    def refusal_of(self, reply_to: str | None) -> str | None:
-        """Return why nothing may be published to an address; None if it may."""
-        if reply_to is None:
-            return None
-        is_direct = _DIRECT_PATTERN.fullmatch(reply_to) is not None
-        if self._topology.owns(reply_to):
-            return "reply_to names a queue of this service"
-        if reply_to.startswith("amq.") and not (is_direct or reply_to.startswith("amq.gen-")):
-            return "reply_to names a reserved queue, or is no address that RabbitMQ gave out"
-        if is_direct and self._reply_exchange:
-            return "direct reply-to works through the default exchange, and CONNECTORS_REPLY_EXCHANGE is set"
-        if self._pattern is not None and not self._pattern.fullmatch(reply_to):
-            return "reply_to does not match CONNECTORS_REPLY_TO_PATTERN"
-        return None
+    def refusal_of(self, reply_to: str | None, publisher: str | None) -> str | None:
+        """Return why nothing may be published to an address of a publisher's; None if it may."""
+        return self._addresses.refusal(reply_to, publisher)
 
     async def reply(self, delivery: Delivery, headers: JobHeaders, result: Result) -> PublishOutcome:
         """Publish the result to the caller's queue."""
@@ -111,7 +106,7 @@ class JobPublisher:
     async def _publish_reply(self, delivery: Delivery, body: bytes, properties: Properties) -> PublishOutcome:
         reply_to = delivery.properties.reply_to
         assert reply_to is not None
-        if reply_to.startswith(_DIRECT):
+        if reply_to.startswith(DIRECT):
             # Mandatory and direct reply-to do not mix: delivered and returned at once (measured).
             return await self._direct.publish("", reply_to, body, properties, mandatory=False, refusals=2)
         return await self._confirmed.publish(

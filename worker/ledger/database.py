@@ -1,45 +1,50 @@
-"""The database behind the ledger: one transaction at a time within its time, and noticing when it is unavailable."""
+"""The database behind the ledger: each failure sorted, and noticing when it is unavailable."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from loguru import logger
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.sdk.runtime.ledger import LedgerUnavailable
 from worker.database_url import DatabaseUrl
-from worker.ledger.engine import SQLITE_CONNECTIONS, Connections, TlsOf
-from worker.ledger.faults import DatabaseFault, brief, sort
-from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy
+from worker.ledger.faults import DatabaseFault, TransactionFailed
+from worker.ledger.group_commit import GroupCommit
+from worker.ledger.policy import DEFAULT_POLICY, DatabasePolicy, TlsOf
 from worker.ledger.probe import probe
 from worker.ledger.schema import LedgerFault, upgrade
+from worker.ledger.script import Script, Steps
+from worker.ledger.statements import Question, Rows
 
 T = TypeVar("T")
-Question = Callable[[AsyncConnection], Awaitable[T]]
 
 
-class _Failed(Exception):
-    """One transaction failed."""
+class Driver(Protocol):
+    """One kind of database. What fails raises `TransactionFailed`."""
 
-    def __init__(self, error: BaseException, timeout_s: float, *, is_committing: bool) -> None:
-        self.fault = sort(error)
-        self.reason = brief(error, timeout_s)
-        self.at = time.monotonic()
-        #: Doing it again is safe: it was not committed. An outcome that is not known is not repeated here.
-        self.may_repeat = self.fault is DatabaseFault.RACE or (
-            self.fault is DatabaseFault.CONNECTION
-            and not is_committing
-            and not isinstance(error, TimeoutError)
-        )
+    @property
+    def is_mixed(self) -> bool:
+        """Whether different statements may share a transaction."""
+        ...
 
+    async def execute(self, questions: list[Question]) -> list[Rows]:
+        """Answer questions in one transaction: all of them, or none."""
+        ...
 
-def no_tls() -> None:
-    """Leave encryption to the driver."""
+    async def transact(self, script: Script[T]) -> T:
+        """Run a script in a transaction of its own."""
+        ...
+
+    def drop_idle(self) -> None:
+        """End every idle connection."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
 
 
 class Database:
@@ -56,20 +61,17 @@ class Database:
     Started and closed by the ledger.
     """
 
-    def __init__(self, url: str, tls: TlsOf = no_tls, *, policy: DatabasePolicy = DEFAULT_POLICY) -> None:
-        try:
-            parsed = DatabaseUrl.parse(url)
-        except ValueError as fault:
-            raise LedgerFault(f"CONNECTORS_DATABASE_URL: {fault}") from None
-        self.is_sqlite = parsed.is_sqlite
+    def __init__(self, driver: Driver, *, is_sqlite: bool, policy: DatabasePolicy = DEFAULT_POLICY) -> None:
+        self.is_sqlite = is_sqlite
         self._policy = policy
-        connections = policy.connections
-        if parsed.file is not None:
-            connections = SQLITE_CONNECTIONS
-            _create_directory(parsed)
-        self._count = connections
-        self._slots = asyncio.Semaphore(connections)
-        self._connections = Connections(parsed, tls, policy, size=connections + 1)
+        self._driver = driver
+        self._commits = GroupCommit(
+            self._execute,
+            transactions=1 if is_sqlite else policy.connections,
+            is_mixed=driver.is_mixed,
+            wait_s=policy.pool_wait_s,
+        )
+        self._scripts = asyncio.Semaphore(policy.connections)
         self._up = asyncio.Event()
         self._reason: str | None = "not connected yet"
         self._watcher: asyncio.Task[None] | None = None
@@ -92,13 +94,13 @@ class Database:
         """
         try:
             await self._open()
-        except _Failed as failed:
+        except TransactionFailed as failed:
             self._mark_down(failed.reason)
             if failed.fault is DatabaseFault.SETTING:
-                await self._connections.close()
+                await self._driver.close()
                 raise LedgerFault(f"CONNECTORS_DATABASE_URL: {failed.reason}") from None
         except LedgerFault:
-            await self._connections.close()
+            await self._driver.close()
             raise
         self._watcher = asyncio.create_task(self._watch(), name="watch the ledger")
 
@@ -108,7 +110,8 @@ class Database:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watcher
-        await self._connections.close()
+        await self._commits.close()
+        await self._driver.close()
 
     async def wait_available(self, timeout_s: float) -> bool:
         """Wait until the database is believed to answer."""
@@ -119,8 +122,8 @@ class Database:
             return False
         return True
 
-    async def ask(self, question: Question[T]) -> T:
-        """Run one transaction within its time.
+    async def ask(self, question: Question) -> Rows:
+        """Return the answer of one question, committed together with others that wait.
 
         Raises:
             LedgerUnavailable: it failed or took too long. What was asked may have been done.
@@ -128,66 +131,67 @@ class Database:
         if not self._up.is_set():
             raise LedgerUnavailable(self._reason or "not connected yet")
         try:
-            async with self._slot():
-                return await self._answer(question)
-        except _Failed as failed:
-            await self._blame(failed)
+            return await self._commits.ask(question)
+        except TransactionFailed as failed:
+            await self._pace(failed)
             raise LedgerUnavailable(failed.reason) from None
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._policy.pool_wait_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise LedgerUnavailable(
-                f"each of {self._count} connections to the database was in use"
-                f" for {self._policy.pool_wait_s:g} s"
-            ) from None
-        try:
-            yield
-        finally:
-            self._slots.release()
+    async def transact(self, script: Script[T]) -> T:
+        """Run several statements in a transaction of their own.
 
-    async def _answer(self, question: Question[T]) -> T:
+        Raises:
+            LedgerUnavailable: as `ask`.
+        """
+        if not self._up.is_set():
+            raise LedgerUnavailable(self._reason or "not connected yet")
+        try:
+            async with self._scripts:
+                return await self._repeated(lambda: self._driver.transact(script))
+        except TransactionFailed as failed:
+            await self._blame(failed)
+            await self._pace(failed)
+            raise LedgerUnavailable(failed.reason) from None
+
+    async def _execute(self, questions: list[Question]) -> list[Rows]:
+        try:
+            return await self._repeated(lambda: self._driver.execute(questions))
+        except TransactionFailed as failed:
+            await self._blame(failed)
+            failed.is_outage = not self._up.is_set()
+            raise
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try a transaction again as long as that is safe and may help."""
         races = lost = 0
         while True:
             try:
-                return await self._transact(question)
-            except _Failed as failed:
+                return await attempt()
+            except TransactionFailed as failed:
+                if failed.fault is DatabaseFault.CONNECTION:
+                    self._driver.drop_idle()
                 races += failed.fault is DatabaseFault.RACE
                 lost += failed.fault is DatabaseFault.CONNECTION
                 if not failed.may_repeat or races >= self._policy.max_races or lost > 1:
                     raise
             await asyncio.sleep(random.uniform(0.0, 0.05) * races)  # noqa: S311  # jitter, not a secret
 
-    async def _transact(self, question: Question[T]) -> T:
-        is_committing, timeout_s = False, self._policy.statement_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s), self._connections.engine.begin() as connection:
-                answer = await question(connection)
-                is_committing = True
-            return answer
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            failed = _Failed(error, timeout_s, is_committing=is_committing)
-            if failed.fault is DatabaseFault.CONNECTION:
-                self._connections.drop_idle()
-            raise failed from None
-
-    async def _blame(self, failed: _Failed) -> None:
+    async def _blame(self, failed: TransactionFailed) -> None:
         """Find out whether the database failed, or one question alone."""
         if failed.fault is not DatabaseFault.RACE:
             async with self._probing:  # of many that fail at once, one probes
                 if self._up.is_set() and self._proved_at < failed.at:
                     await self._probe()
+
+    async def _pace(self, failed: TransactionFailed) -> None:
+        """Keep the asker of a question that failed by itself from asking again at once."""
         if self._up.is_set():
             logger.warning("ledger question failed", reason=failed.reason)
             await asyncio.sleep(self._policy.pace_s)
 
     async def _probe(self) -> None:
         try:
-            await self._answer(probe)
-        except _Failed as failed:
+            await self._repeated(lambda: self._driver.transact(probe))
+        except TransactionFailed as failed:
             self._mark_down(failed.reason)
         else:
             self._proved_at = time.monotonic()
@@ -202,7 +206,7 @@ class Database:
                 continue
             try:
                 await self._open()
-            except _Failed as failed:
+            except TransactionFailed as failed:
                 self._refusals = self._refusals + 1 if failed.fault is DatabaseFault.SETTING else 0
                 self._reason = failed.reason
             except LedgerFault as fault:
@@ -218,12 +222,12 @@ class Database:
     async def _open(self) -> None:
         """Create or upgrade the schema, and prove that it can be written."""
 
-        async def look(connection: AsyncConnection) -> str:
-            identity = await upgrade(connection, is_sqlite=self.is_sqlite)
-            await probe(connection)
+        def look() -> Steps[str]:
+            identity = yield from upgrade(is_sqlite=self.is_sqlite)
+            yield from probe()
             return identity
 
-        self.id = await self._answer(look)
+        self.id = await self._repeated(lambda: self._driver.transact(look))
         self._proved_at = time.monotonic()
         self._reason, self._refusals = None, 0
         self._up.set()
@@ -233,13 +237,24 @@ class Database:
             logger.warning("ledger unavailable", reason=reason)
         self._up.clear()
         self._reason = reason
+        self._commits.fail_waiting(reason)
 
 
-def _create_directory(url: DatabaseUrl) -> None:
-    assert url.file is not None
+def database_of(url: str, tls: TlsOf, policy: DatabasePolicy) -> Database:
+    """Create the database that a URL names; its driver is imported only then.
+
+    Raises:
+        LedgerFault: the URL cannot be read, or the file's folder cannot be created.
+    """
     try:
-        url.file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerFault(
-            f"CONNECTORS_DATABASE_URL: {url.file.parent} cannot be created: {error.strerror}"
-        ) from None
+        parsed = DatabaseUrl.parse(url)
+    except ValueError as fault:
+        raise LedgerFault(f"CONNECTORS_DATABASE_URL: {fault}") from None
+    if parsed.file is not None:
+        from worker.ledger.sqlite import Sqlite, create_directory  # noqa: PLC0415
+
+        create_directory(parsed.file)
+        return Database(Sqlite(parsed.file, policy), is_sqlite=True, policy=policy)
+    from worker.ledger.postgresql import Postgresql  # noqa: PLC0415
+
+    return Database(Postgresql(parsed, tls, policy), is_sqlite=False, policy=policy)

@@ -1,26 +1,24 @@
 """The question that tells whether a job can be claimed: a row is written, as a claim writes one."""
 
-from typing import Any, Final
 from uuid import uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from worker.ledger.schema import entries
-
-#: Neutral values for the columns that must have one, by their type in Python.
-_NEUTRAL: Final[dict[type, Any]] = {str: "", int: 0, float: 0.0, bool: False}
+from worker.ledger.script import Do, Steps
 
 
-async def probe(connection: AsyncConnection) -> None:
+def probe() -> Steps[None]:
     """Insert, update and delete a row: reads alone succeed on a standby that writes no more.
 
     The row has no connector, so it is in no one's way, and a time in the past, so a sweep removes it
     if this ends halfway.
     """
     key = f"probe-{uuid4().hex}"
-    values = {each.name: _NEUTRAL[each.type.python_type] for each in entries.c if not each.nullable}
-    await connection.execute(sa.insert(entries).values({**values, "key": key}))
-    mine = entries.c.key == key, entries.c.connector == ""
-    await connection.execute(sa.update(entries).where(*mine).values(state="probe"))
-    await connection.execute(sa.delete(entries).where(*mine))
+    mine = f"tenant = '' AND connector = '' AND action = '' AND key = '{key}'"
+    yield Do(
+        (
+            "INSERT INTO connectors_ledger (tenant, connector, action, key, fingerprint, state, fence,"
+            " lease_until, in_flight, lands_at, attempts, expires_at)"
+            f" VALUES ('', '', '', '{key}', '', '', 0, 0.0, FALSE, 0.0, 0, 0.0)",
+            f"UPDATE connectors_ledger SET state = 'probe' WHERE {mine}",
+            f"DELETE FROM connectors_ledger WHERE {mine}",
+        )
+    )

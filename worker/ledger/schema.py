@@ -3,48 +3,53 @@
 from typing import Final
 from uuid import uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from worker.ledger.script import Ask, Do, Steps
 
-METADATA: Final = sa.MetaData()
-
-#: Facts about the ledger itself: its identity and the version of its schema.
-facts = sa.Table(
-    "connectors_ledger_facts",
-    METADATA,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.String(255), nullable=False),
-)
-
-entries = sa.Table(
-    "connectors_ledger",
-    METADATA,
-    sa.Column("tenant", sa.String(63), primary_key=True),
-    sa.Column("connector", sa.String(63), primary_key=True),
-    sa.Column("action", sa.String(63), primary_key=True),
-    sa.Column("key", sa.String(255), primary_key=True),
-    sa.Column("fingerprint", sa.String(64), nullable=False),
-    #: running, done, unknown, undoing, undone
-    sa.Column("state", sa.String(8), nullable=False),
-    #: Grows with every claim; a worker with an older one writes nothing.
-    sa.Column("fence", sa.BigInteger, nullable=False),
-    #: Epoch seconds by the database's clock, here and below.
-    sa.Column("lease_until", sa.Double, nullable=False),
-    #: An effect may be there that no stored result tells of: a call is on its way, or was cut off.
-    sa.Column("in_flight", sa.Boolean, nullable=False),
-    #: From here on that call can no longer land; infinite if no one can say.
-    sa.Column("lands_at", sa.Double, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    #: JSON text: what the finished parts of the action returned, by name; null if there are none.
-    sa.Column("steps", sa.Text),
-    #: JSON text; null until done.
-    sa.Column("result", sa.Text),
-    #: The state that an undo which fails puts back; null if the undo came before its run.
-    sa.Column("before_undo", sa.String(8)),
-    #: The call of an undo is on its way, or was cut off. The default is for workers of an earlier version.
-    sa.Column("undo_in_flight", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("expires_at", sa.Double, nullable=False, index=True),
-)
+#: The tables and their index, in SQL that both databases take.
+TABLES: Final = {
+    #: Facts about the ledger itself: its identity and the version of its schema.
+    "connectors_ledger_facts": (
+        """
+        CREATE TABLE connectors_ledger_facts (
+            name VARCHAR(64) NOT NULL PRIMARY KEY,
+            value VARCHAR(255) NOT NULL
+        )
+        """,
+    ),
+    "connectors_ledger": (
+        """
+        CREATE TABLE connectors_ledger (
+            tenant VARCHAR(63) NOT NULL,
+            connector VARCHAR(63) NOT NULL,
+            action VARCHAR(63) NOT NULL,
+            key VARCHAR(255) NOT NULL,
+            fingerprint VARCHAR(64) NOT NULL,
+            -- running, done, unknown, undoing, undone
+            state VARCHAR(8) NOT NULL,
+            -- Grows with every claim; a worker with an older one writes nothing.
+            fence BIGINT NOT NULL,
+            -- Epoch seconds by the database's clock, here and below.
+            lease_until DOUBLE PRECISION NOT NULL,
+            -- An effect may be there that no stored result tells of: a call is on its way, or was cut off.
+            in_flight BOOLEAN NOT NULL,
+            -- From here on that call can no longer land; infinite if no one can say.
+            lands_at DOUBLE PRECISION NOT NULL,
+            attempts INTEGER NOT NULL,
+            -- JSON text: what the finished parts of the action returned, by name; null if there are none.
+            steps TEXT,
+            -- JSON text; null until done.
+            result TEXT,
+            -- The state that an undo which fails puts back; null if the undo came before its run.
+            before_undo VARCHAR(8),
+            -- The call of an undo is on its way, or was cut off. The default is for workers of an earlier version.
+            undo_in_flight BOOLEAN NOT NULL DEFAULT FALSE,
+            expires_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (tenant, connector, action, key)
+        )
+        """,
+        "CREATE INDEX ix_connectors_ledger_expires_at ON connectors_ledger (expires_at)",
+    ),
+}
 
 #: What brings a schema of each earlier version to the next one, in SQL that both databases take.
 STEPS: dict[int, tuple[str, ...]] = {
@@ -59,42 +64,47 @@ STEPS: dict[int, tuple[str, ...]] = {
 }
 #: The version of the tables above: one more than the last step's.
 SCHEMA_VERSION: Final = 3
-#: The lock in PostgreSQL that workers which start at once take in turn.
+#: The lock in PostgreSQL that workers which start at once take in turn; SQLite's transaction is one.
 _LOCK: Final = 7017012
+_SQLITE_TABLES: Final = "SELECT name FROM sqlite_master WHERE type = 'table'"
+_POSTGRESQL_TABLES: Final = (
+    "SELECT name FROM unnest(ARRAY['connectors_ledger_facts', 'connectors_ledger']) AS name"
+    " WHERE to_regclass(name) IS NOT NULL"
+)
 
 
 class LedgerFault(Exception):
     """The database cannot serve as a ledger as it is set up; one line that says what to do."""
 
 
-async def upgrade(connection: AsyncConnection, *, is_sqlite: bool) -> str:
-    """Bring the schema up to date and give the ledger's identity.
+def upgrade(*, is_sqlite: bool) -> Steps[str]:
+    """Bring the schema up to date and return the ledger's identity.
 
     Of workers that start at once, one does it and the rest wait.
 
     Raises:
         LedgerFault: a later worker made the schema.
     """
-    if is_sqlite:
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        await connection.execute(sa.text(f"select pg_advisory_xact_lock({_LOCK})"))
-    await connection.run_sync(METADATA.create_all)
-    known = {row.name: row.value for row in await connection.execute(sa.select(facts.c.name, facts.c.value))}
+    if not is_sqlite:
+        yield Do((f"SELECT pg_advisory_xact_lock({_LOCK})",))
+    # Looked for first: a role that may not create tables can use those that are there.
+    rows = yield Ask(_SQLITE_TABLES if is_sqlite else _POSTGRESQL_TABLES)
+    missing = TABLES.keys() - {row[0] for row in rows}
+    if missing:
+        yield Do(tuple(statement for table in sorted(missing) for statement in TABLES[table]))
+    rows = yield Ask("SELECT name, value FROM connectors_ledger_facts")
+    known = {str(row[0]): str(row[1]) for row in rows}
     for name, value in (("schema", str(SCHEMA_VERSION)), ("id", uuid4().hex)):
         if name not in known:
-            await connection.execute(facts.insert().values(name=name, value=value))
+            yield Do((f"INSERT INTO connectors_ledger_facts (name, value) VALUES ('{name}', '{value}')",))
             known[name] = value
-    found = int(known["schema"])
-    if found > SCHEMA_VERSION:
+    version = int(known["schema"])
+    if version > SCHEMA_VERSION:
         raise LedgerFault(
-            f"the ledger's schema is version {found}, this worker knows {SCHEMA_VERSION}; upgrade this worker"
+            f"the ledger's schema is version {version}, this worker knows {SCHEMA_VERSION}; upgrade this worker"
         )
-    for version in range(found, SCHEMA_VERSION):
-        for statement in STEPS[version]:
-            await connection.exec_driver_sql(statement)
-    if found < SCHEMA_VERSION:
-        await connection.execute(
-            facts.update().where(facts.c.name == "schema").values(value=str(SCHEMA_VERSION))
-        )
-    return str(known["id"])
+    for each in range(version, SCHEMA_VERSION):
+        yield Do(STEPS[each])
+    if version < SCHEMA_VERSION:
+        yield Do((f"UPDATE connectors_ledger_facts SET value = '{SCHEMA_VERSION}' WHERE name = 'schema'",))
+    return known["id"]

@@ -44,8 +44,6 @@ _CHATTY = (
     "googleapiclient",
     "simple_salesforce",
     "zeep",  # SOAP envelopes, passwords in them
-    "sqlalchemy",
-    "aiosqlite",  # the parameters of each statement: the ledger's results
     "asyncpg",
     "asyncio",
 )

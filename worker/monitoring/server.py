@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -47,6 +47,7 @@ class MonitoringServer:
     Args:
         checks: the readiness checks by name, run for each request.
         not_loaded: connectors that failed to load, with the reason; shown in /readyz, which stays ready.
+        insecure: what the settings leave open, each with the setting that closes it; shown in /readyz.
         hung_calls: returns how many calls of each action hang; shown in /readyz. Called on the worker's loop.
         blocked_after_s: seconds without a turn of the loop after which the worker is unhealthy.
     """
@@ -60,11 +61,13 @@ class MonitoringServer:
         status: StatusSource,
         *,
         not_loaded: Mapping[str, str] | None = None,
+        insecure: Sequence[str] = (),
         hung_calls: Callable[[], Mapping[str, int]] = dict,
         blocked_after_s: float = BLOCKED_AFTER_S,
         listener_policy: ListenerPolicy = DEFAULT_POLICY,
     ) -> None:
         self._not_loaded = {name: _shown(reason) for name, reason in (not_loaded or {}).items()}
+        self._insecure = list(insecure)
         self._hung_calls = hung_calls
         self._listener_policy = listener_policy
         self._host = host
@@ -173,7 +176,13 @@ class MonitoringServer:
             with suppress(TimeoutError):
                 hung = await self._on_worker_loop(self._hung_calls)
         shown = [{"name": check.name, "ok": check.ok, "detail": check.reason} for check in results]
-        answer = {"ready": ready, "checks": shown, "not_loaded": self._not_loaded, "hung_calls": hung}
+        answer = {
+            "ready": ready,
+            "checks": shown,
+            "not_loaded": self._not_loaded,
+            "insecure": self._insecure,
+            "hung_calls": hung,
+        }
         return Response(
             HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
             "application/json",

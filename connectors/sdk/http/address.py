@@ -4,9 +4,11 @@ The rule, decided by who wrote the host, never by who asks:
 
     host                                   written by          http    https   may lead to
     any                                    anybody             no      yes     public addresses
-    localhost, 127.0.0.0/8, [::1]          credential/setting  yes     yes     loopback
-    a host of CONNECTORS_PLAINTEXT_HOSTS   credential/setting  yes     yes     loopback, private, public
+    in CONNECTORS_EGRESS_ALLOW:
+      localhost, 127.0.0.0/8, [::1]        credential/setting  yes     yes     loopback
+      another host or address              credential/setting  yes     yes     loopback, private, public
 
+Nothing inside is open by default: a credential document is a tenant's, and what it names may be the worker's own vault.
 A host that only a job's parameters or a provider's answer (a redirect) named is "anybody's", so a
 job reaches nothing inside. A public-looking name that resolves to 127.0.0.1 stays refused even
 if a credential names it: loopback has to be written as loopback (rebinding). Link-local and
@@ -18,7 +20,6 @@ address (`127.1`, `0x7f000001`, `2130706433`), no port that belongs to another p
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -26,6 +27,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final, Literal
 
 import idna
+
+from connectors.sdk.http.egress import Egress
 
 Address = IPv4Address | IPv6Address
 
@@ -52,7 +55,7 @@ _OTHER_PROTOCOLS: Final = frozenset(
 
 _LOOPBACK_V4: Final = IPv4Network("127.0.0.0/8")
 _LOOPBACK_V6: Final = IPv6Address("::1")
-#: What an operator's own network may use; reached only through CONNECTORS_PLAINTEXT_HOSTS.
+#: What an operator's own network may use; reached only through CONNECTORS_EGRESS_ALLOW.
 _PRIVATE_V4: Final = tuple(
     map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
 )
@@ -159,31 +162,31 @@ def read_host(text: str) -> str:
     return Target("https", host, port, "/", "").netloc
 
 
-def reach_of(host: str, internal: Collection[str]) -> Reach:
+def reach_of(host: str, egress: Egress) -> Reach:
     """Return how far inside a host may lie, by its spelling and the operator's setting."""
-    if host in internal:
+    if host in egress.hosts:
         return Reach.INTERNAL
     if host == "localhost" or host.endswith(".localhost"):
-        return Reach.LOOPBACK
+        return Reach.LOOPBACK if egress.allows_loopback else Reach.PUBLIC
     address = literal_of(host)
-    if address is not None and _is_loopback(address):
-        return Reach.LOOPBACK
-    return Reach.PUBLIC
+    if address is None or not egress.contains(address):
+        return Reach.PUBLIC
+    return Reach.LOOPBACK if _is_loopback(address) else Reach.INTERNAL
 
 
-def check_target(target: Target, *, is_named: bool, internal: Collection[str]) -> Reach:
+def check_target(target: Target, *, is_named: bool, egress: Egress) -> Reach:
     """Refuse what the rule above refuses before any name is resolved.
 
     Args:
         is_named: a credential or a setting wrote this host.
-        internal: the hosts of CONNECTORS_PLAINTEXT_HOSTS.
+        egress: what the operator lets be called inside.
     """
-    reach = reach_of(target.host, internal)
+    reach = reach_of(target.host, egress)
     if reach is not Reach.PUBLIC and not is_named:
         raise RefusedAddress("leads inside; only a credential or a setting may name such a host")
     if reach is Reach.PUBLIC and target.scheme == "http":
         raise RefusedAddress(
-            "is plain http, which goes to loopback and to CONNECTORS_PLAINTEXT_HOSTS alone; use https"
+            "is plain http, which goes to what CONNECTORS_EGRESS_ALLOW names alone; use https"
         )
     address = literal_of(target.host)
     if address is not None:
@@ -203,8 +206,7 @@ def check_address(address: Address, reach: Reach) -> None:
         _is_public(address) or (reach is Reach.INTERNAL and (_is_loopback(address) or _is_private(address)))
     ):
         raise RefusedAddress(
-            "leads to an address that is not public; an operator can name an internal service in "
-            "CONNECTORS_PLAINTEXT_HOSTS"
+            "leads to an address that is not public; an operator can allow it in CONNECTORS_EGRESS_ALLOW"
         )
 
 

@@ -1,7 +1,8 @@
 """One call: a token, its hops, and the account's breaker, within one total time."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from urllib.parse import urljoin
@@ -9,9 +10,12 @@ from urllib.parse import urljoin
 import httpx
 
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Rejected, Sent, Timeout
+from connectors.sdk.http.adaptive_limit import AdaptiveLimit
 from connectors.sdk.http.address import Reach, RefusedAddress, Target, check_target, read_url
 from connectors.sdk.http.circuit_breaker import BreakerPermit, HostBreaker, HostBreakers
 from connectors.sdk.http.compensation import CompensationSlots
+from connectors.sdk.http.egress import Egress
+from connectors.sdk.http.host_room import HostRooms
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
@@ -48,9 +52,10 @@ class PoolState:
 
     transport: Transport
     breakers: HostBreakers
+    rooms: HostRooms
     compensation_slots: CompensationSlots
-    #: The hosts of CONNECTORS_PLAINTEXT_HOSTS.
-    internal: frozenset[str]
+    #: What may be called inside.
+    egress: Egress
     on_call: OnCall
     clock: Callable[[], float]
     #: Seconds since the epoch, to measure dates against.
@@ -64,7 +69,7 @@ class HttpCall:
         account: tenant, connector and credential.
         named: the hosts (`host` or `host:port`) that a credential or a setting names.
         effects: what the run's requests may have changed.
-        is_compensation: pass pauses, open breakers and the host's slots.
+        is_compensation: pass pauses, open breakers and the host's room.
     """
 
     __slots__ = ("_account", "_effects", "_is_compensation", "_named", "_state")
@@ -138,7 +143,7 @@ class HttpCall:
                 raise RefusedAddress("is plain http, from https")
             if there.origin != here.origin and not self._is_named(there):
                 raise RefusedAddress("names another host, which the credential does not allow")
-            check_target(there, is_named=self._is_named(there), internal=self._state.internal)
+            check_target(there, is_named=self._is_named(there), egress=self._state.egress)
         except (RefusedAddress, ValueError) as error:
             issue = error if isinstance(error, RefusedAddress) else "cannot be read"
             raise Rejected(f"{here.host} redirects to a URL that {issue}") from None
@@ -153,21 +158,27 @@ class HttpCall:
         """Put one request on the wire, and let the account's breaker learn from how it ends."""
         target, state = request.target, self._state
         try:
-            reach = check_target(target, is_named=self._is_named(target), internal=state.internal)
+            reach = check_target(target, is_named=self._is_named(target), egress=state.egress)
         except RefusedAddress as error:
+            state.on_call(Reach.PUBLIC.value, "refused", 0.0)
             raise self._refused(target, error) from None
         breaker = state.breakers.of((*self._account, target.netloc))
         started = state.clock()
         outcome, permit = "held_back", None
         try:
             permit = breaker.enter(is_compensation=self._is_compensation)
-            outcome = "cancelled"
-            response = await self._send_in_time(request, effect, reach)
-            outcome = f"{response.status_code // 100}xx"
-            _report(breaker, permit, response, state.wall_clock())
-            permit = None
+            async with self._room(request, breaker.limit) as has_waited:
+                if has_waited:  # for the breaker it leaves now, if it still may
+                    breaker.release(permit)
+                    permit = None
+                    permit = breaker.enter()
+                outcome = "cancelled"
+                response = await self._send_in_time(request, effect, reach)
+                outcome = f"{response.status_code // 100}xx"
+                _report(breaker, permit, response, state.wall_clock())
+                permit = None
         except ConnectorError as error:
-            if permit is not None:
+            if permit is not None and outcome != "held_back":
                 outcome = _outcome_of(error)
                 if outcome in {"timeout", "unreachable", "cut"}:
                     breaker.failed(permit)
@@ -193,13 +204,10 @@ class HttpCall:
                     limit.reschedule(_at(self._remaining_s(request)))
 
         progress = SendProgress(record_sent)
-        slots = self._state.compensation_slots.of(self._account) if self._is_compensation else None
         if remaining_s > 0:
             try:
                 async with limit:
-                    return await self._state.transport.send(
-                        request, progress, slots, goes_out=reach is Reach.PUBLIC
-                    )
+                    return await self._state.transport.send(request, progress, goes_out=reach is Reach.PUBLIC)
             except TimeoutError:
                 pass  # raised below, outside of the handler: nothing of aiohttp's hangs on it
             except RefusedAddress as error:
@@ -207,6 +215,26 @@ class HttpCall:
         if effect is not None and progress.sent is Sent.UNCERTAIN:
             remaining_s = request.limit.timeout_s
         raise _late(request, f"{host} did not answer", progress.sent, remaining_s)
+
+    @asynccontextmanager
+    async def _room(self, request: HttpRequest, limit: AdaptiveLimit) -> AsyncIterator[bool]:
+        """Hold a connection to the host; yield whether it had to be waited for."""
+        state, remaining_s = self._state, self._remaining_s(request)
+        if not self._is_compensation:
+            room = state.rooms.of(request.target.netloc)
+            async with room.enter(self._account[0], limit, remaining_s) as has_waited:
+                yield has_waited
+            return
+        slots = state.compensation_slots.of(self._account)
+        try:
+            async with asyncio.timeout(remaining_s):
+                await slots.acquire()
+        except TimeoutError:
+            raise _late(request, "no compensation ended", Sent.NO, remaining_s) from None
+        try:
+            yield False
+        finally:
+            slots.release()
 
     async def _token(self, request: HttpRequest, auth: Auth) -> Token:
         remaining_s = self._remaining_s(request)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from connectors.sdk.errors import ConnectorError, RateLimited, Sent, Unavailable
+from connectors.sdk.http.adaptive_limit import AdaptiveLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class BreakerPolicy:
     open_max_s: float = 60.0
     #: A 429 that names no wait: none at first (the job's own delay will do), then 1 s, doubled.
     unnamed_pause_max_s: float = 30.0
+    #: Calls that one account may have in flight at one host.
+    most_in_flight: int = 128
     #: A pause this close to its end is over: clocks differ by more.
     pause_slack_s: float = 0.05
     #: Accounts remembered; the one unused for longest is forgotten first.
@@ -71,6 +74,8 @@ class HostBreaker:
         self._open_until: float | None = None
         self._open_s = policy.open_s
         self._is_probing = False
+        #: How many calls the account may have in flight; it learns from the same outcomes.
+        self.limit = AdaptiveLimit(policy.most_in_flight)
 
     def enter(self, *, is_compensation: bool = False) -> BreakerPermit:
         """Admit a call.
@@ -107,6 +112,10 @@ class HostBreaker:
             wait_s: seconds the host asks to wait, on a success, too, if a limit is used up.
         """
         self._close(permit)
+        if is_limited:
+            self.limit.lower(permit.started_at, self._clock())
+        else:
+            self.limit.raise_()
         if is_limited and permit.started_at >= self._limited_at:
             # Answers to calls that were on their way together count once.
             self._limited_at = self._clock()
@@ -121,6 +130,7 @@ class HostBreaker:
     def failed(self, permit: BreakerPermit, *, wait_s: float | None = None) -> None:
         """Record a 5xx, a cut connection or a timeout."""
         now = self._clock()
+        self.limit.lower(permit.started_at, now)
         if wait_s:
             self.pause(wait_s, is_limit=False)
         is_open = self._open_until is not None
@@ -167,6 +177,17 @@ class HostBreaker:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """The calls of one connector, all its accounts and hosts together."""
+
+    in_flight: int
+    #: Calls that wait for a connection, or for a call of their account to end.
+    waiting: int
+    #: The lowest limit of an account that has calls now.
+    lowest_limit: int
+
+
 class HostBreakers:
     """The breakers of all accounts, bounded."""
 
@@ -179,6 +200,20 @@ class HostBreakers:
 
     def __len__(self) -> int:
         return len(self._breakers)
+
+    def loads(self) -> dict[str, HostLoad]:
+        """Return what the calls of each connector do now; any thread may ask."""
+        loads: dict[str, HostLoad] = {}
+        for (_, connector, _, _), breaker in self._breakers.copy().items():
+            limit = breaker.limit
+            if limit.in_flight or limit.waiting:
+                before = loads.get(connector, HostLoad(0, 0, limit.value))
+                loads[connector] = HostLoad(
+                    before.in_flight + limit.in_flight,
+                    before.waiting + limit.waiting,
+                    min(before.lowest_limit, limit.value),
+                )
+        return loads
 
     def of(self, key: BreakerKey) -> HostBreaker:
         """Return the breaker of (tenant, connector, credential, host)."""

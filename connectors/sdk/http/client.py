@@ -4,7 +4,8 @@ One `HttpPool` a process holds what all jobs share; each job gets an `HttpClient
 tenant, connector, credential and deadline. One call goes through these steps:
 
 1. the URL is read and checked (`address`): https, unless a credential or a setting names the host
-2. the account's breaker lets it through, or says when to come again (`circuit_breaker`)
+2. the account's breaker lets it through, or says when to come again (`circuit_breaker`); it waits for a
+   connection if the host has none free (`host_room`), or the account has too many (`adaptive_limit`)
 3. the request is written by aiohttp (`transport`); names are resolved once and checked (`resolver`)
 4. the answer is read whole, decoded and capped
 5. a 401 renews the token once; a redirect is followed if that is allowed, each hop through 1 to 4
@@ -31,12 +32,14 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from connectors.sdk.errors import ConnectorError, InvalidParams
-from connectors.sdk.http.address import RefusedAddress, Target, read_url
+from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
+from connectors.sdk.http.address import Reach, RefusedAddress, Target, reach_of, read_url
 from connectors.sdk.http.api_base import ApiBase
 from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
-from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers
+from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers, HostLoad
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
+from connectors.sdk.http.egress import THIS_MACHINE, Egress
+from connectors.sdk.http.host_room import HostRooms
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
@@ -66,15 +69,16 @@ OnQuota = Callable[[tuple[str, str, str], int, int], None]
 class HttpPolicy:
     """What an operator's settings say about outbound calls."""
 
-    #: CONNECTORS_PLAINTEXT_HOSTS: plain http and private addresses are allowed if a credential or
-    #: a setting names one of these.
-    allow_plaintext_hosts: frozenset[str] = frozenset()
+    #: CONNECTORS_EGRESS_ALLOW, which a worker always sets: what may be called inside, and without encryption, if a
+    #: credential or a setting names it. By itself this class is for development and tests.
+    egress: Egress = THIS_MACHINE
     #: CONNECTORS_CA_FILE: trusted beside the public authorities.
     ca_file: Path | None = None
     #: CONNECTORS_PROXY_URL: where calls to public hosts go through. It resolves their names, so that what
-    #: they may lead to is for it to check. Loopback and plaintext hosts are called straight.
+    #: they may lead to is for it to check. What lies inside is called straight.
     proxy_url: str | None = field(default=None, repr=False)
-    max_connections_per_host: int = 100
+    #: One tenant gets three quarters of them at most.
+    max_connections_per_host: int = 128
     #: Seconds a call gets in all, unless it says otherwise.
     timeout_s: float = 30.0
     #: Most decoded bytes of an answer, unless a call says otherwise.
@@ -115,21 +119,20 @@ class HttpPool:
     ) -> None:
         self.policy = policy
         self.on_quota = on_quota or _ignore_quota
-        internal = frozenset(host.strip().lower() for host in policy.allow_plaintext_hosts)
         self.tokens = TokenCache(clock=clock, on_secret=on_secret)
         self.rotations = Rotations(keep, on_secret=on_secret)
         transport = Transport(
-            internal=internal,
+            egress=policy.egress,
             ca_file=policy.ca_file,
-            per_host=policy.max_connections_per_host,
             proxy_url=policy.proxy_url,
             lookup=lookup,
         )
         self.state = PoolState(
             transport,
             HostBreakers(clock=clock, policy=policy.breaker),
+            HostRooms(policy.max_connections_per_host),
             CompensationSlots(),
-            internal,
+            policy.egress,
             on_call or _ignore_call,
             clock,
             wall_clock,
@@ -151,6 +154,10 @@ class HttpPool:
             effects: records what the run's requests may have changed.
         """
         return HttpClient(self, (tenant, connector, credential), deadline, effects or JobEffects())
+
+    def loads(self) -> dict[str, HostLoad]:
+        """Return by connector what its calls do now; any thread may ask."""
+        return self.state.breakers.loads()
 
     async def close(self) -> None:
         """Stop token fetches and close every connection."""
@@ -196,6 +203,7 @@ class HttpClient:
         query: Mapping[str, SecretStr] | None = None,
         auth: Auth | None = None,
         allowed_hosts: Iterable[str] = (),
+        learned_from: str | None = None,
     ) -> "HttpClient":
         """Return a client for the API that a credential or a setting names.
 
@@ -207,15 +215,31 @@ class HttpClient:
             query: added to each request to this origin, on the wire alone: no error and no answer shows it.
             auth: where calls to this origin get their bearer token.
             allowed_hosts: further hosts (`host` or `host:port`) that redirects may lead to.
+            learned_from: the URL whose answer named `base_url`, as a login does; from a public one no answer leads
+                inside.
 
         Raises:
             CredentialInvalid: the URL or a host cannot be one.
         """
+        if learned_from is not None:
+            self._refuse_further_inside(base_url, learned_from)
         client = self._copy()
         client._base = ApiBase.read(
             base_url, headers=headers or {}, query=query or {}, auth=auth, allowed_hosts=allowed_hosts
         )
         return client
+
+    def _refuse_further_inside(self, base_url: str, learned_from: str) -> None:
+        egress = self._pool.policy.egress
+        try:
+            told, asked = read_url(base_url).host, read_url(learned_from).host
+        except RefusedAddress as error:
+            raise CredentialInvalid(f"{learned_from} answered with an address that {error}") from None
+        if reach_of(told, egress) is not Reach.PUBLIC and reach_of(asked, egress) is Reach.PUBLIC:
+            raise CredentialInvalid(
+                f"{asked} answered with the address {told}, which lies further inside than {asked} itself",
+                sent=Sent.NO,
+            )
 
     def with_tls(self, identity: TlsIdentity | None) -> "HttpClient":
         """Return a client that trusts and presents what a credential says, at the API that `at` names."""

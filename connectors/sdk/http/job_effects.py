@@ -43,6 +43,13 @@ class JobEffects:
         """Stop counting what one part sent: a record tells that it happened. Others may run at once."""
         self._unproven = {effect for effect in self._unproven if effect.step is not step}
 
+    def adopt(self, *, has_sent: bool, has_asked: bool, may_have_effect: bool) -> None:
+        """Take over what the run did in another process."""
+        self.has_sent = self.has_sent or has_sent
+        self.has_asked = self.has_asked or has_asked
+        if may_have_effect:
+            self._unproven.add(RequestEffect(self))
+
     def track(self) -> "RequestEffect":
         """Return the record of one request that can have an effect."""
         return RequestEffect(self)

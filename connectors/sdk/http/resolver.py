@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from connectors.sdk.http.address import check_address, reach_of
+from connectors.sdk.http.egress import Egress
 
 #: Resolve a name to addresses; raises OSError if there is none. Blocks nothing.
 Lookup = Callable[[str, int], Awaitable[Collection[str]]]
@@ -24,12 +25,12 @@ class GuardedResolver(AbstractResolver):
     """Resolve a name once and check every address, so that the one connected to has been checked.
 
     Args:
-        internal: hosts of CONNECTORS_PLAINTEXT_HOSTS, which may have private addresses.
+        egress: what may have addresses inside.
         lookup: asks DNS; the system's resolver if None.
     """
 
-    def __init__(self, internal: Collection[str], lookup: Lookup | None = None) -> None:
-        self._internal = internal
+    def __init__(self, egress: Egress, lookup: Lookup | None = None) -> None:
+        self._egress = egress
         self._threads: ThreadPoolExecutor | None = None
         self._lookup = lookup or self._ask_system
 
@@ -42,7 +43,7 @@ class GuardedResolver(AbstractResolver):
             RefusedAddress: one of them is not.
             OSError: there is none, or DNS did not answer in time.
         """
-        reach = reach_of(host, self._internal)
+        reach = reach_of(host, self._egress)
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 # A zone (`fe80::1%eth0`) is dropped: such an address is refused with or without it.

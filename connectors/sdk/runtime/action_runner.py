@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from pydantic_core import to_json
-
 from connectors.sdk.context import Context, JobLog
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Timeout
 from connectors.sdk.http.client import HttpPool
@@ -20,12 +18,12 @@ from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.deadline import deadline_exceeded
 from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.infrastructure import Infrastructure
+from connectors.sdk.runtime.invocation import Invocation, IsolatedHost, checked_result
 from connectors.sdk.runtime.outcome import Outcome
 from connectors.sdk.runtime.slot import Slot
 from connectors.sdk.runtime.threads import THREADS, ThreadCall, Threads
 from schemas.error import Code
 from schemas.job import Job
-from schemas.result import MAX_RESULT_BYTES
 
 #: Seconds that a cancelled action gets to clean up.
 CLEAN_UP_S: Final = 2.0
@@ -64,13 +62,10 @@ class CredentialSource(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Execution:
-    """One start of an action's function."""
+@dataclass(slots=True, eq=False)
+class _Execution(Invocation):
+    """One start of an action's function, with what runs it."""
 
-    call: Call
-    context: Context[Any]
-    effects: JobEffects
     task: "asyncio.Task[Any] | None" = None
     thread: ThreadCall | None = None
 
@@ -89,6 +84,7 @@ class ActionRunner:
     Args:
         action_timeout_s: in place of each action's own; for tests.
         threads: synchronous actions of one connector that run at once.
+        isolated: runs the actions that have a process of their own; without it they run in this one, too.
     """
 
     def __init__(
@@ -103,7 +99,9 @@ class ActionRunner:
         action_timeout_s: float | None = None,
         threads: int = THREADS,
         on_hung: HungCallback = ignore_hung,
+        isolated: IsolatedHost | None = None,
     ) -> None:
+        self._isolated = isolated
         self._credentials = credentials
         self._http = http
         self._infrastructure = infrastructure
@@ -166,7 +164,8 @@ class ActionRunner:
             call.attempt.deadline.check()
             if before_send is not None:
                 await before_send()
-                execution.effects.may_leave = self._within(self.limit_s(call))
+                execution.leave_until = self._after(self.limit_s(call))
+                execution.effects.may_leave = self._is_before(execution.leave_until)
             call.attempt.report_progress("started", None)
             task = execution.task = asyncio.create_task(self._execute(execution), name=_task_name(call))
             self._track(task)
@@ -183,16 +182,15 @@ class ActionRunner:
                 return outcome  # the same secret would be refused again, and accounts get locked
             call, secret, has_fresh = call.after(outcome.attempts), fresh, True
 
-    async def run_hook(
-        self, call: Call, context: Context[Any], hook: Coroutine[Any, Any, Any], what: str
-    ) -> Any:
-        """Run a reconcile or an undo, bounded like an action.
+    async def run_hook(self, hook: Invocation, what: str) -> Any:
+        """Run a reconcile or an undo, bounded like an action; return what `Invocation.await_hook` does.
 
         Raises:
             ConnectorError: what it raised, or TIMEOUT.
         """
+        call = hook.call
         await call.attempt.slot.resume()
-        task = self._track(asyncio.create_task(self._contain(context, hook), name=_task_name(call)))
+        task = self._track(asyncio.create_task(self._contain(hook), name=_task_name(call)))
         try:
             await self._clock.wait({task}, self.limit_s(call))
             if not task.done():
@@ -246,7 +244,7 @@ class ActionRunner:
         effects = JobEffects()
         call.steps.on_recorded = effects.record_step
         context = self.context(call, call.connector.read_credential(secret), effects)
-        return _Execution(call, context, effects)
+        return _Execution(call, context, effects, secret=secret)
 
     async def _fetch_anew(self, call: Call, refused: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the secret as the vault has it now."""
@@ -255,10 +253,13 @@ class ActionRunner:
         await self._credentials.invalidate(job.tenant, job.connector, job.credential, refused=refused)
         return await self.fetch(call)
 
-    def _within(self, seconds: float) -> Callable[[], bool]:
-        """Return what tells whether so many seconds have not passed yet."""
+    def _after(self, seconds: float) -> Callable[[], float]:
+        """Return what gives the instant in so many seconds."""
         ends_at = self._clock.monotonic() + seconds
-        return lambda: self._clock.monotonic() < ends_at
+        return lambda: ends_at
+
+    def _is_before(self, instant: Callable[[], float]) -> Callable[[], bool]:
+        return lambda: self._clock.monotonic() < instant()
 
     def _track(self, task: "asyncio.Task[Any]") -> "asyncio.Task[Any]":
         """Count a function of a connector among those that run."""
@@ -271,6 +272,8 @@ class ActionRunner:
         call, params = execution.call, execution.call.params
         assert params is not None
         with as_connector_error(execution.context):
+            if self._isolated is not None and call.action.is_isolated:
+                return await self._isolated.invoke(execution)
             if call.action.is_async:
                 value = await call.action.call(params, execution.context)
             else:
@@ -278,14 +281,7 @@ class ActionRunner:
                     call.connector.name, call.action.call, params, execution.context
                 )
                 value = await thread.result()
-            data = call.action.dump(value)
-            if (size := len(to_json(data))) > MAX_RESULT_BYTES:
-                raise ConnectorError(
-                    f"the result has {size} bytes; a reply holds {MAX_RESULT_BYTES}",
-                    code=Code.RESULT_TOO_LARGE,
-                    sent=Sent.UNCERTAIN,  # what it did, it did
-                )
-            return data
+            return checked_result(call.action, value)
 
     async def _outcome_of(self, execution: _Execution, *, heeds_deadline: bool) -> Outcome:
         """Wait for the function until its time is over, and say what came of it."""
@@ -351,6 +347,7 @@ class ActionRunner:
 
     async def _cancel(self, task: "asyncio.Task[Any]", call: Call) -> None:
         """Cancel what took too long, and wait a moment for its cleaning up."""
+        task.add_done_callback(_retrieve_exception)
         task.cancel()
         await self._clock.wait({task}, CLEAN_UP_S)
         if not task.done():
@@ -358,7 +355,6 @@ class ActionRunner:
                 "action ignores its cancellation", connector=call.job.connector, action=call.job.action
             )
             self.hung.add(call.job.connector, call.job.action, task)
-            task.add_done_callback(_retrieve_exception)
 
     async def _by_deadline(self, call: Call, asking: Coroutine[Any, Any, Any]) -> Any:
         """Stop asking at the deadline.
@@ -376,9 +372,11 @@ class ActionRunner:
         finally:
             task.cancel()
 
-    async def _contain(self, context: Context[Any], hook: Coroutine[Any, Any, Any]) -> Any:
-        with as_connector_error(context):
-            return await hook
+    async def _contain(self, hook: Invocation) -> Any:
+        with as_connector_error(hook.context):
+            if self._isolated is not None and hook.call.action.is_isolated:
+                return await self._isolated.invoke(hook)
+            return await hook.await_hook()
 
 
 class as_connector_error:  # noqa: N801  # reads as a phrase at its uses

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,11 +20,13 @@ from connectors.sdk.runtime.clock import Clock, SystemClock
 from connectors.sdk.runtime.hung_calls import HungCallback, HungCalls, ignore_hung
 from connectors.sdk.runtime.idempotency import IdempotentRunner
 from connectors.sdk.runtime.infrastructure import HoldPolicy, Infrastructure
+from connectors.sdk.runtime.invocation import IsolatedHost
 from connectors.sdk.runtime.known_connectors import KnownConnectors
 from connectors.sdk.runtime.lease import LeasePolicy
 from connectors.sdk.runtime.ledger import Ledger
 from connectors.sdk.runtime.name_lease import NameLeases
 from connectors.sdk.runtime.outcome import Attempt, Outcome
+from connectors.sdk.runtime.publisher_rights import Publishers, check_publisher
 from connectors.sdk.runtime.reconcile import Reconciler
 from connectors.sdk.runtime.threads import THREADS
 from connectors.sdk.runtime.undo import UndoRunner
@@ -55,13 +57,14 @@ class Executor:
         http: HttpPool,
         ledger: Ledger,
         *,
-        publishers: Mapping[str, tuple[str, ...]] | None = None,
+        publishers: Publishers | None = None,
         clock: Clock | None = None,
         lease_policy: LeasePolicy | None = None,
         hold_policy: HoldPolicy | None = None,
         action_timeout_s: float | None = None,
         threads: int = THREADS,
         on_hung: HungCallback = ignore_hung,
+        isolated: IsolatedHost | None = None,
         log: logging.Logger = CONNECTOR_LOG,
     ) -> None:
         self._connectors = known.connectors
@@ -81,6 +84,7 @@ class Executor:
             action_timeout_s=action_timeout_s,
             threads=threads,
             on_hung=on_hung,
+            isolated=isolated,
         )
         keeper = ClaimKeeper(ledger, self._infrastructure, policy, clock)
         reconciler = Reconciler(self._runner, clock)
@@ -150,8 +154,8 @@ class Executor:
         Raises:
             ConnectorError: there is no such action, the publisher may not, or the params do not fit.
         """
+        check_publisher(self._publishers, attempt.publisher, job)
         connector, action = self._find(job)
-        self._check_tenant(job, attempt.publisher)
         return Call(connector, action, _read_params(action, job), job, attempt)
 
     def _find(self, job: Job) -> tuple[Connector[Any], Action[..., Any]]:
@@ -171,16 +175,6 @@ class Executor:
         if job.mode == "undo" and not action.can_undo:
             raise ConnectorError(f"{job.connector}.{job.action} declares no undo", code=Code.ACTION_NOT_FOUND)
         return connector, action
-
-    def _check_tenant(self, job: Job, publisher: str | None) -> None:
-        if self._publishers is None:
-            return
-        tenants = self._publishers.get(publisher or "", ())
-        if job.tenant not in tenants and "*" not in tenants:
-            who = f"the broker user {publisher!r}" if publisher else "a publisher without user_id"
-            raise ConnectorError(
-                f"{who} may not act for the tenant {job.tenant!r}", code=Code.TENANT_FORBIDDEN
-            )
 
 
 def _read_params(action: Action[..., Any], job: Job) -> BaseModel | None:

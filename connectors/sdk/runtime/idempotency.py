@@ -1,6 +1,7 @@
 """One effect per key: claim it, execute it, record how it ended."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,13 @@ class _Running:
     claim: HeldClaim | None = None
     #: Its caller was told that nothing was sent, so that nothing may be.
     is_closed: bool = False
+    #: Until then a key that the ledger did not know is taken for unused.
+    looked_until: float = math.inf
+
+    @property
+    def current_until(self) -> float:
+        """Until then no other worker can have had the effect."""
+        return self.looked_until if self.claim is None else self.claim.holds_until
 
 
 class IdempotentRunner:
@@ -93,6 +101,8 @@ class IdempotentRunner:
             await self._clock.wait({running.task, running.given_up}, limit_s)
             if running.task.done():
                 outcome = _outcome_of(running.task, call)
+                if self._clock.monotonic() >= running.current_until:  # this process stood still meanwhile
+                    outcome = _uncertain(outcome, call)
             elif running.given_up.done():
                 outcome = running.given_up.result()
                 if is_copy and outcome.error is not None and outcome.error.code.facts.retryable:
@@ -105,9 +115,9 @@ class IdempotentRunner:
                 return outcome
             if outcome.error is None:
                 return replace(outcome, replayed=True, ack_after=None)
-            if outcome.error.code is not Code.DEADLINE_EXCEEDED:
+            if outcome.error.code is not Code.DEADLINE_EXCEEDED or call.attempt.deadline.has_passed:
                 return replace(outcome, ack_after=None)
-            # The other copy's deadline came; ours may not have.
+            # The other copy's deadline came, ours has not.
 
     async def close(self) -> None:
         """Cut short what still runs, and give its claims back: the worker ends."""
@@ -132,8 +142,8 @@ class IdempotentRunner:
                 lambda: self._ledger.look_up(identity, fingerprint), call
             )
             if isinstance(known, Absent):
-                is_old = self._clock.monotonic() - asked_at > self._keeper.policy.stall_s
-                raise late(call, is_uncertain=call.attempt.is_uncertain or is_old)
+                running.looked_until = asked_at + self._keeper.policy.stall_s
+                raise late(call, is_uncertain=call.attempt.is_uncertain)
             return outcome_past_deadline(known, call)
         claimed, asked_at = await self._keeper.ask_when(
             lambda: self._ledger.claim(identity, fingerprint), call
@@ -325,6 +335,16 @@ def _outcome_of(task: "asyncio.Task[Outcome]", call: Call) -> Outcome:
         return task.result()
     except ConnectorError as error:
         return Outcome(error=error, attempts=call.attempt.attempts)
+
+
+def _uncertain(outcome: Outcome, call: Call) -> Outcome:
+    """Return a failure as one that tells nothing of what others did meanwhile; a success stays one."""
+    error = outcome.error
+    if error is None or outcome.is_uncertain:
+        return outcome
+    if error.code is Code.DEADLINE_EXCEEDED:
+        error = late(call, is_uncertain=True)
+    return replace(outcome, error=error, is_uncertain=True)
 
 
 async def _end_of(task: "asyncio.Task[Outcome]") -> None:

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from connectors.sdk.context import JobLog
 from connectors.sdk.errors import ConnectorError, OutcomeUnknown
+from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.action_runner import ActionRunner
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
+from connectors.sdk.runtime.invocation import Invocation
 from connectors.sdk.runtime.lease import HeldClaim
 from connectors.sdk.runtime.outcome import Snooze
 
@@ -76,7 +78,9 @@ class Reconciler:
         if not call.action.can_reconcile or call.params is None:
             raise OutcomeUnknown(f"whether {call.name} happened cannot be found out")
         # The caller's deadline ends the waiting, not the look.
-        context = self._runner.context(call, call.connector.read_credential(secret), heeds_deadline=False)
-        hook = call.action.call_reconcile(call.params, context)
-        found = await self._runner.run_hook(call, context, hook, "looking up")
-        return None if found is None else Reconciled(call.action.dump(found))
+        effects = JobEffects()
+        credential = call.connector.read_credential(secret)
+        context = self._runner.context(call, credential, effects, heeds_deadline=False)
+        hook = Invocation(call, context, effects, "reconcile", secret, heeds_deadline=False)
+        found = await self._runner.run_hook(hook, "looking up")
+        return None if found is None else Reconciled(found[0])

@@ -14,6 +14,7 @@ from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.claims import ClaimKeeper
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.idempotency import identity_of, left_running
+from connectors.sdk.runtime.invocation import Invocation
 from connectors.sdk.runtime.lease import HeldClaim
 from connectors.sdk.runtime.ledger import InProgress, Ledger, Undone, fingerprint_of
 from connectors.sdk.runtime.outcome import Outcome, Snooze
@@ -139,9 +140,18 @@ class UndoRunner:
         context = self._runner.context(
             call, call.connector.read_credential(secret), effects, heeds_deadline=False
         )
-        hook = call.action.call_undo(context, params=call.params, result=result)
+        hook = Invocation(
+            call,
+            context,
+            effects,
+            "undo",
+            secret,
+            heeds_deadline=False,
+            result=result,
+            leave_until=lambda: claim.holds_until,
+        )
         try:
-            await self._runner.run_hook(call, context, hook, "undoing")
+            await self._runner.run_hook(hook, "undoing")
         except ConnectorError as error:
             is_uncertain = error.sent is Sent.UNCERTAIN or effects.may_have_effect
             claim.undo_in_flight = is_uncertain or before

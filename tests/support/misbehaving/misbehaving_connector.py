@@ -79,6 +79,12 @@ async def leak() -> str:
 
 
 @misbehaving.action(effect=Effect.READ, timeout_s=3600)
+async def block_the_loop(seconds: float) -> None:
+    """Block in an asynchronous function, and so every job of the process."""
+    time.sleep(seconds)
+
+
+@misbehaving.action(effect=Effect.READ, timeout_s=3600)
 def block() -> None:
     """Hold a thread for good."""
     time.sleep(3600)

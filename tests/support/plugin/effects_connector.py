@@ -26,6 +26,12 @@ async def unbook(ctx: Context, result: dict[str, str] | None) -> None:
     await _send("DELETE", f"bookings/{ctx.idempotency_key}")
 
 
+@effects.action(effect=Effect.KEYED)
+async def remember(note: str) -> str:
+    """Return the note once per key, and ask no provider: what is left is the ledger."""
+    return note
+
+
 @effects.action(effect=Effect.WRITE, timeout_s=5)
 async def scribble(ctx: Context, note: str = "") -> dict[str, str]:
     """Write a note each time; nobody can find it again."""

@@ -11,6 +11,7 @@ from connectors.examples.help_desk import HelpDesk
 from connectors.sdk import Connector, Context, CredentialInvalid
 from connectors.sdk.auth import OAuth2
 from connectors.sdk.errors import CredentialDenied
+from worker.credential_store import stored_credentials
 from worker.credentials.provider_check import ProviderCheck
 from worker.dev.openbao import WORKER_POLICY, PrivateOpenBao
 from worker.settings import Settings
@@ -42,9 +43,10 @@ async def checking(vault: PrivateOpenBao, policy: str) -> ProviderCheck:
     settings = Settings(
         vault_url=vault.url,
         vault_role_id=role.role_id,
+        egress_allow=("localhost",),
         vault_secret_id=SecretStr(role.secret_id.get_secret_value()),
     )
-    return ProviderCheck(settings, connector())
+    return ProviderCheck(settings, connector(), stored_credentials(settings))
 
 
 async def stored(vault: PrivateOpenBao) -> dict[str, Any]:
@@ -89,5 +91,5 @@ async def test_a_way_out_that_a_worker_has_not_is_not_taken(
 ) -> None:
     await openbao.put_secret(PATH, desk.secret("http://desk.example"))
 
-    with pytest.raises(CredentialInvalid, match="CONNECTORS_PLAINTEXT_HOSTS"):
+    with pytest.raises(CredentialInvalid, match="CONNECTORS_EGRESS_ALLOW"):
         await (await checking(openbao, WRITING_POLICY)).run("acme", "default")

@@ -73,7 +73,7 @@ class Queues:
         self.replies: list[Result] = []
         self.dead_letters: list[Code] = []
 
-    def refusal_of(self, _reply_to: str | None) -> None:
+    def refusal_of(self, _reply_to: str | None, _publisher: str | None) -> None:
         return None
 
     async def delay(self, _delivery_: Delivery, headers: JobHeaders, now: datetime) -> None:

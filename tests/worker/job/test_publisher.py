@@ -87,27 +87,27 @@ def _result(data: Any = None) -> Result:
 
 @pytest.mark.parametrize("reply_to", [None, "callers", "amq.gen-abc", DIRECT])
 def test_an_address_of_a_caller_may_be_replied_to(reply_to: str | None) -> None:
-    assert Bench().publisher().refusal_of(reply_to) is None
+    assert Bench().publisher().refusal_of(reply_to, None) is None
 
 
 @pytest.mark.parametrize(
     "reply_to", ["connectors.dead", "connectors.crm", "amq.other", "amq.rabbitmq.reply-to"]
 )
 def test_an_address_that_is_no_callers_is_refused(reply_to: str) -> None:
-    assert "reply_to names" in (Bench().publisher().refusal_of(reply_to) or "")
+    assert "reply_to names" in (Bench().publisher().refusal_of(reply_to, None) or "")
 
 
 def test_an_address_outside_the_pattern_is_refused() -> None:
     publisher = Bench().publisher(reply_to_pattern=r"rpc\..*")
 
-    assert publisher.refusal_of("rpc.1") is None
-    assert "PATTERN" in (publisher.refusal_of("callers") or "")
+    assert publisher.refusal_of("rpc.1", None) is None
+    assert "PATTERN" in (publisher.refusal_of("callers", None) or "")
 
 
 def test_direct_reply_to_is_refused_beside_a_reply_exchange() -> None:
     publisher = Bench().publisher(reply_exchange="replies")
 
-    assert "REPLY_EXCHANGE" in (publisher.refusal_of(DIRECT) or "")
+    assert "REPLY_EXCHANGE" in (publisher.refusal_of(DIRECT, None) or "")
 
 
 async def test_a_reply_carries_the_callers_correlation_and_no_header_of_the_job() -> None:

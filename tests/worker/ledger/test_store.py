@@ -3,12 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.sdk.runtime.ledger import (
     Absent,
@@ -23,7 +20,9 @@ from connectors.sdk.runtime.ledger import (
 )
 from worker.dev.postgres import PrivatePostgres
 from worker.ledger.policy import DatabasePolicy
-from worker.ledger.schema import LedgerFault, entries, facts
+from worker.ledger.schema import LedgerFault
+from worker.ledger.script import Do, Steps
+from worker.ledger.statements import Question, Rows
 from worker.ledger.store import SqlLedger
 
 pytestmark = pytest.mark.integration
@@ -50,6 +49,13 @@ async def ledger(url: str) -> AsyncIterator[SqlLedger]:
     await ledger.start()
     yield ledger
     await ledger.close()
+
+
+async def _do(ledger: SqlLedger, *texts: str) -> None:
+    def script() -> Steps[None]:
+        yield Do(texts)
+
+    await ledger._database.transact(script)
 
 
 async def _claimed(ledger: SqlLedger, identity: Identity = KEY) -> Claimed:
@@ -142,12 +148,9 @@ async def test_the_result_survives_a_restart_of_the_worker(url: str) -> None:
 
 
 async def test_a_schema_of_a_later_version_is_refused(url: str) -> None:
-    async def upgrade_once_more(connection: AsyncConnection) -> None:
-        await connection.execute(sa.update(facts).where(facts.c.name == "schema").values(value="99"))
-
     later = SqlLedger(url, database=PATIENT)
     await later.start()
-    await later._ask(upgrade_once_more)
+    await _do(later, "UPDATE connectors_ledger_facts SET value = '99' WHERE name = 'schema'")
     await later.close()
 
     with pytest.raises(LedgerFault, match="version 99"):
@@ -184,7 +187,7 @@ async def test_a_wrong_password_is_a_fault_that_names_only_the_setting(
 async def test_an_older_schema_is_upgraded_once_by_workers_that_start_at_once(url: str) -> None:
     older = SqlLedger(url, database=PATIENT)
     await older.start()
-    await older._ask(_make_version_1)
+    await _do(older, *VERSION_1)
     await older.close()
 
     ledgers = [SqlLedger(url, database=PATIENT) for _ in range(4)]
@@ -196,41 +199,34 @@ async def test_an_older_schema_is_upgraded_once_by_workers_that_start_at_once(ur
     await asyncio.gather(*(ledger.close() for ledger in ledgers))
 
 
-async def _make_version_1(connection: AsyncConnection) -> None:
-    """Turn a new database into what version 0.1.0 left, with one finished key in it."""
-    for statement in (
-        "ALTER TABLE connectors_ledger RENAME COLUMN in_flight TO calling",
-        "ALTER TABLE connectors_ledger RENAME COLUMN lands_at TO settles_at",
-        "ALTER TABLE connectors_ledger RENAME COLUMN attempts TO starts",
-        "ALTER TABLE connectors_ledger DROP COLUMN steps",
-        "ALTER TABLE connectors_ledger DROP COLUMN before_undo",
-        "ALTER TABLE connectors_ledger DROP COLUMN undo_in_flight",
-        "UPDATE connectors_ledger_facts SET value = '1' WHERE name = 'schema'",
-    ):
-        await connection.exec_driver_sql(statement)
-    await connection.execute(
-        sa.text(
-            "INSERT INTO connectors_ledger (tenant, connector, action, key, fingerprint, state, fence, lease_until,"
-            " calling, settles_at, starts, result, expires_at) VALUES (:tenant, :connector, :action, :key, :print,"
-            " 'done', 1, 0, false, 0, 1, '\"kept\"', 9e9)"
-        ),
-        {**KEY._asdict(), "print": PRINT},
-    )
+#: Turns a new database into what version 0.1.0 left, with one finished key in it.
+VERSION_1 = (
+    "ALTER TABLE connectors_ledger RENAME COLUMN in_flight TO calling",
+    "ALTER TABLE connectors_ledger RENAME COLUMN lands_at TO settles_at",
+    "ALTER TABLE connectors_ledger RENAME COLUMN attempts TO starts",
+    "ALTER TABLE connectors_ledger DROP COLUMN steps",
+    "ALTER TABLE connectors_ledger DROP COLUMN before_undo",
+    "ALTER TABLE connectors_ledger DROP COLUMN undo_in_flight",
+    "UPDATE connectors_ledger_facts SET value = '1' WHERE name = 'schema'",
+    "INSERT INTO connectors_ledger (tenant, connector, action, key, fingerprint, state, fence, lease_until,"
+    f" calling, settles_at, starts, result, expires_at) VALUES {repr((*KEY, PRINT))[:-1]},"
+    " 'done', 1, 0, false, 0, 1, '\"kept\"', 9e9)",
+)
 
 
 async def test_a_run_that_ends_while_an_undo_looks_at_it_is_no_outage(
     ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = await _claimed(ledger)
-    executed = AsyncConnection.execute
+    asked = ledger._database.ask
 
-    async def execute(self: AsyncConnection, statement: Any, *more: Any) -> Any:
-        result = await executed(self, statement, *more)
-        if statement.is_insert:  # between the two statements of the undo's claim
-            await executed(self, sa.delete(entries).where(entries.c.fence == claimed.fence))
-        return result
+    async def ask(question: Question) -> Rows:
+        rows = await asked(question)
+        if question.statement is ledger._sql.claim_undo:  # between the two questions of the undo's claim
+            await asked(Question(ledger._sql.forget, (*KEY, claimed.fence)))
+        return rows
 
-    monkeypatch.setattr(AsyncConnection, "execute", execute)
+    monkeypatch.setattr(ledger._database, "ask", ask)
 
     assert isinstance(await ledger.claim_undo(KEY), InProgress)
     assert ledger.unavailable_reason is None

@@ -384,6 +384,14 @@ async def test_an_action_that_blocks_the_loop_is_named() -> None:
     assert "it hangs in shop.look of job 7" in check["detail"]
 
 
+async def test_what_is_open_is_said_and_does_not_count() -> None:
+    async with monitoring_server(insecure=["any publisher acts for any tenant"]) as one:
+        answer = await ask(one, "/readyz")
+
+    assert 200 == answer.status
+    assert ["any publisher acts for any tenant"] == json.loads(answer.body)["insecure"]
+
+
 async def test_hung_calls_are_named_and_do_not_count() -> None:
     async with monitoring_server(hung_calls=lambda: {"shop.block": 3}) as one:
         answer = await ask(one, "/readyz")

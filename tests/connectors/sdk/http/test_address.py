@@ -15,6 +15,7 @@ from connectors.sdk.http.address import (
     read_host,
     read_url,
 )
+from connectors.sdk.http.egress import NOTHING_INSIDE, THIS_MACHINE, Egress
 
 REFUSED_SPELLINGS = [
     "",
@@ -132,32 +133,33 @@ def test_spellings_that_could_hide_a_host_are_refused(url: str) -> None:
 @pytest.mark.parametrize("host", REFUSED_LITERALS)
 def test_addresses_that_are_not_public_are_refused_for_anybody(host: str) -> None:
     with pytest.raises(RefusedAddress):
-        check_target(read_url(f"https://{host}/"), is_named=False, internal=())
+        check_target(read_url(f"https://{host}/"), is_named=False, egress=THIS_MACHINE)
 
 
 @pytest.mark.parametrize("host", sorted(set(REFUSED_LITERALS) - {"127.0.0.1", "127.255.255.254", "[::1]"}))
 def test_a_credential_opens_loopback_and_nothing_else(host: str) -> None:
     with pytest.raises(RefusedAddress):
-        check_target(read_url(f"https://{host}/"), is_named=True, internal=())
+        check_target(read_url(f"https://{host}/"), is_named=True, egress=NOTHING_INSIDE)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.255.254", "[::1]", "localhost", "api.localhost"])
 def test_loopback_takes_plain_http_where_it_is_named(host: str) -> None:
     target = read_url(f"http://{host}:8080/x")
 
-    assert Reach.LOOPBACK is check_target(target, is_named=True, internal=())
-    with pytest.raises(RefusedAddress):
-        check_target(target, is_named=False, internal=())
+    assert Reach.LOOPBACK is check_target(target, is_named=True, egress=THIS_MACHINE)
+    for is_named, egress in ((False, THIS_MACHINE), (True, NOTHING_INSIDE)):
+        with pytest.raises(RefusedAddress):
+            check_target(target, is_named=is_named, egress=egress)
 
 
 def test_an_internal_service_needs_the_setting_and_a_name_in_a_credential() -> None:
     target = read_url("http://crm:8080/x")
 
-    assert Reach.INTERNAL is check_target(target, is_named=True, internal={"crm"})
+    assert Reach.INTERNAL is check_target(target, is_named=True, egress=Egress.of(["crm"]))
     with pytest.raises(RefusedAddress, match="leads inside"):
-        check_target(target, is_named=False, internal={"crm"})
+        check_target(target, is_named=False, egress=Egress.of(["crm"]))
     with pytest.raises(RefusedAddress, match="plain http"):
-        check_target(target, is_named=True, internal=())
+        check_target(target, is_named=True, egress=NOTHING_INSIDE)
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "127.0.0.1", "fd12::1", "100.64.1.1", "93.184.216.34"])
@@ -185,7 +187,7 @@ def test_loopback_by_name_must_lead_to_loopback() -> None:
 
 def test_plain_http_to_a_public_host_in_a_credential_is_refused() -> None:
     with pytest.raises(RefusedAddress, match="plain http"):
-        check_target(read_url("http://api.example.com/"), is_named=True, internal=())
+        check_target(read_url("http://api.example.com/"), is_named=True, egress=NOTHING_INSIDE)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_no_address_is_public_that_python_calls_private(address: object) -> None
 
 
 def test_the_reach_of_a_name_is_its_spelling_alone() -> None:
-    assert Reach.PUBLIC is reach_of("rebinding.example.com", internal=())
-    assert Reach.PUBLIC is reach_of("notlocalhost", internal=())
-    assert Reach.LOOPBACK is reach_of("localhost", internal=())
-    assert Reach.INTERNAL is reach_of("localhost", internal={"localhost"})
+    assert Reach.PUBLIC is reach_of("rebinding.example.com", egress=THIS_MACHINE)
+    assert Reach.PUBLIC is reach_of("notlocalhost", egress=THIS_MACHINE)
+    assert Reach.LOOPBACK is reach_of("localhost", egress=THIS_MACHINE)
+    assert Reach.INTERNAL is reach_of("localhost", egress=Egress(frozenset({"localhost"})))

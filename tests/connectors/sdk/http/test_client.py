@@ -28,6 +28,7 @@ from connectors.sdk.errors import (
 )
 from connectors.sdk.http.address import RefusedAddress, read_url
 from connectors.sdk.http.client import HttpClient, HttpPolicy, HttpPool
+from connectors.sdk.http.egress import NOTHING_INSIDE, Egress
 from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.http.request import HttpRequest, TimeLimit
 from connectors.sdk.http.resolver import GuardedResolver
@@ -375,7 +376,7 @@ async def test_waiting_for_a_connection_is_not_sending(pool: HttpPool) -> None:
         first = asyncio.create_task(client_of(small).at(served.url).post("/", json={}))
         while not served.requests:
             await asyncio.sleep(0.001)
-        with pytest.raises(Timeout) as failure:
+        with pytest.raises(Unavailable, match=r"no connection to .* came free within 0") as failure:
             await api.post("/", json={}, timeout_s=0.05)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -654,7 +655,7 @@ async def test_a_name_that_leads_inside_is_refused_and_nothing_is_connected(addr
         url = f"https://rebinding.example.com:{served.port}/"
         with pytest.raises(InvalidParams, match="not public") as anybody:
             await client_of(pool).get(url)
-        with pytest.raises(CredentialInvalid, match="CONNECTORS_PLAINTEXT_HOSTS") as named:
+        with pytest.raises(CredentialInvalid, match="CONNECTORS_EGRESS_ALLOW") as named:
             await client_of(pool).at(url).get("/")
         await pool.close()
 
@@ -665,7 +666,7 @@ async def test_a_name_that_leads_inside_is_refused_and_nothing_is_connected(addr
 async def test_the_address_that_was_checked_is_the_one_connected_to(tmp_path: Path) -> None:
     authority = make_authority(tmp_path, "crm.internal")
     names = Names(["127.0.0.1"], ["169.254.169.254"])
-    policy = HttpPolicy(allow_plaintext_hosts=frozenset({"crm.internal"}), ca_file=authority.ca_file)
+    policy = HttpPolicy(egress=Egress.of(["crm.internal"]), ca_file=authority.ca_file)
     pool = HttpPool(policy, lookup=names)
     hosts: list[str] = []
 
@@ -684,7 +685,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(tmp_path: Pa
 
 
 async def test_each_answer_of_dns_is_checked_anew() -> None:
-    resolver = GuardedResolver((), Names(["93.184.216.34", "2606:2800::1"], ["127.0.0.1"], []))
+    resolver = GuardedResolver(NOTHING_INSIDE, Names(["93.184.216.34", "2606:2800::1"], ["127.0.0.1"], []))
 
     found = await resolver.resolve("rebinding.example.com", 443)
 
@@ -706,6 +707,26 @@ async def test_loopback_is_for_hosts_that_a_credential_names(pool: HttpPool) -> 
     assert [] == served.requests
 
 
+async def test_nothing_inside_is_called_unless_the_operator_allows_it() -> None:
+    async with serve(hello) as served:
+        pool = HttpPool(HttpPolicy(egress=NOTHING_INSIDE))
+        for url in (served.url, f"http://localhost:{served.port}", f"https://127.0.0.1:{served.port}"):
+            with pytest.raises(CredentialInvalid, match="CONNECTORS_EGRESS_ALLOW") as refused:
+                await client_of(pool).at(url).get("/")
+            assert Sent.NO is refused.value.sent
+        await pool.close()
+
+    assert [] == served.requests
+
+
+async def test_what_a_public_host_answers_does_not_lead_inside(pool: HttpPool) -> None:
+    async with serve(hello) as served:
+        with pytest.raises(CredentialInvalid, match="further inside"):
+            client_of(pool).at(served.url, learned_from="https://login.example.com")
+        api = client_of(pool).at(served.url, learned_from="http://localhost:8080")
+        assert 200 == (await api.get("/")).status_code
+
+
 async def test_localhost_by_name_is_loopback(pool: HttpPool) -> None:
     async with serve(hello) as served:
         response = await client_of(pool).at(f"http://localhost:{served.port}").get("/")
@@ -715,7 +736,7 @@ async def test_localhost_by_name_is_loopback(pool: HttpPool) -> None:
 
 async def test_a_plaintext_host_is_for_credentials_not_for_jobs() -> None:
     async with serve(hello) as served:
-        policy = HttpPolicy(allow_plaintext_hosts=frozenset({"crm"}))
+        policy = HttpPolicy(egress=Egress.of(["crm"]))
         pool = HttpPool(policy, lookup=Names(["127.0.0.1"]))
         url = f"http://crm:{served.port}"
         assert 200 == (await client_of(pool).at(url).get("/")).status_code

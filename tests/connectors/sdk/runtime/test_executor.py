@@ -9,6 +9,7 @@ import pytest
 from connectors.sdk.errors import Code
 from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.outcome import Attempt, Outcome
+from connectors.sdk.runtime.publisher_rights import PublisherRights
 from connectors.sdk.testing import FakeClock
 from schemas.job import Job
 from tests.support.runtime_bench import Bench, open_bench, said
@@ -20,9 +21,18 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
+RIGHTS = {
+    "clinic": PublisherRights(tenants=("acme",)),
+    "root": PublisherRights(tenants=("*",)),
+    "reader": PublisherRights(tenants=("*",), actions=("shop.read",)),
+    "booker": PublisherRights(tenants=("acme",), connectors=("shop",), modes=("run", "validate")),
+    "outsider": PublisherRights(tenants=("acme",), connectors=("erp",)),
+}
+
+
 async def _execute(bench: Bench, *, publisher: str | None = None, late: bool = False, **job: Any) -> Outcome:
     at = bench.clock.now() - timedelta(seconds=1) if late else None
-    worker = bench.worker(publishers={"clinic": ("acme",), "root": ("*",)} if publisher else None)
+    worker = bench.worker(publishers=RIGHTS if publisher else None)
     fields = {"id": "j", "connector": "shop", "action": "keyed", "tenant": "acme", **job}
     return await worker.execute(Job(**fields), Attempt(Deadline(at, bench.clock), publisher))
 
@@ -56,6 +66,24 @@ async def test_a_publisher_acts_for_its_tenants_alone(
 
     assert is_allowed is (outcome.error is None)
     assert is_allowed or Code.TENANT_FORBIDDEN is said(outcome)[0]
+
+
+@pytest.mark.parametrize(
+    ("publisher", "job"),
+    [
+        ("reader", {"action": "keyed"}),
+        ("booker", {"mode": "undo"}),
+        ("outsider", {}),
+        ("guest", {"connector": "unknown"}),
+    ],
+    ids=["another action", "undo without the right", "another connector", "no rights at all"],
+)
+async def test_a_publisher_asks_for_what_it_has_the_right_to_alone(
+    bench: Bench, publisher: str, job: dict[str, Any]
+) -> None:
+    outcome = await _execute(bench, publisher=publisher, **job)
+
+    assert (Code.TENANT_FORBIDDEN, []) == (said(outcome)[0], bench.shop.orders)
 
 
 async def test_a_job_to_validate_is_checked_and_not_run(bench: Bench) -> None:

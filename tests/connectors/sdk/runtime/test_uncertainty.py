@@ -11,7 +11,7 @@ from connectors.sdk import Connector, Context, Effect, PermissionDenied, Timeout
 from connectors.sdk.errors import Code, Sent
 from connectors.sdk.runtime.deadline import Deadline
 from connectors.sdk.runtime.lease import LeasePolicy
-from connectors.sdk.runtime.ledger import Claimed, Identity, Unknown, fingerprint_of
+from connectors.sdk.runtime.ledger import Claimed, Identity, LedgerUnavailable, Unknown, fingerprint_of
 from connectors.sdk.runtime.outcome import Attempt, Snooze
 from connectors.sdk.testing import Answer, FakeProvider, Kit
 from schemas.job import Job
@@ -313,3 +313,54 @@ async def test_a_copy_with_time_left_runs_though_the_other_came_too_late(bench: 
 
     assert (Code.DEADLINE_EXCEEDED, "not_started") == said(outcomes[0])
     assert "order 1" == outcomes[1].data
+
+
+async def test_copies_with_one_deadline_are_answered_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second asked the ledger once more, past its deadline."""
+    asked: list[str] = []
+
+    async def away(*_: object) -> None:
+        raise LedgerUnavailable("no database")
+
+    async def look_up(*_: object) -> None:
+        asked.append("look_up")
+        raise LedgerUnavailable("no database")
+
+    for name, answer in (("claim", away), ("look_up", look_up)):
+        monkeypatch.setattr(bench.ledger, name, answer)
+    monkeypatch.setattr(bench.ledger, "wait_available", lambda _: asyncio.Event().wait())
+    at = Deadline(bench.clock.now() + timedelta(seconds=2), bench.clock)
+    job = Job(id="j", connector="shop", action="keyed", idempotency_key=KEY)
+    worker = bench.worker()
+
+    copies = [asyncio.create_task(worker.execute(job, Attempt(at))) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    bench.clock.skip(2)
+    outcomes = await asyncio.gather(*copies)
+
+    assert [(Code.DEADLINE_EXCEEDED, "unknown")] * 2 == [said(each) for each in outcomes]
+    assert [] == asked
+
+
+@pytest.mark.parametrize("in_s", [60, -1])
+async def test_a_worker_that_stood_still_before_its_answer_is_not_certain(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_s: float
+) -> None:
+    """Its lease was over when it went on: a copy elsewhere may have had the effect."""
+    name = "release" if in_s > 0 else "look_up"
+    answer = getattr(bench.ledger, name)
+
+    async def answer_and_stall(*args: object, **options: object) -> object:
+        await asyncio.sleep(0)  # its caller waits by now
+        asyncio.get_running_loop().call_soon(bench.clock.skip, 20)
+        return await answer(*args, **options)
+
+    monkeypatch.setattr(bench.ledger, name, answer_and_stall)
+    bench.shop.before = _fail(Unavailable("connection refused", sent=Sent.NO))
+
+    outcome = await bench.run("keyed", in_s=in_s)
+
+    assert outcome.is_uncertain
+    assert in_s > 0 or (Code.DEADLINE_EXCEEDED, "unknown") == said(outcome)
