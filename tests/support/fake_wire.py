@@ -17,7 +17,7 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
-        self.is_reading = True
+        self.reads = True
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
@@ -26,10 +26,10 @@ class FakeTransport(asyncio.Transport):
         """Nothing is buffered."""
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self.reads = True
 
     def is_closing(self) -> bool:
         return False
@@ -49,6 +49,10 @@ class FakeWire:
     def come(self, *methods: Any, channel: int = NUMBER) -> None:
         """Let frames come from the broker, in one piece."""
         self.socket.data_received(b"".join(frame.marshal(method, channel) for method in methods))
+
+    def is_read(self) -> bool:
+        """Whether what comes is read."""
+        return self.transport.reads
 
     async def written(self) -> list[Any]:
         """Return what was written in this turn of the loop, as the client reads it."""

@@ -121,13 +121,13 @@ class QueueConsumer:
         """Consume on one connection until it ends."""
         closed = asyncio.create_task(connection.closed())
         try:
-            while connection.is_open and not closed.done() and not self._stopping:
+            while _is_open(connection) and not self._stopping:
                 try:
                     await self._consume_on_channel(connection, closed, on_delivery)
                 except BrokerError as error:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
-                    if not connection.is_open:
+                    if not _is_open(connection):
                         break
                     if self.fault != str(error):
                         logger.warning(
@@ -172,7 +172,7 @@ class QueueConsumer:
                 self.fault = None
                 logger.info("queue consumer started", queue=self.queue.name, prefetch=self._prefetch)
                 await self._watch(consumer, {closed, ended})
-            if ended.done() and connection.is_open and not self._stopping:
+            if ended.done() and _is_open(connection) and not self._stopping:
                 raise BrokerError(await ended)
         finally:
             ended.cancel()
@@ -196,3 +196,8 @@ class QueueConsumer:
                         f"{ready} messages are ready in {self.queue.name} and none was delivered "
                         f"for {MISSING_S:g} s: the broker has forgotten our consumer"
                     )
+
+
+def _is_open(connection: Connection) -> bool:
+    """Return whether a connection can still be used, which changes while it is waited for."""
+    return connection.is_open

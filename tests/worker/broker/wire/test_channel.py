@@ -17,12 +17,12 @@ async def test_each_delivery_is_settled_once_however_acks_are_joined(
     order: list[int], rejected: set[int], turns: list[int]
 ) -> None:
     wire = FakeWire()
-    for tag in range(1, 9):
-        wire.channel.hold(tag, 1)
+    for each_tag in range(1, 9):
+        wire.channel.hold(each_tag, 1)
     open_at_broker, settled, sizes = set(range(1, 9)), [], iter(turns)
     left = next(sizes, 99)
-    for tag in (*order, None):
-        if tag is not None:
+    for tag in [*order, 0]:
+        if tag:
             assert wire.channel.reject(tag) if tag in rejected else wire.channel.ack(tag)
             left -= 1
             if left > 0:

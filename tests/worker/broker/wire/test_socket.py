@@ -81,15 +81,15 @@ async def test_what_is_sent_in_one_turn_is_one_write() -> None:
 async def test_too_many_bytes_in_hand_stop_the_reading_until_half_is_settled() -> None:
     wire = FakeWire()
     wire.channel.hold(1, socket.MOST_IN_HAND // 2)
-    assert wire.transport.is_reading
+    assert wire.is_read()
     wire.channel.hold(2, socket.MOST_IN_HAND // 2 + 1)
-    assert not wire.transport.is_reading
+    assert not wire.is_read()
 
     wire.channel.ack(1)
-    assert not wire.transport.is_reading, "half and one byte are still in hand"
+    assert not wire.is_read(), "half and one byte are still in hand"
     wire.channel.reject(2)
 
-    assert wire.transport.is_reading
+    assert wire.is_read()
     wire.reader.feed_eof()
     assert HEARTBEAT_FRAME == await wire.reader.read(), "the client took no one for dead"
 
@@ -97,11 +97,11 @@ async def test_too_many_bytes_in_hand_stop_the_reading_until_half_is_settled() -
 async def test_what_a_dead_channel_held_is_in_hand_no_more() -> None:
     wire = FakeWire()
     wire.channel.hold(1, socket.MOST_IN_HAND + 1)
-    assert not wire.transport.is_reading
+    assert not wire.is_read()
 
     wire.come(commands.Channel.Close(406, "PRECONDITION_FAILED", 60, 80))
 
-    assert wire.transport.is_reading
+    assert wire.is_read()
 
 
 async def test_an_alarm_and_a_full_buffer_each_hold_publishes_back() -> None:
