@@ -106,7 +106,7 @@ async def test_a_deleted_queue_is_noticed_by_its_consumer(broker_url: str) -> No
     await connection.close()
 
 
-async def test_more_in_hand_than_the_budget_waits_at_the_broker(broker_url: str) -> None:
+async def test_more_in_flight_than_the_budget_waits_at_the_broker(broker_url: str) -> None:
     """100 messages of 1 MiB: at most 64 MiB and what was on its way are in memory at once."""
     connection = await Connection.open(broker_url, name="test")
     queue, held, most = await queue_on(connection), [], 0

@@ -97,7 +97,7 @@ class Consumer:
     async def count(self) -> tuple[int, int]:
         """Return how many messages are ready in the queue, and how many consumers the broker sees on it.
 
-        While too much is in hand for the connection to be read, no answer can come: none is ready, one consumes.
+        While too much is in flight for the connection to be read, no answer can come: none is ready, one consumes.
         """
         try:
             if not self._channel.socket.is_paused:

@@ -18,7 +18,7 @@ class SettlingChannel(Protocol):
         """Acknowledge a delivery; False if it is not unsettled here."""
 
     def reject(self, tag: int) -> bool:
-        """Give a delivery back to its queue; False if it is not unsettled here."""
+        """Return a delivery to its queue; False if it is not unsettled here."""
 
 
 @dataclass(slots=True, eq=False)

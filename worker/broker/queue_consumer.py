@@ -54,7 +54,7 @@ class _Idle:
 class QueueConsumer:
     """Keeps consuming one queue: connects, consumes, and starts again if anything ends.
 
-    The connection is shared with the other consumers, and whoever owns it closes it. Started by the service (`run`
+    The connection is shared with the other consumers, and its owner closes it. Started by the service (`run`
     in a task); running jobs finish after `stop`, and need the connection for their acks.
     """
 

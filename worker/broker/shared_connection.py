@@ -7,7 +7,7 @@ from worker.broker.publisher_link import Connect
 
 
 class SharedConnection:
-    """One connection for all who ask; whoever asks first after it ended has it opened again."""
+    """One connection for all who ask; the first to ask after it ended has it opened again."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect

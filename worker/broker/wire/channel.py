@@ -133,7 +133,7 @@ class Channel:
         return True
 
     def reject(self, tag: int) -> bool:
-        """Give a delivery back to its queue; False if it is not unsettled here."""
+        """Return a delivery to its queue; False if it is not unsettled here."""
         if self.is_closed or tag in self._acked or (size := self._unsettled.pop(tag, None)) is None:
             return False
         self.socket.release(size)

@@ -11,8 +11,8 @@ from yarl import URL
 from worker.broker.wire import frames
 
 #: Bytes of bodies that were received and not settled, above which nothing more is read, and below which it is again.
-MOST_IN_HAND: Final = 64 * 1024 * 1024
-RESUME_BELOW: Final = MOST_IN_HAND // 2
+MOST_IN_FLIGHT: Final = 64 * 1024 * 1024
+RESUME_BELOW: Final = MOST_IN_FLIGHT // 2
 #: Bytes that wait to be written, above which no publish is added.
 WRITE_HIGH_WATER: Final = 1024 * 1024
 #: Bytes that the client may leave unread: it pauses the reading of all above that, so it never should.
@@ -52,7 +52,7 @@ class Socket(asyncio.StreamReaderProtocol):
         self._is_due = False
         self._shown_at = 0.0
         self._is_writable = True
-        self._in_hand = 0
+        self._in_flight = 0
         #: Whether the broker stopped taking publishes: a memory or disk alarm.
         self.is_blocked = False
         #: Set while a publish may be written, and once the connection has ended.
@@ -199,20 +199,20 @@ class Socket(asyncio.StreamReaderProtocol):
             self._rest = b""
         return super().eof_received()
 
-    # The bytes in hand.
+    # The bytes in flight.
 
     def hold(self, size: int) -> None:
         """Count a body that was received; stop reading if that is too much."""
-        self._in_hand += size
-        if self._in_hand > MOST_IN_HAND and not self.is_paused and self._socket is not None:
+        self._in_flight += size
+        if self._in_flight > MOST_IN_FLIGHT and not self.is_paused and self._socket is not None:
             self.is_paused = True
             self._socket.pause_reading()
             self._beat_while_paused()
 
     def release(self, size: int) -> None:
         """Count a body that was settled."""
-        self._in_hand -= size
-        if self.is_paused and self._in_hand < RESUME_BELOW:
+        self._in_flight -= size
+        if self.is_paused and self._in_flight < RESUME_BELOW:
             self.resume()
 
     def resume(self) -> None:

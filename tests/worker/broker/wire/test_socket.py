@@ -78,15 +78,15 @@ async def test_what_is_sent_in_one_turn_is_one_write() -> None:
     assert [b"01234"] == wire.transport.writes
 
 
-async def test_too_many_bytes_in_hand_stop_the_reading_until_half_is_settled() -> None:
+async def test_too_many_bytes_in_flight_stop_the_reading_until_half_is_settled() -> None:
     wire = FakeWire()
-    wire.channel.hold(1, socket.MOST_IN_HAND // 2)
+    wire.channel.hold(1, socket.MOST_IN_FLIGHT // 2)
     assert wire.is_read()
-    wire.channel.hold(2, socket.MOST_IN_HAND // 2 + 1)
+    wire.channel.hold(2, socket.MOST_IN_FLIGHT // 2 + 1)
     assert not wire.is_read()
 
     wire.channel.ack(1)
-    assert not wire.is_read(), "half and one byte are still in hand"
+    assert not wire.is_read(), "half and one byte are still in flight"
     wire.channel.reject(2)
 
     assert wire.is_read()
@@ -94,9 +94,9 @@ async def test_too_many_bytes_in_hand_stop_the_reading_until_half_is_settled() -
     assert HEARTBEAT_FRAME == await wire.reader.read(), "the client took no one for dead"
 
 
-async def test_what_a_dead_channel_held_is_in_hand_no_more() -> None:
+async def test_what_a_dead_channel_held_is_in_flight_no_more() -> None:
     wire = FakeWire()
-    wire.channel.hold(1, socket.MOST_IN_HAND + 1)
+    wire.channel.hold(1, socket.MOST_IN_FLIGHT + 1)
     assert not wire.is_read()
 
     wire.come(commands.Channel.Close(406, "PRECONDITION_FAILED", 60, 80))
