@@ -52,8 +52,9 @@ chaos: $(READY) ## Kill at random, and count what is lost or doubled: JOBS=1000 
 duel: $(READY) $(DUEL)/.ready ## Book through ours and its peers while answers are lost and a worker is killed: SEED=1
 	@$(BIN)/python -m tests.duel $(if $(SEED),--seed $(SEED))
 
-simulate: $(READY) ## Run the core in 20,000 simulated schedules: SCHEDULES=20000 SEED=1
+simulate: $(READY) ## Run 20,000 simulated schedules of the core, and a tenth with a broker: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.simulation --broker --schedules $$(( $(or $(SCHEDULES),20000) / 10 )) --seed $(or $(SEED),1)
 
 mutants: $(READY) ## Take each guard out of the core, and see the simulation find it: SCHEDULES=20000 SEED=1
 	@$(BIN)/python -m tests.simulation --mutants --schedules $(or $(SCHEDULES),20000) --seed $(or $(SEED),1)

@@ -240,18 +240,19 @@ def _read_object(body: bytes, max_body_bytes: int) -> dict[str, Any]:
         raise _invalid(f"the body is not UTF-8: byte {error.start} cannot be read", is_object=False) from None
     _check_depth(text)
     try:
-        _CHECKER.decode(text)
+        tree = _CHECKER.decode(text)
     except json.JSONDecodeError as error:
         raise _invalid(
             f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}", is_object=False
         ) from None
     except ValueError:
         raise _invalid("the body holds an integer of more than 4,300 digits") from None
-    try:
-        # Python's parser lets lone surrogates pass, which no encoder can write again.
-        tree = from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise _invalid(f"the body is not Unicode JSON: {error}") from None
+    if "\\u" in text:
+        try:
+            # Python's parser lets lone surrogates pass, which no encoder can write again.
+            from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise _invalid(f"the body is not Unicode JSON: {error}") from None
     if not isinstance(tree, dict):
         raise _invalid(
             f"the body is a JSON {_json_type(tree)}; a job is an object with connector and action",
@@ -307,7 +308,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _invalid(f"{name} is not a JSON number")
 
 
-#: Python's own parser, for what pydantic-core does not see: keys that come twice, 1e400.
+#: Python's own parser, because pydantic-core does not see keys that come twice, or 1e400.
 _CHECKER = json.JSONDecoder(
     object_pairs_hook=_refuse_duplicates, parse_float=_finite, parse_constant=_refuse_constant
 )

@@ -1,6 +1,6 @@
 """How providers are called: the same for a worker's jobs and for the check of a credential."""
 
-from connectors.sdk.http.client import HttpPolicy
+from connectors.sdk.http.policy import HttpPolicy
 from worker.settings import Settings
 
 

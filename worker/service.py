@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from loguru import logger
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPool
 from connectors.sdk.isolation.processes import Processes
 from connectors.sdk.isolation.reports import Callbacks
 from connectors.sdk.runtime.executor import Executor
@@ -35,6 +34,7 @@ from worker.job.waiting_room import WaitingRoom
 from worker.ledger.schema import LedgerFault
 from worker.ledger.store import ledger_of
 from worker.logs.masking import Redactor
+from worker.logs.setup import LogInfo, log_info
 from worker.metrics import Metrics
 from worker.monitoring.listener import CannotListen, PortTaken
 from worker.monitoring.server import MonitoringServer
@@ -42,6 +42,9 @@ from worker.monitoring.worker_status import WorkerStatus
 from worker.provider_http import http_policy
 from worker.settings import SettingError, Settings
 from worker.tls import broker_tls
+
+if TYPE_CHECKING:
+    from connectors.sdk.http.client import HttpPool
 
 #: Deliveries of the queue of unrouted jobs that are answered at once; each is only a reply.
 UNROUTED_SLOTS: Final = 20
@@ -66,6 +69,7 @@ class Worker:
         *,
         lease_policy: LeasePolicy | None = None,
         hold_policy: HoldPolicy | None = None,
+        log_info: LogInfo = log_info,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -84,14 +88,10 @@ class Worker:
         self.credentials = secret_store(
             settings, on_fetch=self.metrics.credential_fetched, on_secret=redactor.register
         )
-        self._http = HttpPool(
-            http_policy(settings),
-            on_call=self.metrics.called_out,
-            on_quota=self.metrics.quota_seen,
-            on_secret=redactor.register,
-            keep=self.credentials.keep,
+        plans = isolation_plans(
+            http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)
         )
-        self.metrics.host_loads_from(self._http.loads)
+        self._http = self._make_http(redactor)
         self._consuming = SharedConnection(partial(self._connect, "consume"))
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
@@ -112,7 +112,7 @@ class Worker:
             connection=lambda: self.confirmed_publisher.connection,
         )
         self._processes = Processes(
-            isolation_plans(http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)),
+            plans,
             Callbacks(
                 self.metrics.called_out,
                 self.metrics.quota_seen,
@@ -154,6 +154,7 @@ class Worker:
             trusted_users=settings.trusted_users,
             max_attempts=settings.max_attempts,
             max_body_bytes=settings.max_body_bytes,
+            log_info=log_info,
         )
         self.consumers = list(self._make_consumers())
         self.status = WorkerStatus(self)
@@ -280,12 +281,30 @@ class Worker:
                 await self._executor.close()
                 await self._processes.close()
                 await self.ledger.close()
-                await self._http.close()
+                if self._http is not None:
+                    await self._http.close()
                 await self.credentials.close()
         await self._monitoring.stop()
 
     async def _connect(self, purpose: str) -> Connection:
         return await self._connector.open(f"connectors {purpose}")
+
+    def _make_http(self, redactor: Redactor) -> "HttpPool | None":
+        """Create what all calls to providers share; None if no connector can make one."""
+        if not any(connector.needs_context for connector in self.registry.connectors.values()):
+            return None
+        # Imported here: aiohttp and httpx are 15 MB.
+        from connectors.sdk.http.client import HttpPool  # noqa: PLC0415
+
+        pool = HttpPool(
+            http_policy(self.settings),
+            on_call=self.metrics.called_out,
+            on_quota=self.metrics.quota_seen,
+            on_secret=redactor.register,
+            keep=self.credentials.keep,
+        )
+        self.metrics.host_loads_from(pool.loads)
+        return pool
 
     def _make_rooms(self) -> Iterable[tuple[JobQueue, WaitingRoom]]:
         """Create the waiting room of each queue; a connector's two queues share their slots."""

@@ -139,11 +139,17 @@ class Action(Generic[P, R]):
         return self._reconcile is not None
 
     @property
+    def needs_context(self) -> bool:
+        """Whether running it takes a Context, and with it the HTTP client."""
+        is_given = self.signature.context_name is not None
+        return is_given or self.is_isolated or self.can_reconcile or self.can_undo
+
+    @property
     def can_undo(self) -> bool:
         """Whether an effect can be undone."""
         return self._undo is not None
 
-    def call(self, params: BaseModel, context: Context[Any]) -> Any:
+    def call(self, params: BaseModel, context: Context[Any] | None) -> Any:
         """Call the function; returns a coroutine if it is asynchronous."""
         return self.function(**self.signature.arguments(params, context))  # type: ignore[call-arg]
 
@@ -357,6 +363,11 @@ class Connector(Generic[CredentialT]):
             raise TypeError(f"{self!r}: its check must be an async function")
         self._check = function
         return function
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether running one of its actions takes a Context, and with it the HTTP client."""
+        return any(action.needs_context for action in self._actions.values())
 
     @property
     def can_check(self) -> bool:

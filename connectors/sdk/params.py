@@ -87,8 +87,8 @@ class Signature:
         """Return the personal data in a job's parameters."""
         return PersonalData.of(params, self.schema) if self._has_personal else PersonalData()
 
-    def arguments(self, params: BaseModel | None, context: Context[Any]) -> dict[str, Any]:
-        """Return the keyword arguments of one call."""
+    def arguments(self, params: BaseModel | None, context: Context[Any] | None) -> dict[str, Any]:
+        """Return the keyword arguments of one call; `context` is None only if the function takes none."""
         arguments: dict[str, Any] = {}
         if self.model_name is not None:
             arguments[self.model_name] = params

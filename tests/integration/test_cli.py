@@ -310,4 +310,4 @@ def test_help_is_instant() -> None:
         subprocess.run([sys.executable, "-m", "worker", "--help"], capture_output=True, check=True)
         took.append(time.perf_counter() - begun)
 
-    assert min(took) < 2, "0.4 s on an idle machine; heavy imports would make it several"
+    assert min(took) < 2, "0.2 s on an idle machine; heavy imports would make it several"

@@ -74,6 +74,21 @@ async def test_other_connectors_are_answered(worker: WorkerProcess, broker_url: 
     assert worker.is_running
 
 
+async def test_a_call_that_ignores_every_cancellation_keeps_no_worker_from_its_end(
+    worker: WorkerProcess, broker_url: str
+) -> None:
+    def call() -> dict[str, Any]:
+        with ExternalClient(broker_url) as client:
+            return client.call(job("misbehaving", "never_end", deadline=soon()))
+
+    answer = await asyncio.to_thread(call)
+    await worker.until_logged("action ignores its cancellation")
+    worker.signal(signal.SIGTERM)
+
+    assert "DEADLINE_EXCEEDED" == answer["error"]["code"]
+    assert 0 == await worker.wait(30)
+
+
 async def test_a_killed_worker_leaves_no_process_of_a_connector(
     worker: WorkerProcess, broker_url: str
 ) -> None:

@@ -22,8 +22,7 @@ from pydantic import SecretStr
 from connectors.sdk.errors import CredentialDenied, CredentialNotFound
 from worker.credentials.cache import CachePolicy
 from worker.credentials.source import FetchOutcome, SecretStore, VaultUnavailable
-from worker.credentials.vault_client import VaultAuthError
-from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_config import VaultAuthError, VaultConfig
 from worker.credentials.vault_operator import VaultOperator
 from worker.credentials.vault_policy import VaultPolicy
 from worker.credentials.vault_session import VaultSession

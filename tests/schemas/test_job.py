@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
 from schemas.error import Category, Code, say
 from schemas.job import MAX_DEPTH, Job, JobRefused, parse_instant, parse_job
@@ -224,6 +225,40 @@ _json = st.recursive(
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), _json, max_size=4))
 def test_params_come_through_as_they_were_sent(params: dict[str, Any]) -> None:
     assert params == parse_job(_body(params=params)).params
+
+
+_PIECES = [
+    "\\ud83d",
+    "\\ude00",
+    "\\u0041",
+    "\\\\",
+    "\\n",
+    "u",
+    "\u00e9",
+    "\x7f",
+    "\u2028",
+    '"',
+    ",",
+    "1",
+    "-0.0",
+    "1e99",
+    " ",
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
+def test_what_is_taken_is_what_the_stricter_parser_reads(text: str) -> None:
+    body = _raw(f'{{"x": ["{text}", 1.25e-7, {text or 0}]}}')
+    try:
+        params = parse_job(body).params
+    except JobRefused:
+        return
+    assert params == from_json(body, allow_inf_nan=False)["params"]
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "\\uDEAD"])
+def test_half_a_surrogate_pair_is_refused(half: str) -> None:
+    assert "not Unicode JSON" in _refusal(_raw(f'{{"x": "{half}"}}')).message
 
 
 @given(st.text(min_size=20, max_size=60, alphabet="abcdefXYZ0123456789"))

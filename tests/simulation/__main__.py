@@ -5,14 +5,17 @@ import sys
 import time
 from typing import Final
 
-from tests.simulation.campaign import Findings, run_all, tokens_of
+from tests.simulation.campaign import Findings, broker_tokens_of, run_all, tokens_of
 from tests.simulation.exhaust import exhaust
+from tests.simulation.job_mutants import JOB_MUTANTS
 from tests.simulation.model import check_model
-from tests.simulation.mutants import MOST_SCHEDULES, run_mutants
+from tests.simulation.mutants import MOST_SCHEDULES, MUTANTS, run_mutants
 from tests.simulation.schedules import replay
 
 #: Schedules unless it is said otherwise.
 SCHEDULES: Final = 300
+#: Schedules for each mutant of the second half, at most.
+MOST_BROKER_SCHEDULES: Final = 1000
 
 
 def main() -> int:
@@ -21,12 +24,17 @@ def main() -> int:
     if arguments.replay:
         return max(map(_replay, arguments.replay))
     if arguments.mutants:
-        return run_mutants(arguments.schedules or MOST_SCHEDULES, arguments.seed)
+        mutants, most = (
+            (JOB_MUTANTS, MOST_BROKER_SCHEDULES) if arguments.broker else (MUTANTS, MOST_SCHEDULES)
+        )
+        return run_mutants(arguments.schedules or most, arguments.seed, mutants)
     if arguments.model:
         return check_model()
     begun = time.monotonic()
     if arguments.exhaust is not None:
         findings = exhaust(arguments.exhaust)
+    elif arguments.broker:
+        findings = run_all(broker_tokens_of(arguments.seed, arguments.schedules or SCHEDULES))
     else:
         findings = run_all(tokens_of(arguments.seed, arguments.schedules or SCHEDULES))
     return _report(findings, time.monotonic() - begun, is_small=arguments.exhaust is not None)
@@ -36,6 +44,7 @@ def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--schedules", type=int, help="how many to run (mutants: for each, at most)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--broker", action="store_true", help="processor and publishers on a broker, too")
     parser.add_argument("--replay", nargs="+", metavar="TOKEN", help="print the journals of these schedules")
     parser.add_argument("--exhaust", type=int, metavar="K", help="all schedules with at most K deviations")
     parser.add_argument("--mutants", action="store_true", help="break the core in turn, and see it found")
@@ -54,7 +63,7 @@ def _report(findings: Findings, seconds: float, *, is_small: bool) -> int:
     for token, what in findings.broken.items():
         print(f"{token}  {what}")
     print(findings.table())
-    print(f"{'seconds':<18}{seconds:>12.1f}")
+    print(f"{'seconds':<36}{seconds:>12.1f}")
     if findings.missing and not is_small:
         print(f"never happened: {', '.join(findings.missing)}")
         return 1

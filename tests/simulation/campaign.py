@@ -20,6 +20,18 @@ BATCH: Final = 50
 SQLITE_SHARE: Final = 10
 #: What happened must have happened, or the schedules prove little.
 WANTED: Final = ("crashes", "takeovers", "uncertain calls", "stalls", "undos")
+#: The same of schedules with a broker.
+WANTED_OF_BROKER: Final = (
+    "lost confirms",
+    "returns",
+    "redeliveries",
+    "connection deaths",
+    "consumer cancels",
+    "dead letters",
+    "retries",
+    "crashes",
+    "stalls",
+)
 
 
 @dataclass(slots=True)
@@ -40,18 +52,24 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """What never happened though it should have."""
-        return [each for each in WANTED if not self.counts[each]]
+        wanted = WANTED_OF_BROKER if "deliveries" in self.counts else WANTED
+        return [each for each in wanted if not self.counts[each]]
 
     def table(self) -> str:
         """Return the counts as people read them."""
         rows = [("schedules", self.schedules), ("broken", len(self.broken)), *sorted(self.counts.items())]
-        return "\n".join(f"{name:<18}{count:>12,}" for name, count in rows)
+        return "\n".join(f"{name:<36}{count:>12,}" for name, count in rows)
 
 
 def tokens_of(seed: int, schedules: int) -> list[str]:
     """Return the tokens of a campaign."""
     stores = ("sqlite", *("memory",) * (SQLITE_SHARE - 1))
     return [token_of(stores[number % SQLITE_SHARE], seed, number) for number in range(schedules)]
+
+
+def broker_tokens_of(seed: int, schedules: int) -> list[str]:
+    """Return the tokens of a campaign with a broker."""
+    return [token_of("broker", seed, number) for number in range(schedules)]
 
 
 def run_batch(tokens: Iterable[str]) -> Findings:

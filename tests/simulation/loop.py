@@ -60,6 +60,10 @@ class Host:
         """Start something in this process."""
         return self.loop.create_task(work, context=self._context.copy())
 
+    def call_at(self, when: float, callback: Callable[[], object]) -> None:
+        """Have something called in this process; calls for the same instant come in any order."""
+        self.loop.call_at(when, callback, context=self._context.copy())
+
     def kill(self) -> None:
         """Kill -9: nothing of it runs any more."""
         self.is_alive = False

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -175,19 +175,25 @@ class Verdict:
     invariant: str = ""
 
 
-def run_mutants(schedules: int, seed: int) -> int:
+#: The mutants that this process and those it forks run.
+_chosen: Sequence[Mutant] = MUTANTS
+
+
+def run_mutants(schedules: int, seed: int, mutants: Sequence[Mutant] = MUTANTS) -> int:
     """Run each mutant until it is killed, print the table, and return 1 if one survives that should not."""
-    work = [(number, schedules, seed) for number in range(len(MUTANTS))]
+    global _chosen  # noqa: PLW0603  # what is forked inherits it; a mutant cannot be pickled
+    _chosen = mutants
+    work = [(number, schedules, seed) for number in range(len(mutants))]
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         verdicts = list(show_progress(pool.imap(_run_mutant, work, chunksize=1), len(work)))
     print(f"{'mutant':<46} {'killed by':<36} {'after':>6}  token")
     killed = survived = 0
-    for mutant, verdict in zip(MUTANTS, verdicts, strict=True):
+    for mutant, verdict in zip(mutants, verdicts, strict=True):
         killed += bool(verdict.token)
         survived += not verdict.token and not mutant.is_equivalent_because
         print(_line(mutant, verdict))
-    equivalent = len(MUTANTS) - killed - survived
-    print(f"{len(MUTANTS)} mutants: {killed} killed, {equivalent} equivalent, {survived} survived")
+    equivalent = len(mutants) - killed - survived
+    print(f"{len(mutants)} mutants: {killed} killed, {equivalent} equivalent, {survived} survived")
     return int(survived > 0)
 
 
@@ -202,9 +208,9 @@ def _line(mutant: Mutant, verdict: Verdict) -> str:
 def _run_mutant(work: tuple[int, int, int]) -> Verdict:
     """Break this process's core, and run schedules until one tells."""
     number, schedules, seed = work
-    for edit in MUTANTS[number].edits:
+    for edit in _chosen[number].edits:
         apply_edit(*edit)
-    return judge(MUTANTS[number].store, schedules, seed)
+    return judge(_chosen[number].store, schedules, seed)
 
 
 def judge(store: str, schedules: int, seed: int) -> Verdict:

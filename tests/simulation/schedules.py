@@ -3,10 +3,14 @@
 from typing import Final
 
 from tests.simulation.choices import Choices, DeviatingChoices, SeededChoices
+from tests.simulation.job_plan import BrokerPlan, make_broker_plan
+from tests.simulation.job_world import JobWorld, run_broker_plan
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.plan import Plan, Published, make_plan
 from tests.simulation.world import World, run_plan
 
+#: How tokens of schedules with a broker begin.
+BROKER: Final = "broker."
 #: The casts whose every schedule with few deviations is run: one job, and one with a copy and an undo.
 SMALL: Final[dict[str, Plan]] = {
     name: Plan("memory", jobs, crashes=1, stalls=1)
@@ -48,22 +52,35 @@ def read_token(token: str) -> tuple[Plan, Choices]:
     return SMALL[name], DeviatingChoices({int(number): int(option) for number, option in pairs})
 
 
-def run_token(token: str) -> World:
+def run_token(token: str) -> World | JobWorld:
     """Run a token's schedule.
 
     Raises:
         AssertionError: an invariant does not hold.
     """
-    plan, choices = read_token(token)
-    return run_plan(plan, choices)
+    if token.startswith(BROKER):
+        choices = SeededChoices(token)
+        return run_broker_plan(make_broker_plan(choices), choices)
+    plan, decisions = read_token(token)
+    return run_plan(plan, decisions)
 
 
 def replay(token: str) -> tuple[str, AssertionError | None]:
     """Run a token's schedule, and return its journal and what it broke."""
-    plan, choices = read_token(token)
-    loop, broken = SimulatedLoop(choices), None
+    plan: Plan | BrokerPlan
+    choices: Choices
+    broken = None
+    if token.startswith(BROKER):
+        choices = SeededChoices(token)
+        plan = make_broker_plan(choices)
+    else:
+        plan, choices = read_token(token)
+    loop = SimulatedLoop(choices)
     try:
-        run_plan(plan, choices, loop)
+        if isinstance(plan, BrokerPlan):
+            run_broker_plan(plan, choices, loop)
+        else:
+            run_plan(plan, choices, loop)
     except AssertionError as error:
         broken = error
     lines = [f"{at:9.3f}  {who:<10} {what}" for at, who, what in loop.journal]

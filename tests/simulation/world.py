@@ -42,8 +42,8 @@ JUMPS_S: Final = (-60.0, -2.0, 2.0, 60.0)
 MOST_DELIVERIES: Final = 150
 QUIET_S: Final = 700.0
 #: One line for no one.
-_SILENT: Final = logging.getLogger("tests.simulation.silent")
-_SILENT.setLevel(logging.CRITICAL + 1)
+SILENT: Final = logging.getLogger("tests.simulation.silent")
+SILENT.setLevel(logging.CRITICAL + 1)
 logging.getLogger("connectors.runtime").setLevel(logging.CRITICAL + 1)
 
 
@@ -59,7 +59,7 @@ class Worker:
             cast(HttpPool, SimulatedHttp(world.provider, self.host)),
             SimulatedLedger(world.database, self.host),
             clock=self.clock,
-            log=_SILENT,
+            log=SILENT,
         )
 
     def is_at_it(self, identity: Identity) -> bool:

@@ -113,6 +113,20 @@ class Shop:
                 await self.gate.wait()
             return "never"
 
+        async def never_end(ctx: Context[Token]) -> str:
+            """Swallow each cancellation until the gate opens."""
+            self.start(ctx)
+            while not self.gate.is_set():
+                try:
+                    await self.gate.wait()
+                except asyncio.CancelledError:
+                    pass
+            return "too late"
+
+        self.connector.action(effect=Effect.READ, timeout_s=600, name="stubborn_read")(never_end)
+        self.connector.action(effect=Effect.KEYED, timeout_s=1, name="stubborn_keyed")(never_end)
+        self.connector.action(effect=Effect.WRITE, timeout_s=1, name="stubborn_write")(never_end)
+
         @self.connector.action(effect=Effect.KEYED, timeout_s=600)
         async def order(ctx: Context[Token]) -> str:
             """Have an effect, and wait for the gate."""

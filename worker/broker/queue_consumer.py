@@ -1,7 +1,6 @@
 """One queue consumed on a channel of its own, for as long as the worker lives."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -46,9 +45,13 @@ class _Idle:
         """Note one look at the queue; return whether the consumer must have been forgotten."""
         has_room = consumer.unsettled < self._prefetch
         if ready == 0 or not has_room or consumer.delivered != self._delivered:
-            self._delivered, self._since = consumer.delivered, time.monotonic()
+            self._delivered, self._since = consumer.delivered, _now()
             return False
-        return time.monotonic() - self._since >= MISSING_S
+        return _now() - self._since >= MISSING_S
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class QueueConsumer:

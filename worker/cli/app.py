@@ -13,7 +13,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # help as plain text: rich takes half of its time
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 

@@ -1,6 +1,5 @@
 """`call` and `publish`: jobs from the command line."""
 
-import asyncio
 import json
 import sys
 from functools import partial
@@ -8,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_NO_REPLY, EXIT_USAGE, as_json, errors_reported, fail, print_json, printable
+from worker.cli.output import (
+    EXIT_NO_REPLY,
+    EXIT_USAGE,
+    as_json,
+    errors_reported,
+    fail,
+    print_json,
+    printable,
+    run_async,
+)
 from worker.cli.source import read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -61,7 +69,7 @@ def call(
         timeout,
     )
     with errors_reported():
-        result = asyncio.run(_call(job, timeout))
+        result = run_async(_call(job, timeout))
     if json_wanted:
         print_json(result.model_dump(mode="json", warnings=False))  # a newer worker's code is no Code
     else:
@@ -96,7 +104,7 @@ def publish(
     """
     jobs = _read_jobs(file)
     with errors_reported():
-        asyncio.run(_publish(jobs, bulk=bulk))
+        run_async(_publish(jobs, bulk=bulk))
     print(f"{len(jobs)} job{'' if len(jobs) == 1 else 's'} published")
 
 
@@ -120,6 +128,8 @@ def _show_progress(progress: Any) -> None:
 
 
 async def _publish(jobs: "list[Job]", *, bulk: bool) -> None:
+    import asyncio
+
     from rich.progress import Progress
 
     in_flight = asyncio.Semaphore(IN_FLIGHT)

@@ -1,13 +1,20 @@
 """`credentials put|check|list|delete|rotate-key`: secrets from a file or standard input, never argv."""
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, confirm, errors_reported, fail, print_json, print_table
+from worker.cli.output import (
+    EXIT_USAGE,
+    confirm,
+    errors_reported,
+    fail,
+    print_json,
+    print_table,
+    run_async,
+)
 from worker.cli.source import read_text, shown
 
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ def check(connector: str, tenant: Tenant = "default", credential: Credential = "
     """
     with errors_reported():
         found = _find(connector)
-        asyncio.run(_check_as_worker(found, tenant, credential))
+        run_async(_check_as_worker(found, tenant, credential))
         _note("check", tenant, connector, credential)
         if found.can_check:
             print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")

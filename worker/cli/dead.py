@@ -1,11 +1,10 @@
 """`dead list|show|replay|resolve|purge`: the dead-lettered jobs."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import EXIT_USAGE, confirm, errors_reported, fail, print_json, print_table
+from worker.cli.output import EXIT_USAGE, confirm, errors_reported, fail, print_json, print_table, run_async
 
 if TYPE_CHECKING:
     from worker.admin.dead_letters import DeadLetterMessage
@@ -25,7 +24,7 @@ def list_dead_letters(as_json: Annotated[bool, typer.Option("--json", help="Prin
             return view_dead_letters(await queue.all()), await queue.count_poison()
 
     with errors_reported():
-        found, poison = asyncio.run(read())
+        found, poison = run_async(read())
     if as_json:
         print_json(found)
         return
@@ -65,7 +64,7 @@ def show(
             return [each for each in await queue.all() if each.job_id == job_id]
 
     with errors_reported():
-        found = asyncio.run(read())
+        found = run_async(read())
     if not found:
         fail(f"no dead letter has the id {job_id!r}; `connectors dead list` shows them")
     if reveal:
@@ -102,7 +101,7 @@ def replay(
             return await queue.replay(_chosen(job_ids, everything, reason), deadline=deadline)
 
     with errors_reported():
-        _report(asyncio.run(send_back()), "replayed", job_ids)
+        _report(run_async(send_back()), "replayed", job_ids)
 
 
 @app.command()
@@ -119,7 +118,7 @@ def resolve(
     if happened is None:
         fail("give --happened or --not-happened", EXIT_USAGE)
     with errors_reported():
-        if not asyncio.run(resolve_unknown(settings_for_clients(), job_id, happened=happened)):
+        if not run_async(resolve_unknown(settings_for_clients(), job_id, happened=happened)):
             fail(f"no dead letter {job_id!r} has an unknown outcome in this ledger")
     print(
         f"{job_id}: {'happened' if happened else 'not happened'}; `connectors dead replay {job_id}` sends its reply"
@@ -153,9 +152,9 @@ def purge(
 
     with errors_reported():
         if poison:
-            print(f"{asyncio.run(remove_poison())} removed")
+            print(f"{run_async(remove_poison())} removed")
         else:
-            _report(asyncio.run(remove()), "removed", job_ids)
+            _report(run_async(remove()), "removed", job_ids)
 
 
 def _chosen(job_ids: list[str] | None, everything: bool, reason: str | None) -> Any:

@@ -3,7 +3,6 @@
 import keyword
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +27,8 @@ def new(
     name: Annotated[str, typer.Argument(help="The connector's name in jobs, such as acme_crm.")],
 ) -> None:
     """Create a connector package in ./NAME/: one READ and one KEYED action, tests, CI."""
+    from importlib.metadata import version
+
     from schemas.job import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN[1:-1], name):

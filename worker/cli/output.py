@@ -3,15 +3,24 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
+
+T = TypeVar("T")
 
 #: Exit codes beside 0 and 1.
 EXIT_USAGE = 2
 EXIT_NO_REPLY = 3
+
+
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what a coroutine returns; asyncio is imported here, because --help needs none."""
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def print_json(value: Any) -> None:

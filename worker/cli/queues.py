@@ -1,11 +1,10 @@
 """`queues list` and `queues retire`."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
-from worker.cli.output import confirm, errors_reported, print_json, print_table
+from worker.cli.output import confirm, errors_reported, print_json, print_table, run_async
 
 app = typer.Typer(help="List the connectors' queues, or retire one.", no_args_is_help=True)
 
@@ -25,7 +24,7 @@ def list_queues(
     with errors_reported():
         settings = settings_for_clients()
         wanted = sorted({*installed_names(), *settings.enabled, *(names or [])})
-        found = asyncio.run(inspect_queues(settings, wanted))
+        found = run_async(inspect_queues(settings, wanted))
     rows = [
         {
             "queue": queue.queue,
@@ -64,5 +63,5 @@ def retire(
 
     confirm(f"Retire the queue of {name!r}? Its waiting jobs are answered CONNECTOR_NOT_FOUND.", yes=yes)
     with errors_reported():
-        moved = asyncio.run(retire_queue(settings_for_clients(), name))
+        moved = run_async(retire_queue(settings_for_clients(), name))
     print(f"retired {name}: {moved} waiting jobs were moved to the unrouted queue")

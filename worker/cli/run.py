@@ -1,20 +1,19 @@
 """`worker`, `dev`, `demo` and `config`."""
 
-import asyncio
 import json
 import sys
 from typing import Annotated
 
 import typer
 
-from worker.cli.output import errors_reported, fail, print_json, print_table
+from worker.cli.output import errors_reported, fail, print_json, print_table, run_async
 
 
 def worker() -> None:
     """Run a worker until SIGTERM or Ctrl-C; exit 0 after a drain, 78 for a wrong setting."""
-    from worker.main import run_worker
+    from worker.main import main
 
-    sys.exit(run_worker())
+    main()
 
 
 def dev(
@@ -24,7 +23,7 @@ def dev(
     from worker.dev.stack import run_dev
 
     with errors_reported():
-        sys.exit(asyncio.run(run_dev(keep_data=keep_data)))
+        sys.exit(run_async(run_dev(keep_data=keep_data)))
 
 
 def demo(
@@ -36,7 +35,7 @@ def demo(
 
     with errors_reported():
         try:
-            sys.exit(asyncio.run(run_demo(keep=keep)))
+            sys.exit(run_async(run_demo(keep=keep)))
         except InfrastructureError as error:
             fail(str(error))
 

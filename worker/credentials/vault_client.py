@@ -24,7 +24,7 @@ from pydantic import JsonValue, SecretStr
 from connectors.sdk.errors import CredentialInvalid, CredentialNotFound
 from connectors.sdk.http.refresh_tokens import Rotation
 from worker.credentials.source import CredentialName, SecretFields, VaultUnavailable
-from worker.credentials.vault_config import LoginRefused, VaultConfig
+from worker.credentials.vault_config import LoginRefused, VaultAuthError, VaultConfig
 from worker.credentials.vault_http import (
     MAX_ANSWER_BYTES,
     AnswerTooLarge,
@@ -43,13 +43,6 @@ _NO_NAME: Final = "connectors/_/_/_"
 MAX_COLLISIONS: Final = 3
 _WRAPPING_TOKEN: Final = re.compile(r"(?:hvs\.|s\.)[A-Za-z0-9._-]{20,}")
 _CREATION_PATH: Final = re.compile(r"auth/approle/role/[\w.-]+/secret-id")
-
-
-class VaultAuthError(Exception):
-    """A response-wrapped secret id was opened by another, or was made elsewhere: an alarm."""
-
-    #: EX_NOPERM of sysexits.h.
-    exit_code = 77
 
 
 class VaultTokenRefused(Exception):

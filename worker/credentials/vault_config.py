@@ -28,6 +28,13 @@ class LoginRefused(Exception):
         self.status = status
 
 
+class VaultAuthError(Exception):
+    """A response-wrapped secret id was opened by another, or was made elsewhere: an alarm."""
+
+    #: EX_NOPERM of sysexits.h.
+    exit_code = 77
+
+
 @dataclass(frozen=True, slots=True)
 class VaultConfig:
     """The connection's settings; fields are named as in `Settings`, less `vault_`.

@@ -23,8 +23,8 @@ from worker.credentials.source import (
     WholeVaultUnavailable,
 )
 from worker.credentials.stored_credentials import ignore_secret
-from worker.credentials.vault_client import Login, VaultAuthError, VaultClient, VaultTokenRefused
-from worker.credentials.vault_config import LoginRefused
+from worker.credentials.vault_client import Login, VaultClient, VaultTokenRefused
+from worker.credentials.vault_config import LoginRefused, VaultAuthError
 from worker.credentials.vault_policy import VAULT_POLICY, VaultPolicy
 from worker.settings import SettingError
 

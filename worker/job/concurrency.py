@@ -47,7 +47,7 @@ class ConcurrencyLimiter:
         #: By state, by tenant.
         self._held: dict[SlotState, Counter[str]] = {state: Counter() for state in SlotState}
         #: How many are in a state, for bulk work and for the rest.
-        self._count: Counter[tuple[SlotState, bool]] = Counter()
+        self._count = {(state, bulk): 0 for state in SlotState for bulk in (False, True)}
         #: By bulk, by tenant; the tenant that waited longest for its turn comes first.
         self._waiting: dict[bool, OrderedDict[str, deque[JobSlot]]] = {
             False: OrderedDict(),
@@ -93,23 +93,23 @@ class ConcurrencyLimiter:
 
     def changed(self, slot: JobSlot, before: SlotState) -> None:
         """Count a slot's new state, and give out what it left."""
-        if before is SlotState.WAITING:
+        is_started = slot.state is SlotState.RUNNING
+        if before is SlotState.WAITING and not is_started:
             self._forget(slot)
         self._add(slot, before, -1)
         self._add(slot, slot.state, 1)
-        if SlotState.RUNNING in {before, slot.state} and self._on_change is not None:
-            self._on_change(self.used, self.total - self.used)
-        if before is SlotState.RUNNING or (
-            before is SlotState.WAITING and slot.state is not SlotState.RUNNING
-        ):
+        if (before is SlotState.RUNNING or is_started) and self._on_change is not None:
+            used = self.used
+            self._on_change(used, self.total - used)
+        if before is SlotState.RUNNING or (before is SlotState.WAITING and not is_started):
             self._give_out()
 
     def _add(self, slot: JobSlot, state: SlotState, change: int) -> None:
         if state is SlotState.NONE:
             return
         held = self._held[state]
-        held[slot.tenant] += change
-        if held[slot.tenant] <= 0:
+        count = held[slot.tenant] = held.get(slot.tenant, 0) + change
+        if count <= 0:
             del held[slot.tenant]
         self._count[state, slot.bulk] += change
 
@@ -117,6 +117,7 @@ class ConcurrencyLimiter:
         return self._count[state, False] + self._count[state, True]
 
     def _forget(self, slot: JobSlot) -> None:
+        """Remove a job that waits no more; one that starts was removed by who started it."""
         tenants = self._waiting[slot.bulk]
         waiting = tenants.get(slot.tenant)
         if waiting is not None and slot in waiting:
@@ -126,7 +127,7 @@ class ConcurrencyLimiter:
 
     def _give_out(self) -> None:
         """Start the jobs that may run now."""
-        while self.used < self.total and (slot := self._next()) is not None:
+        while any(self._waiting.values()) and self.used < self.total and (slot := self._next()) is not None:
             tenants = self._waiting[slot.bulk]
             waiting = tenants[slot.tenant]
             waiting.popleft()

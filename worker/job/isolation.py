@@ -4,7 +4,7 @@ import logging
 import os
 
 from connectors.registry import Registry
-from connectors.sdk.http.client import HttpPolicy
+from connectors.sdk.http.policy import HttpPolicy
 from connectors.sdk.isolation.plan import Plan
 
 

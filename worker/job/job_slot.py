@@ -1,15 +1,15 @@
 """One job's slot: waited for, held while its action runs, paused while it waits for vault or ledger."""
 
 import asyncio
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Protocol
 
 from connectors.sdk.runtime.clock import Clock
 from connectors.sdk.runtime.deadline import Deadline
 
 
-class SlotState(Enum):
-    """What a job does with its slot."""
+class SlotState(IntEnum):
+    """What a job does with its slot. An IntEnum because it is a key, and other enums are hashed in Python."""
 
     #: It holds none: not asked for so far, its deadline came first, or its job has ended.
     NONE = auto()
@@ -98,9 +98,11 @@ class JobSlot:
             self._granted.set_result(None)
 
     async def _wait(self, deadline: Deadline, *, first: bool) -> None:
-        self._granted = asyncio.get_running_loop().create_future()
         self.become(SlotState.WAITING)
         self._keeper.wait(self, first=first)
+        if self.state is not SlotState.WAITING:
+            return
+        self._granted = asyncio.get_running_loop().create_future()
         try:
             while self.state is SlotState.WAITING and not deadline.has_passed:
                 await self._keeper.clock.wait({self._granted}, deadline.remaining_s())

@@ -28,6 +28,7 @@ from worker.job.disposition import DeadLetter, Delay, Disposition, Reply, Requeu
 from worker.job.headers import JobHeaders
 from worker.job.publisher import JobPublisher
 from worker.job.waiting_room import Place, WaitingRoom
+from worker.logs.setup import LogInfo, log_info
 from worker.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class JobProcessor:
         max_attempts: int,
         max_body_bytes: int,
         clock: Clock | None = None,
+        log_info: LogInfo = log_info,
     ) -> None:
         self._executor = executor
         self._publisher = publisher
@@ -99,6 +101,7 @@ class JobProcessor:
         self._max_attempts = max_attempts
         self._max_body_bytes = max_body_bytes
         self._clock = clock or SystemClock()
+        self._log_info = log_info
         self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,7 +113,7 @@ class JobProcessor:
         """Process a delivery in a task of our own."""
         properties = delivery.properties
         identity = (
-            queue,
+            queue.name,
             properties.reply_to,
             properties.correlation_id,
             properties.message_id,
@@ -396,8 +399,9 @@ class JobProcessor:
             self._metrics.replied(sent)
         code = "succeeded" if result.error is None else result.error.code
         self._metrics.job_finished(*self._labels(job), code, result.duration_ms / 1000)
-        _log(job).info(
+        self._log_info(
             "job finished",
+            **_log_fields(job),
             outcome=code,
             attempts=result.attempts,
             duration_ms=result.duration_ms,
@@ -508,6 +512,10 @@ def _check_properties(delivery: Delivery) -> None:
 
 
 def _log(job: Job | JobRefused) -> "Logger":
+    return logger.bind(**_log_fields(job))
+
+
+def _log_fields(job: Job | JobRefused) -> dict[str, str | None]:
     if isinstance(job, JobRefused):
-        return logger.bind(job_id=job.id)
-    return logger.bind(job_id=job.id, tenant=job.tenant, connector=job.connector, action=job.action)
+        return {"job_id": job.id}
+    return {"job_id": job.id, "tenant": job.tenant, "connector": job.connector, "action": job.action}

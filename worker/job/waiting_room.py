@@ -122,10 +122,10 @@ class WaitingRoom:
     def left(self, place: Place) -> None:
         """Count a job as no longer in memory."""
         self._bytes -= place.size
-        self._jobs[place.tenant] -= 1
-        if self._jobs[place.tenant] <= 0:
+        jobs = self._jobs[place.tenant] = self._jobs[place.tenant] - 1
+        if jobs <= 0:
             del self._jobs[place.tenant]
-        self._forget(place.tenant)
+            self._forget(place.tenant)
 
     def _count_back(self, tenant: str) -> None:
         self._delayed[tenant] -= 1

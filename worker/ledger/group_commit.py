@@ -71,12 +71,14 @@ class GroupCommit:
         is_mixed: bool,
         wait_s: float,
         spread_s: float = SPREAD_S,
+        most_waiting: int = MAX_WAITING,
     ) -> None:
         self._execute = execute
         self._transactions = transactions
         self._is_mixed = is_mixed
         self._wait_s = wait_s
         self._spread_s = spread_s
+        self._most_waiting = most_waiting
         self._queues: dict[Statement | None, _Queue] = {}
         #: Questions whose transaction failed.
         self._alone: deque[_Waiter] = deque()
@@ -91,8 +93,8 @@ class GroupCommit:
             TransactionFailed: this question's own transaction failed, or the database is unavailable.
             LedgerUnavailable: it waited too long, or too many wait.
         """
-        if self._count >= MAX_WAITING:
-            raise LedgerUnavailable(f"{MAX_WAITING} questions to the ledger wait already")
+        if self._count >= self._most_waiting:
+            raise LedgerUnavailable(f"{self._most_waiting} questions to the ledger wait already")
         loop = asyncio.get_running_loop()
         waiter = _Waiter(question, loop.create_future(), loop.time())
         kind = None if self._is_mixed else question.statement

@@ -15,8 +15,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from loguru import logger
 
@@ -47,6 +48,19 @@ _CHATTY = (
     "asyncpg",
     "asyncio",
 )
+
+
+class LogInfo(Protocol):
+    """Logs one event of the level INFO; `Logs.info` is the fast one."""
+
+    def __call__(self, event: str, **fields: object) -> None:
+        """Log the event with its fields."""
+        ...
+
+
+def log_info(event: str, **fields: object) -> None:
+    """Log one event through loguru, for a process whose logs are not known."""
+    logger.bind(**fields).info(event)
 
 
 def configure_logging(
@@ -94,6 +108,7 @@ class Logs:
         on_dropped: Callable[[int], None] | None,
     ) -> None:
         threshold = logger.level(level).no
+        self._takes_info = threshold <= logger.level("INFO").no
         to_text = json_text if log_format == "json" else plain_text(colour=_is_terminal(stream))
         self._writer = LogWriter(
             stream, lambda line: to_text(line, redactor), max_lines=max_lines, on_dropped=on_dropped
@@ -129,6 +144,12 @@ class Logs:
         except ValueError:
             pass  # other code has removed every sink
         self._writer.stop(timeout_s)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log one event without loguru, whose record costs 25 µs: for the line that every job writes."""
+        if self._takes_info:
+            frozen = {name: frozen_field(value) for name, value in fields.items()}
+            self._writer.put(Line(datetime.now(UTC), "INFO", event, frozen))
 
     def _take(self, record: "Record") -> bool:
         # The filter takes the record, and no sink ever sees it: loguru's work between the two (copy, format,

@@ -17,16 +17,13 @@ from connectors.sdk.http.compensation import CompensationSlots
 from connectors.sdk.http.egress import Egress
 from connectors.sdk.http.host_room import HostRooms
 from connectors.sdk.http.job_effects import JobEffects, RequestEffect, is_unprocessed
+from connectors.sdk.http.policy import OnCall
 from connectors.sdk.http.refresh_tokens import Account
 from connectors.sdk.http.request import BODILESS_METHODS, HttpRequest, add_headers
 from connectors.sdk.http.status import location_of, wait_asked_s
 from connectors.sdk.http.tokens import Token
 from connectors.sdk.http.transport import SendProgress, Transport
 from schemas.error import Code, Detail
-
-#: Called after each request: how far inside the host lies (`public`, `loopback`, `internal`), how it ended
-#: (`2xx` to `5xx`, `timeout`, `unreachable`, `cut`, `oversize`, `refused`, `held_back`, `cancelled`), seconds.
-OnCall = Callable[[str, str, float], None]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: Redirects that a request follows with its method and body.

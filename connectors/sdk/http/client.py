@@ -24,9 +24,8 @@ its later calls short: a write on its way is left to finish.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,12 +34,12 @@ from pydantic import SecretStr
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, InvalidParams, Sent
 from connectors.sdk.http.address import Reach, RefusedAddress, Target, reach_of, read_url
 from connectors.sdk.http.api_base import ApiBase
-from connectors.sdk.http.call import Auth, HttpCall, OnCall, PoolState
-from connectors.sdk.http.circuit_breaker import BreakerPolicy, HostBreakers, HostLoad
+from connectors.sdk.http.call import Auth, HttpCall, PoolState
+from connectors.sdk.http.circuit_breaker import HostBreakers, HostLoad
 from connectors.sdk.http.compensation import COMPENSATION_TIMEOUT_S, CompensationSlots
-from connectors.sdk.http.egress import THIS_MACHINE, Egress
 from connectors.sdk.http.host_room import HostRooms
 from connectors.sdk.http.job_effects import SAFE_METHODS, JobEffects
+from connectors.sdk.http.policy import HttpPolicy, OnCall, OnQuota
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotations, forget_at_exit
 from connectors.sdk.http.request import (
     BODILESS_METHODS,
@@ -60,31 +59,6 @@ from connectors.sdk.http.tokens import TokenCache
 from connectors.sdk.http.transport import Transport
 
 __all__ = ["Auth", "HttpClient", "HttpPolicy", "HttpPool"]
-
-#: Called with the used part of an account's quota (tenant, connector, credential): `(account, used, total)`.
-OnQuota = Callable[[tuple[str, str, str], int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpPolicy:
-    """What an operator's settings say about outbound calls."""
-
-    #: CONNECTORS_EGRESS_ALLOW, which a worker always sets: what may be called inside, and without encryption, if a
-    #: credential or a setting names it. By itself this class is for development and tests.
-    egress: Egress = THIS_MACHINE
-    #: CONNECTORS_CA_FILE: trusted beside the public authorities.
-    ca_file: Path | None = None
-    #: CONNECTORS_PROXY_URL: where calls to public hosts go through. It resolves their names, so that what
-    #: they may lead to is for it to check. What lies inside is called straight.
-    proxy_url: str | None = field(default=None, repr=False)
-    #: One tenant gets three quarters of them at most.
-    max_connections_per_host: int = 128
-    #: Seconds a call gets in all, unless it says otherwise.
-    timeout_s: float = 30.0
-    #: Most decoded bytes of an answer, unless a call says otherwise.
-    max_response_bytes: int = 10 * 1024 * 1024
-    #: When a host that fails is no longer called.
-    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
 
 
 class HttpPool:

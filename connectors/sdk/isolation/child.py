@@ -186,7 +186,7 @@ class Child:
         try:
             action = self._connector.actions[job.action]
             context = self._context(number, fields, job, action, effects)
-            with as_connector_error(context):
+            with as_connector_error(f"{job.connector}.{job.action}", job.id, lambda: context.log):
                 end["data"] = await self._run(number, fields, job, action, context)
         except asyncio.CancelledError:
             end["cancelled"] = True

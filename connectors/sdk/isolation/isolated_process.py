@@ -331,8 +331,10 @@ class IsolatedProcess:
 
     async def _hold(self, asked: int, call: _RemoteCall, name: str, lease: int) -> None:
         """Hold a lease for an action until it is released, or its call ends."""
+        context = call.invocation.context
+        assert context is not None
         try:
-            async with call.invocation.context.lease(name):
+            async with context.lease(name):
                 released = call.leases[lease] = asyncio.Event()
                 self._send("answer", asked, None)
                 await released.wait()
@@ -361,6 +363,7 @@ class IsolatedProcess:
 
 def _call_as_json(invocation: Invocation, leave_until: float) -> dict[str, Any]:
     call, context = invocation.call, invocation.context
+    assert context is not None
     remaining_s = call.attempt.deadline.remaining_s() if invocation.heeds_deadline else None
     return {
         "part": invocation.part,

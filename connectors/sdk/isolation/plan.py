@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from connectors.sdk.http.client import HttpPolicy
 from connectors.sdk.http.egress import Egress
+from connectors.sdk.http.policy import HttpPolicy
 from connectors.sdk.isolation.frames import BadFrame, Frame
 
 #: All that the process has of the worker's environment.

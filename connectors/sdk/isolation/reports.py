@@ -12,8 +12,7 @@ from pydantic import SecretStr
 
 from connectors.sdk.errors import ConnectorError, Sent
 from connectors.sdk.http.address import Reach
-from connectors.sdk.http.call import OnCall
-from connectors.sdk.http.client import OnQuota
+from connectors.sdk.http.policy import OnCall, OnQuota
 from connectors.sdk.http.refresh_tokens import Account, Keep, Rotation
 from connectors.sdk.isolation.frames import Frame
 
@@ -21,7 +20,7 @@ from connectors.sdk.isolation.frames import Frame
 MAX_ACCOUNTS: Final = 10_000
 
 _REACHES: Final = frozenset(each.value for each in Reach)
-#: How a request may have ended; see `connectors.sdk.http.call.OnCall`.
+#: How a request may have ended; see `connectors.sdk.http.policy.OnCall`.
 _OUTCOMES: Final = frozenset(
     {
         *(f"{digit}xx" for digit in range(1, 6)),

@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from connectors.sdk.context import Context, JobLog
 from connectors.sdk.errors import ConnectorError, CredentialInvalid, Sent, Timeout
-from connectors.sdk.http.client import HttpPool
 from connectors.sdk.http.job_effects import JobEffects
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.clock import Clock
@@ -24,6 +23,9 @@ from connectors.sdk.runtime.slot import Slot
 from connectors.sdk.runtime.threads import THREADS, ThreadCall, Threads
 from schemas.error import Code
 from schemas.job import Job
+
+if TYPE_CHECKING:
+    from connectors.sdk.http.client import HttpPool
 
 #: Seconds that a cancelled action gets to clean up.
 CLEAN_UP_S: Final = 2.0
@@ -82,6 +84,7 @@ class ActionRunner:
     Created and closed by the executor.
 
     Args:
+        http: None if no action needs a Context.
         action_timeout_s: in place of each action's own; for tests.
         threads: synchronous actions of one connector that run at once.
         isolated: runs the actions that have a process of their own; without it they run in this one, too.
@@ -90,7 +93,7 @@ class ActionRunner:
     def __init__(
         self,
         credentials: CredentialSource,
-        http: HttpPool,
+        http: "HttpPool | None",
         infrastructure: Infrastructure,
         clock: Clock,
         lease: LeaseOf,
@@ -205,15 +208,9 @@ class ActionRunner:
         self, call: Call, credential: Any, effects: JobEffects | None = None, *, heeds_deadline: bool = True
     ) -> Context[Any]:
         """Create what an action is told and handed."""
+        assert self._http is not None
         job, attempt = call.job, call.attempt
         remaining_s = attempt.deadline.remaining_s() if heeds_deadline else None
-        fields = {
-            "job_id": job.id,
-            "tenant": job.tenant,
-            "connector": job.connector,
-            "action": job.action,
-            "attempt": attempt.attempts + 1,
-        }
         return Context(
             job_id=job.id,
             tenant=job.tenant,
@@ -232,18 +229,31 @@ class ActionRunner:
             is_repeat=call.is_repeat,
             deadline=attempt.deadline.at,
             locale=job.locale,
-            log=JobLog(self._log, fields, partial(call.action.signature.personal, job.params)),
+            log=self._log_of(call),
             _report=lambda message: attempt.report_progress("note", message),
             _lease=partial(self._lease, job, attempt.slot),
             _steps=call.steps,
             _now=self._clock.now,
         )
 
+    def _log_of(self, call: Call) -> JobLog:
+        """Create the log of one run."""
+        job = call.job
+        fields = {
+            "job_id": job.id,
+            "tenant": job.tenant,
+            "connector": job.connector,
+            "action": job.action,
+            "attempt": call.attempt.attempts + 1,
+        }
+        return JobLog(self._log, fields, partial(call.action.signature.personal, job.params))
+
     def _prepared(self, call: Call, secret: Mapping[str, Any]) -> _Execution:
         """Return what is needed to start the action's function."""
         effects = JobEffects()
         call.steps.on_recorded = effects.record_step
-        context = self.context(call, call.connector.read_credential(secret), effects)
+        credential = call.connector.read_credential(secret)
+        context = self.context(call, credential, effects) if call.action.needs_context else None
         return _Execution(call, context, effects, secret=secret)
 
     async def _fetch_anew(self, call: Call, refused: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -271,7 +281,7 @@ class ActionRunner:
         """Call the function; whatever it raises stays inside this task."""
         call, params = execution.call, execution.call.params
         assert params is not None
-        with as_connector_error(execution.context):
+        with self._as_connector_error(call):
             if self._isolated is not None and call.action.is_isolated:
                 return await self._isolated.invoke(execution)
             if call.action.is_async:
@@ -342,8 +352,9 @@ class ActionRunner:
 
     async def _finish(self, execution: _Execution, ended: "asyncio.Future[Any]") -> Any:
         """Return the result of a thread whose time was over before it ended."""
-        with as_connector_error(execution.context):
-            return execution.call.action.dump(await asyncio.shield(ended))
+        call = execution.call
+        with self._as_connector_error(call):
+            return call.action.dump(await asyncio.shield(ended))
 
     async def _cancel(self, task: "asyncio.Task[Any]", call: Call) -> None:
         """Cancel what took too long, and wait a moment for its cleaning up."""
@@ -373,17 +384,22 @@ class ActionRunner:
             task.cancel()
 
     async def _contain(self, hook: Invocation) -> Any:
-        with as_connector_error(hook.context):
+        with self._as_connector_error(hook.call):
             if self._isolated is not None and hook.call.action.is_isolated:
                 return await self._isolated.invoke(hook)
             return await hook.await_hook()
+
+    def _as_connector_error(self, call: Call) -> "as_connector_error":
+        return as_connector_error(call.name, call.job.id, partial(self._log_of, call))
 
 
 class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
     """Turn any exception of a connector into a ConnectorError: it ends its own job, not the worker."""
 
-    def __init__(self, context: Context[Any]) -> None:
-        self._context = context
+    def __init__(self, name: str, job_id: str, log: Callable[[], JobLog]) -> None:
+        self._name = name
+        self._job_id = job_id
+        self._log = log
 
     def __enter__(self) -> None:
         """Begin."""
@@ -392,16 +408,15 @@ class as_connector_error:  # noqa: N801  # reads as a phrase at its uses
         """Pass our own errors on, and replace the rest."""
         if bug is None or isinstance(bug, ConnectorError | asyncio.CancelledError):
             return
-        context = self._context
-        context.log.error(
+        self._log().error(
             "connector raised",
             error=type(bug).__name__,
             # Frames only: the text of a third party's error may hold a secret or the body.
             frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)],
         )
         raise ConnectorError(
-            f"{context.connector}.{context.action} raised {type(bug).__name__}; "
-            f"the worker's log has the traceback under the job {context.job_id}",
+            f"{self._name} raised {type(bug).__name__}; "
+            f"the worker's log has the traceback under the job {self._job_id}",
             sent=Sent.UNCERTAIN,  # whether anything was sent cannot be known
         ) from None
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
@@ -12,7 +12,6 @@ from connectors.sdk.connector import Action, Connector
 from connectors.sdk.context import Context
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError
-from connectors.sdk.http.client import HttpPool
 from connectors.sdk.runtime.action_runner import ActionRunner, CredentialSource
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.claims import ClaimKeeper
@@ -33,6 +32,9 @@ from connectors.sdk.runtime.undo import UndoRunner
 from schemas.error import Code
 from schemas.job import Job
 
+if TYPE_CHECKING:
+    from connectors.sdk.http.client import HttpPool
+
 #: Connectors log through the standard library; the worker's log takes that in.
 CONNECTOR_LOG: Final = logging.getLogger("connectors")
 
@@ -48,13 +50,16 @@ class Executor:
     6. its return value or exception becomes an `Outcome`
 
     Created and closed by the service, or by the test kit.
+
+    Args:
+        http: None if no action needs a Context.
     """
 
     def __init__(
         self,
         known: KnownConnectors,
         credentials: CredentialSource,
-        http: HttpPool,
+        http: "HttpPool | None",
         ledger: Ledger,
         *,
         publishers: Publishers | None = None,
@@ -133,7 +138,8 @@ class Executor:
             attempt.deadline.check()
             secret = await self._runner.fetch(call)
             outcome = await self._runner.run(call, secret, heeds_deadline=True)
-            return replace(outcome, is_uncertain=False)  # however it ended, it changed nothing
+            # However it ended, it changed nothing.
+            return replace(outcome, is_uncertain=False) if outcome.is_uncertain else outcome
         except ConnectorError as error:
             return Outcome(error=error, attempts=attempt.attempts)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from connectors.sdk.effects import Effect
 from connectors.sdk.errors import ConnectorError, OutcomeUnknown, Timeout
@@ -30,6 +30,9 @@ from connectors.sdk.runtime.reconcile import Reconciler
 from schemas.error import Code
 
 T = TypeVar("T")
+
+#: Seconds that a caller whose deadline has passed waits for what the ledger knows.
+LATE_LOOK_S: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -93,11 +96,14 @@ class IdempotentRunner:
                 self._register(identity, running, task)
             elif running.fingerprint != fingerprint:
                 return outcome_of(Mismatch(), call)
-            else:
-                call.attempt.slot.pause()  # it only waits; if it runs after all, its slot is resumed then
+            elif (
+                not call.attempt.slot.pause()
+            ):  # paused, it only waits; its slot is resumed if it runs after all
+                # The slot that it would keep may be the one that the run waits for.
+                raise Snooze("a copy of the job runs here, and too many jobs wait already")
             remaining_s = call.attempt.deadline.remaining_s()
             # A job that comes too late only asks the ledger, and that answer is worth its moment.
-            limit_s = None if remaining_s == 0 and not is_copy else remaining_s
+            limit_s = LATE_LOOK_S if remaining_s == 0 and not is_copy else remaining_s
             await self._clock.wait({running.task, running.given_up}, limit_s)
             if running.task.done():
                 outcome = _outcome_of(running.task, call)

@@ -24,7 +24,8 @@ class Invocation:
     """One start of a function of a connector: the action itself, its reconcile, or its undo."""
 
     call: Call
-    context: Context[Any]
+    #: None for an action that needs none.
+    context: Context[Any] | None
     effects: JobEffects
     part: Part = "run"
     #: The secret's fields, as the vault has them.
@@ -43,6 +44,7 @@ class Invocation:
             What a reconcile found as `(result,)`, in JSON's types; None if the effect is not there.
         """
         action, params = self.call.action, self.call.params
+        assert self.context is not None
         if self.part == "undo":
             return await action.call_undo(self.context, params=params, result=self.result)
         assert params is not None

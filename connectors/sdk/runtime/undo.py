@@ -13,7 +13,7 @@ from connectors.sdk.runtime.answers import late
 from connectors.sdk.runtime.call import Call
 from connectors.sdk.runtime.claims import ClaimKeeper
 from connectors.sdk.runtime.clock import Clock
-from connectors.sdk.runtime.idempotency import identity_of, left_running
+from connectors.sdk.runtime.idempotency import LATE_LOOK_S, identity_of, left_running
 from connectors.sdk.runtime.invocation import Invocation
 from connectors.sdk.runtime.lease import HeldClaim
 from connectors.sdk.runtime.ledger import InProgress, Ledger, Undone, fingerprint_of
@@ -61,7 +61,7 @@ class UndoRunner:
         task.add_done_callback(self._tasks.discard)
         remaining_s = call.attempt.deadline.remaining_s()
         # An undo that comes too late only asks the ledger, and that answer is worth its moment.
-        await self._clock.wait({task}, None if remaining_s == 0 else remaining_s)
+        await self._clock.wait({task}, LATE_LOOK_S if remaining_s == 0 else remaining_s)
         if task.done():
             return task.result()
         return left_running(call, running.claim, task, self._clock.monotonic())

@@ -99,3 +99,13 @@ async def ignore_cancellation() -> None:
             await asyncio.sleep(1)
         except asyncio.CancelledError:
             pass
+
+
+@misbehaving.action(effect=Effect.READ, timeout_s=0.2)
+async def never_end() -> None:
+    """Refuse to be given up, for good."""
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass

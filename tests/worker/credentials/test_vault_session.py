@@ -24,8 +24,8 @@ from worker.credentials.source import (
     SecretUnavailable,
     VaultUnavailable,
 )
-from worker.credentials.vault_client import VaultAuthError, VaultClient
-from worker.credentials.vault_config import VaultConfig
+from worker.credentials.vault_client import VaultClient
+from worker.credentials.vault_config import VaultAuthError, VaultConfig
 from worker.credentials.vault_policy import VaultPolicy
 from worker.credentials.vault_source import VaultCredentials
 from worker.settings import SettingError

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from connectors.sdk.runtime.action_runner import CLEAN_UP_S
+from connectors.sdk.runtime.lease import LeasePolicy
 from tests.support.job_bench import SLOTS, Bench
 from worker.job.headers import JobHeaders
 
@@ -254,3 +256,31 @@ async def test_a_task_that_ignores_its_cancellation_is_counted_as_hung(bench: Be
     await bench.until(lambda: bench.executor.hung.by_action == {"shop.tidy": 1})
     bench.shop.gate.set()
     await bench.until(lambda: not bench.executor.hung.by_action)
+
+
+@pytest.mark.parametrize(
+    ("action", "reply"),
+    [
+        ("stubborn_read", "DEADLINE_EXCEEDED unknown"),
+        ("stubborn_keyed", "DEADLINE_EXCEEDED unknown"),
+        ("stubborn_write", "DEADLINE_EXCEEDED unknown"),
+    ],
+)
+async def test_a_call_that_swallows_its_cancellation_holds_no_job(
+    bench: Bench, action: str, reply: str
+) -> None:
+    bench.send(action, "stubborn", seconds=1)
+    await bench.started("stubborn")
+
+    bench.clock.skip(1)
+    replied = await bench.replied("stubborn")
+    bench.clock.skip(CLEAN_UP_S)
+    await bench.until(lambda: bench.executor.hung.by_action == {f"shop.{action}": 1})
+    if action == "stubborn_write":
+        assert [] == bench.acked, "it may land yet: its claim is kept"
+        bench.clock.skip(LeasePolicy().hung_s)
+
+    assert [reply] == replied
+    await bench.until(lambda: bench.processor.in_flight == 0)
+    assert ["stubborn"] == bench.acked
+    assert {f"shop.{action}": 1} == bench.executor.hung.by_action

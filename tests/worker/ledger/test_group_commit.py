@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from connectors.sdk.runtime.ledger import LedgerUnavailable
-from worker.ledger import group_commit
 from worker.ledger.faults import TransactionFailed
 from worker.ledger.group_commit import GroupCommit
 from worker.ledger.statements import Question, Rows, Statement
@@ -214,9 +213,8 @@ async def test_a_question_waits_for_a_connection_so_long_and_no_longer() -> None
         await second
 
 
-async def test_more_questions_than_the_bound_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "MAX_WAITING", 2)
-    store = Store()
+async def test_more_questions_than_the_bound_are_refused_at_once() -> None:
+    store = Store(most_waiting=2)
 
     answers = await asyncio.gather(*(store.ask(number) for number in range(3)), return_exceptions=True)
 

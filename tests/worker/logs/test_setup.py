@@ -11,7 +11,8 @@ import pytest
 from loguru import logger
 
 from tests.support.log_lines import logging_to_memory
-from worker.logs.setup import configure_logging
+from worker.logs.masking import Redactor
+from worker.logs.setup import LogFormat, configure_logging, log_info
 
 
 def test_levels_below_the_set_one_are_left_out() -> None:
@@ -20,6 +21,38 @@ def test_levels_below_the_set_one_are_left_out() -> None:
         logger.warning("loud")
 
         assert ["loud"] == [line["event"] for line in log.lines]
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_the_direct_line_is_the_one_that_loguru_makes(log_format: LogFormat) -> None:
+    redactor = Redactor()
+    redactor.register("hunter2hunter2")
+    fields = {"job_id": "of hunter2hunter2", "api_key": "abc", "attempts": 1, "took": 0.5, "x": "y" * 9000}
+    with logging_to_memory(log_format=log_format, redactor=redactor) as log:
+        log.logs.info("job finished", **fields)
+        log_info("job finished", **fields)
+
+        direct, through_loguru = (line.split("job finished")[1] for line in log.text.splitlines())
+
+    assert direct == through_loguru
+    assert "hunter2" not in direct
+    assert "abc" not in direct
+
+
+def test_the_direct_line_heeds_the_level() -> None:
+    with logging_to_memory("WARNING") as log:
+        log.logs.info("quiet")
+
+        assert [] == log.lines
+
+
+def test_a_field_of_the_direct_line_changed_afterwards_is_logged_as_it_was() -> None:
+    items = [1]
+    with logging_to_memory() as log:
+        log.logs.info("event", items=items)
+        items.append(2)
+
+        assert [1] == log.lines[0]["items"]
 
 
 def test_a_wrong_level_is_refused() -> None:
