@@ -22,6 +22,7 @@ from worker.broker.connector import BrokerConnector
 from worker.broker.ledger_guard import LedgerGuard
 from worker.broker.publish_probe import PublishProbe, check_publishing, learn_user
 from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.shared_connection import SharedConnection
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.credential_store import secret_store
 from worker.job.concurrency import ConcurrencyLimiter
@@ -91,6 +92,7 @@ class Worker:
             http_policy(settings), registry, threads=min(settings.concurrency, MOST_THREADS)
         )
         self._http = self._make_http(redactor)
+        self._consuming = SharedConnection(partial(self._connect, "consume"))
         self.confirmed_publisher = ConfirmedPublisher(
             partial(self._connect, "publish"),
             name="publish",
@@ -206,7 +208,6 @@ class Worker:
             "worker starting",
             version=version("connectors-service"),
             connectors=sorted(self.registry.connectors),
-            broker_connections=len(self.consumers) + 1,
             metrics=f"http://{self.settings.metrics_host}:{self._monitoring.port}/",
         )
         for gap in self.settings.gaps:
@@ -273,10 +274,10 @@ class Worker:
     async def _close(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                # Queue consumers last of the broker's links: their connections carried the acks.
+                # The consuming connection last of the broker's links: it carried the acks.
                 await self.confirmed_publisher.close()
                 await self._direct.close()
-                await asyncio.gather(*(queue.close() for queue in self.consumers))
+                await self._consuming.close()
                 await self._executor.close()
                 await self._processes.close()
                 await self.ledger.close()
@@ -335,7 +336,7 @@ class Worker:
             yield QueueConsumer(
                 queue,
                 prefetch=room.capacity,
-                connect=partial(self._connect, queue.name),
+                connect=self._consuming.open,
                 declare=self._declare_shared
                 if queue.connector is None
                 else partial(self._declare_queue, self.topology.job_queue(queue.connector, bulk=queue.bulk)),

@@ -1,6 +1,7 @@
 """Jobs published before a fault, and their answers collected after it."""
 
 import asyncio
+import functools
 from typing import Any
 
 from tests.support.rpc import ExternalClient, job
@@ -20,14 +21,18 @@ async def publish(url: str, count: int, action: str = "echo", seconds: float = 1
     return await asyncio.to_thread(send)
 
 
-async def answers(url: str, sent: list[str], timeout_s: float = 60) -> dict[str, int]:
-    """Collect the replies, all of them successes and nothing dead-lettered, and count them by correlation id."""
+async def answers(
+    url: str, sent: list[str], timeout_s: float = 60, *, dead_letters: int = 0
+) -> dict[str, int]:
+    """Collect the replies, all of them successes, and count them by correlation id; nothing else is dead-lettered."""
 
     def collect() -> dict[str, int]:
         with ExternalClient(url, reply_queue=REPLIES) as client:
             replies = client.wait(sent, timeout_s)
             assert {"succeeded"} == {each["status"] for copies in replies.values() for each in copies}
-            assert 0 == client.depth("connectors.dead")
+            depth = functools.partial(client.depth, "connectors.dead")
+            client.until(lambda: depth() >= dead_letters, 20, lambda: "the dead letters")
+            assert dead_letters == depth()
             return {each: len(copies) for each, copies in replies.items()}
 
     return await asyncio.to_thread(collect)

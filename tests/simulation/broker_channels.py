@@ -81,6 +81,8 @@ class SimulatedDelivery:
     returns: int
     _tag: int
     _channel: "SimulatedConsumer"
+    #: What of its properties cannot be decoded.
+    undecodable: str | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -160,12 +162,12 @@ class SimulatedConsumer(Channel):
         delivery = SimulatedDelivery(
             message.body, message.routing_key, message.properties, message.is_flagged, returns, tag, self
         )
-        self.tell(partial(self._receive, delivery, is_undecodable=message.is_undecodable))
+        if message.is_undecodable:
+            delivery.undecodable = "a header is cut off"
+        self.tell(partial(self._receive, delivery))
 
-    def _receive(self, delivery: SimulatedDelivery, *, is_undecodable: bool) -> None:
-        if is_undecodable:
-            self.connection.undecodable()
-        elif not self.is_closed:
+    def _receive(self, delivery: SimulatedDelivery) -> None:
+        if not self.is_closed:
             self.delivered += 1
             self.unsettled += 1
             self.host.hot_steps = max(self.host.hot_steps, HOT_STEPS)

@@ -128,21 +128,15 @@ class SimulatedConnection:
             self.broker.now + self.broker.latency_s(), partial(self._end, "the broker ended it")
         )
 
-    def undecodable(self) -> None:
-        """End it in the client: a frame cannot be read."""
-        self.down.cut()
-        self.up.send(self.broker.latency_s(), self.end_served)
-        self._end("a frame cannot be decoded", undecodable=True)
-
     def block(self, is_blocked: bool) -> None:
         """Tell of an alarm, and read nothing while it lasts."""
         if self.is_publishing and self.is_served:
             self.up.hold(is_blocked=is_blocked)
             self.down.send(self.broker.latency_s(), lambda: setattr(self, "is_blocked", is_blocked))
 
-    def _end(self, reason: str, *, undecodable: bool = False) -> None:
+    def _end(self, reason: str) -> None:
         if not self._closed.done():
-            self._closed.set_result(Closed(reason, undecodable=undecodable))
+            self._closed.set_result(Closed(reason))
             for channel in self._channels:
                 channel.end(reason)
 

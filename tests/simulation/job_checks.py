@@ -275,7 +275,7 @@ class JobChecks:
     def _check_in_time(self, sent: Sent) -> None:
         """An answer by the deadline; what goes wrong meanwhile may delay it for as long as it lasts."""
         deadline_at = sent.plan.deadline_at
-        if deadline_at is None or sent.was_deleted or self._world.plan.has_undecodable:
+        if deadline_at is None or sent.was_deleted:
             return
         latest = max(deadline_at, sent.plan.at_s) + SLACK_S
         for begin, end in sorted(self.disturbed):

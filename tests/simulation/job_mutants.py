@@ -80,8 +80,6 @@ JOB_MUTANTS: Final = (
         JobPublisher, "progress", "task.add_done_callback(self._progress.discard)", "pass")),
     _mutant("a job is rerouted again and again", (
         JobProcessor, "_detour", "and not headers.rerouted", "")),
-    _mutant("a message that cannot be decoded is not quarantined", (
-        QueueConsumer, "_consume", "if end.undecodable:", "if False:")),
     _mutant("a cancelled consumer is not noticed", CANCELLED),
     _mutant("a consumer that is gone is not noticed at all", CANCELLED, COUNTED, MISSING),
     _mutant("a copy keeps the slot that its run waits for", (

@@ -116,11 +116,6 @@ class BrokerPlan:
     deploys: int
     is_faulty: bool
 
-    @property
-    def has_undecodable(self) -> bool:
-        """Whether deliveries are received one by one for a while."""
-        return any(each.kind == "undecodable" for each in self.jobs)
-
 
 def make_broker_plan(choices: Choices) -> BrokerPlan:
     """Make a plan."""

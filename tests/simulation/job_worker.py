@@ -21,6 +21,7 @@ from tests.simulation.world import SILENT
 from worker.broker import Connection, Delivery
 from worker.broker.confirmed_publisher import ConfirmedPublisher, PublishOutcome
 from worker.broker.queue_consumer import QueueConsumer
+from worker.broker.shared_connection import SharedConnection
 from worker.broker.topology import JobQueue, Queue, Topology
 from worker.job.concurrency import ConcurrencyLimiter
 from worker.job.headers import JobHeaders
@@ -147,11 +148,12 @@ class JobWorker:
             clock=clock,
             log_info=_say_nothing,
         )
+        self.consuming = SharedConnection(self._connect)
         self.consumers = [
             QueueConsumer(
                 queue,
                 prefetch=room.capacity,
-                connect=self._connect,
+                connect=self.consuming.open,
                 declare=partial(
                     self._declare,
                     shared if queue.connector is None else [TOPOLOGY.job_queue("shop", bulk=queue.bulk)],
@@ -197,7 +199,7 @@ class JobWorker:
         await self.processor.drain(DRAIN_S)
         await self.confirmed.close()
         await self.direct.close()
-        await asyncio.gather(*(each.close() for each in self.consumers))
+        await self.consuming.close()
         await self.executor.close()
 
     def lose_connections(self, delay_s: float) -> None:

@@ -67,6 +67,12 @@ def odd_timestamps(reply_to: str) -> dict[str, tuple[int, bytes]]:
     return found
 
 
+def callers_own(table: bytes, correlation_id: str, reply_to: str) -> tuple[int, bytes]:
+    """Property flags and bytes of a call whose headers are this table."""
+    address = short(correlation_id.encode()) + short(reply_to.encode())
+    return _HEADERS | _CORRELATION | _REPLY_TO, table + address
+
+
 class FramePublisher:
     """One connection and channel, spoken by hand."""
 

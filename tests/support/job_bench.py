@@ -206,16 +206,11 @@ class Bench:
         if seconds is not None:
             body["deadline"] = (self.clock.now() + timedelta(seconds=seconds)).isoformat()
 
-        async def ack(*_: Any, **__: Any) -> None:
+        def settle(_tag: int) -> bool:
             self.acked.append(id)
+            return True
 
-        channel: Any = SimpleNamespace(
-            is_closed=False,
-            connection=SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False)),
-            basic_ack=ack,
-            basic_nack=ack,
-            basic_reject=ack,
-        )
+        channel = SimpleNamespace(is_closed=False, ack=settle, reject=settle)
         properties = Properties(reply_to="callers", correlation_id=id, user_id="us", headers=headers or {})
         delivery = Delivery(json.dumps(body).encode(), f"shop.{action}", properties, False, 0, 1, channel)
         self.processor.receive(QUEUE, delivery)

@@ -4,14 +4,13 @@ from collections import Counter
 from typing import Any, Final
 
 from worker.broker import Connection
-from worker.broker.decoding import leaving_out_undecodable_properties
 
 #: Messages looked at; more are counted as not looked at.
 MOST: Final = 1000
 #: Reasons of RabbitMQ, as a person reads them.
 _REASONS: Final = {
     "expired": "expired before a worker took them (the publisher's `expiration`, or a TTL of a policy)",
-    "delivery_limit": "that no client can decode",
+    "delivery_limit": "that no worker settled in 21 deliveries",
     "maxlen": "from a queue that was full (a policy's max-length)",
     "rejected": "that were rejected",
 }
@@ -23,16 +22,15 @@ async def count_poison(connection: Connection, queue: str) -> dict[str, int]:
     if counted is None or counted[0] == 0:
         return {}
     found: Counter[str] = Counter()
-    with leaving_out_undecodable_properties():
-        browser = await connection.browser(queue)
-        try:
-            for _ in range(min(counted[0], MOST)):
-                delivery = await browser.next()
-                if delivery is None:
-                    break
-                found[_reason(delivery.properties.headers.get("x-death"))] += 1
-        finally:
-            await browser.close()
+    browser = await connection.browser(queue)
+    try:
+        for _ in range(min(counted[0], MOST)):
+            delivery = await browser.next()
+            if delivery is None:
+                break
+            found[_reason(delivery.properties.headers.get("x-death"))] += 1
+    finally:
+        await browser.close()
     if counted[0] > MOST:
         found["that were not looked at"] = counted[0] - MOST
     return dict(found)

@@ -1,4 +1,4 @@
-"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aio-pika named.
+"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aiormq named.
 
 Everything above speaks `Delivery`, `Properties` and the classes named here; another client library
 would be another version of this folder.
@@ -6,11 +6,10 @@ would be another version of this folder.
 
 import logging
 
-from worker.broker.channels import Browser, Consumer, PublishChannel
+from worker.broker.channels import Browser, Consumer
 from worker.broker.connection import Closed, Connection
 from worker.broker.declaring import declare
-from worker.broker.decoding import accept_any_timestamp
-from worker.broker.delivery import Delivery, Properties
+from worker.broker.delivery import Delivery
 from worker.broker.errors import (
     BrokerError,
     BrokerRefusal,
@@ -19,6 +18,8 @@ from worker.broker.errors import (
     PublishUncertain,
     TopologyMismatch,
 )
+from worker.broker.properties import Properties
+from worker.broker.publish_channel import PublishChannel
 
 __all__ = [
     "BrokerError",
@@ -36,8 +37,6 @@ __all__ = [
     "TopologyMismatch",
     "declare",
 ]
-
-accept_any_timestamp()
 
 # The client logs each lost connection with a traceback; our own parts log it in one line.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)

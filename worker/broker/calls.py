@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import aiormq
 
 from worker.broker.errors import BrokerError, BrokerNotFound, Forbidden, TopologyMismatch, brief
+from worker.broker.wire.channel import ChannelClosed
 
 #: Seconds for a declaration, a consume, a cancel.
 RPC_TIMEOUT_S: Final = 10.0
@@ -27,13 +28,16 @@ class rpc:  # noqa: N801  # reads as a verb at its uses
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             raise BrokerError(f"{self._doing}: no answer in {RPC_TIMEOUT_S:g} s") from None
-        if isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
+        if error is None:
+            return False
+        code = error.code if isinstance(error, ChannelClosed) else None
+        if code == 406 or isinstance(error, aiormq.exceptions.ChannelPreconditionFailed):
             raise TopologyMismatch(f"{self._doing}: {difference(error)}") from None
-        if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
+        if code == 404 or isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
             raise BrokerNotFound(f"{self._doing}: {brief(error)}") from None
-        if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
+        if code == 403 or isinstance(error, aiormq.exceptions.ChannelAccessRefused):
             raise Forbidden(f"{self._doing}: {brief(error)}") from None
-        if isinstance(error, aiormq.AMQPError | RuntimeError | OSError):
+        if isinstance(error, ChannelClosed | aiormq.AMQPError | RuntimeError | OSError):
             raise BrokerError(f"{self._doing}: {brief(error)}") from None
         if isinstance(error, asyncio.CancelledError) and not is_ours():
             raise BrokerError(f"{self._doing}: the connection broke") from None

@@ -3,25 +3,29 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import aio_pika
 import aiormq
 from pamqp import commands
 from yarl import URL
 
-from worker.broker.calls import RPC_TIMEOUT_S, close_channel, close_quietly, is_ours, rpc
-from worker.broker.channels import Browser, Consumer, PublishChannel
+from worker.broker.calls import close_channel, close_quietly, is_ours, rpc
+from worker.broker.channels import Browser, Consumer
 from worker.broker.delivery import Delivery
 from worker.broker.errors import BrokerError, BrokerNotFound, BrokerRefused, brief
+from worker.broker.publish_channel import PublishChannel
+from worker.broker.wire.channel import Channel
+from worker.broker.wire.socket import Socket, SocketFactory
 
 #: Seconds between heartbeats, unless the URL says otherwise (`?heartbeat=5`). A dead peer is noticed after
 #: three missed: about 33 s.
 HEARTBEAT_S: Final = 10
 #: Seconds for opening a connection, its handshake included.
 CONNECT_TIMEOUT_S: Final = 10.0
+#: Channels and bytes of a frame where the broker sets no limit.
+_MOST_CHANNELS: Final = 65535
+_FRAME_MAX: Final = 131072
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +33,18 @@ class Closed:
     """Why a connection ended."""
 
     reason: str
-    #: A frame that the client library cannot decode: a message no code of ours will ever see.
-    undecodable: bool = False
 
 
 class Connection:
-    """One connection to the broker, from open to closed; it does not come back by itself."""
+    """One connection to the broker, from open to closed; it does not come back by itself.
 
-    def __init__(
-        self, transport: aiormq.abc.AbstractConnection, owner: aio_pika.abc.AbstractConnection
-    ) -> None:
-        self._transport = transport
-        self._owner = owner
+    The client connects, logs in, beats and declares; messages go over channels of our own on its socket.
+    """
+
+    def __init__(self, client: aiormq.Connection, socket: Socket) -> None:
+        self._client = client
+        self._socket = socket
+        client.closing.add_done_callback(lambda _closing: socket.end("the connection was closed"))
 
     @classmethod
     async def open(cls, url: str, *, name: str, tls: ssl.SSLContext | None = None) -> "Connection":
@@ -54,13 +58,15 @@ class Connection:
         if "heartbeat" not in target.query:
             target = target.update_query(heartbeat=str(HEARTBEAT_S))
         where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
+        sockets = SocketFactory()
         try:
-            owner = await aio_pika.connect(
-                target,
-                timeout=CONNECT_TIMEOUT_S,
-                ssl_context=tls,
-                client_properties={"connection_name": name},
-            )
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                client = await aiormq.connect(
+                    target,
+                    context=tls,
+                    client_properties={"connection_name": name},
+                    transport_factory=sockets,
+                )
         except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
             raise BrokerRefused(
                 f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
@@ -81,53 +87,65 @@ class Connection:
             if is_ours():
                 raise
             raise BrokerError(f"RabbitMQ at {where} broke off the handshake") from None
-        assert owner.transport is not None
-        assert isinstance(owner.transport.connection, aiormq.Connection)
-        return cls(owner.transport.connection, owner)
+        assert sockets.socket is not None
+        return cls(client, sockets.socket)
 
     async def closed(self) -> Closed:
         """Wait for the end, and return its reason."""
-        closing = self._transport.closing
+        closing = self._client.closing
         await asyncio.wait({closing})
         error = None if closing.cancelled() else closing.exception()
-        known = (aiormq.AMQPError, OSError, EOFError, asyncio.CancelledError, type(None))
-        undecodable = isinstance(error, aiormq.exceptions.InvalidFrameError) or not isinstance(error, known)
-        return Closed(brief(error) if error else "closed", undecodable=undecodable)
+        return Closed(brief(error) if error else "closed")
 
     @property
     def is_open(self) -> bool:
         """Whether it can still be used."""
-        return self._transport.is_opened
+        return self._client.is_opened and self._socket.ended is None
 
     @property
     def is_blocked(self) -> bool:
         """Whether the broker stopped taking our publishes: a memory or disk alarm."""
-        waiting = self._transport.ready()
-        try:
-            waiting.send(None)  # it ends at once unless blocked
-        except StopIteration:
-            return False
-        waiting.close()
-        return True
+        return self._socket.is_blocked
 
-    async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
-        """Open a channel."""
+    async def channel(self) -> aiormq.abc.AbstractChannel:
+        """Open a channel of the client, for declaring."""
         async with rpc("opening a channel"):
-            return await self._transport.channel(publisher_confirms=confirms, on_return_raises=False)
+            return await self._client.channel(publisher_confirms=False)
+
+    async def own_channel(self) -> Channel:
+        """Open a channel of our own, for messages."""
+        tuned = self._client.connection_tune
+        async with rpc("opening a channel"):
+            return await Channel.open(
+                self._socket, tuned.channel_max or _MOST_CHANNELS, tuned.frame_max or _FRAME_MAX
+            )
 
     async def consumer(self, queue: str, on_delivery: Callable[[Delivery], None]) -> Consumer:
         """Open a channel for consuming a queue."""
-        return Consumer(await self.channel(), queue, on_delivery, self.count)
+        return Consumer(await self.own_channel(), queue, on_delivery, self.count, self._declare_reply_queue)
 
     async def publish_channel(self) -> PublishChannel:
         """Open a channel with confirms."""
-        channel = await self.channel(confirms=True)
-        assert isinstance(channel, aiormq.Channel)
-        return PublishChannel(channel)
+        channel = PublishChannel(await self.own_channel())
+        async with rpc("asking for confirms"):
+            await channel.start()
+        return channel
 
     async def browser(self, queue: str) -> Browser:
         """Open a channel for reading a queue one by one."""
-        return Browser(await self.channel(), queue)
+        return Browser(await self.own_channel(), queue)
+
+    async def _declare_reply_queue(self, exchange: str) -> str:
+        """Declare a queue for replies that lives as long as the connection, and return its name."""
+        channel = await self.channel()
+        try:
+            async with rpc("declaring a reply queue"):
+                name = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
+                if exchange:
+                    await channel.queue_bind(name, exchange=exchange, routing_key=name)
+            return name
+        finally:
+            await close_channel(channel)
 
     async def count(self, queue: str) -> tuple[int, int] | None:
         """Return how many messages and consumers a queue has; None if there is no such queue."""
@@ -170,12 +188,9 @@ class Connection:
 
     async def close(self) -> None:
         """Close it; what was not acked is delivered again."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RPC_TIMEOUT_S):
-                # The client drops what it has not written yet, the last acks among it.
-                while self.is_open and not self._transport.write_queue.empty():  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
-        await close_quietly(self._owner.close())
+        self._socket.flush()  # the last acks
+        self._socket.resume()  # or the broker's answer is not read
+        await close_quietly(self._client.close())
 
 
 def _refused_virtual_host(target: URL, where: str, reason: str) -> BrokerError:

@@ -3,18 +3,19 @@
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-import aiormq
-from aiormq.abc import ChannelFrame
-from pamqp.commands import Basic, Tx
-from pamqp.header import ContentHeader
+from pamqp import commands
 
-from worker.broker.calls import close_channel
-from worker.broker.channels import REFUSALS, refusal_of
+from worker.broker.calls import close_quietly
 from worker.broker.confirmed_publisher import ConfirmedPublisher
 from worker.broker.connection import Connection
 from worker.broker.errors import BrokerError, BrokerRefusal, BrokerRefused, PublishRefused, brief
+from worker.broker.properties import Properties
+from worker.broker.publish_channel import refusal_of
+from worker.broker.wire.channel import ChannelClosed
+from worker.broker.wire.content import write_properties
+from worker.broker.wire.frames import publish_frames
 
 #: Seconds between probes, and for one: readiness is known within 10 s.
 PROBE_S: Final = 3.0
@@ -92,37 +93,29 @@ async def dry_run(connection: Connection, exchanges: Iterable[str], *, user_id: 
         PublishRefused: one of them refuses.
         BrokerError: no answer in time.
     """
-    channel = await connection.channel()
-    assert isinstance(channel, aiormq.Channel)
-    properties = Basic.Properties(user_id=user_id)
-    frames: list[Any] = []
-    for exchange in exchanges:
-        frames.append(Basic.Publish(exchange=exchange, routing_key="connectors.probe"))
-        frames.append(ContentHeader(properties=properties, body_size=0))
+    channel = await connection.own_channel()
+    header = write_properties(Properties(user_id=user_id), 0)
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            await channel.tx_select()
-            # In one write: a frame sent after the broker closed the channel would end the connection.
-            frames.append(Tx.Rollback())
-            await channel.write_queue.put(ChannelFrame.marshall(channel_number=channel.number, frames=frames))
-            await _until_answered(channel)
-    except REFUSALS as error:
-        raise PublishRefused(brief(error), refusal_of(error)) from None
+            await channel.ask(commands.Tx.Select())
+            for exchange in exchanges:
+                channel.socket.send(
+                    publish_frames(
+                        channel.number,
+                        exchange,
+                        "connectors.probe",
+                        header,
+                        b"",
+                        mandatory=False,
+                        frame_max=channel.frame_max,
+                    )
+                )
+            await channel.ask(commands.Tx.Rollback())
+    except ChannelClosed as closed:
+        if (refusal := refusal_of(closed)) is not None:
+            raise PublishRefused(brief(closed), refusal) from None
+        raise BrokerError(brief(closed)) from None
     except TimeoutError:
         raise BrokerError(f"no answer in {PROBE_TIMEOUT_S:g} s") from None
-    except (aiormq.AMQPError, RuntimeError, OSError) as error:
-        raise BrokerError(brief(error)) from None
     finally:
-        await close_channel(channel)
-
-
-async def _until_answered(channel: aiormq.Channel) -> None:
-    """Wait for the answer to the rollback, or raise what closed the channel."""
-    answer = asyncio.ensure_future(channel.rpc_frames.get())
-    closing = channel.closing
-    try:
-        await asyncio.wait({answer, closing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        answer.cancel()
-    if not answer.done() or answer.cancelled():
-        await closing
+        await close_quietly(channel.close())

@@ -1,8 +1,9 @@
-"""One queue consumed on one connection, for as long as the worker lives."""
+"""One queue consumed on a channel of its own, for as long as the worker lives."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from loguru import logger
@@ -20,7 +21,7 @@ from worker.broker.publisher_link import Connect
 from worker.broker.reconnect import RECONNECT
 from worker.broker.topology import JobQueue
 
-#: Seconds between checks for a change: an alarm, the end of a quarantine.
+#: Seconds between checks for an alarm.
 WATCH_S: Final = 0.5
 #: Checks between questions whether the broker still knows our consumer (5 s: readiness must tell within 10 s).
 CONSUMER_CHECK_TICKS: Final = 10
@@ -28,8 +29,6 @@ CONSUMER_CHECK_TICKS: Final = 10
 MISSING_S: Final = 30.0
 #: Seconds before a broken channel is built again.
 REBUILD_S: Final = 1.0
-#: Deliveries received one by one after a frame that could not be decoded.
-QUARANTINE_DELIVERIES: Final = 20
 
 OnDelivery = Callable[[JobQueue, Delivery], None]
 
@@ -58,11 +57,8 @@ def _now() -> float:
 class QueueConsumer:
     """Keeps consuming one queue: connects, consumes, and starts again if anything ends.
 
-    A connection of its own, because one undecodable message kills it (measured) and must not stop the
-    other queues. After such a message it receives one delivery at a time: the broker's delivery limit
-    then counts for the bad one alone, which ends in the poison queue.
-
-    Started by the service (`run` in a task); running jobs finish after `stop`.
+    The connection is shared with the other consumers, and its owner closes it. Started by the service (`run`
+    in a task); running jobs finish after `stop`, and need the connection for their acks.
     """
 
     def __init__(
@@ -79,9 +75,7 @@ class QueueConsumer:
         self._connect = connect
         self._declare = declare
         self._flowing = flowing
-        self._connection: Connection | None = None
         self._consumer: Consumer | None = None
-        self._quarantine = 0
         self._has_consumed = False
         self._stopping = False
         self.fault: str | None = "not connected yet"
@@ -90,11 +84,6 @@ class QueueConsumer:
     def is_consuming(self) -> bool:
         """Whether deliveries arrive."""
         return self.fault is None
-
-    @property
-    def is_quarantined(self) -> bool:
-        """Whether deliveries are received one by one, because of one that cannot be decoded."""
-        return self._quarantine > 0
 
     async def run(self, on_delivery: OnDelivery) -> None:
         """Consume until stopped.
@@ -106,11 +95,9 @@ class QueueConsumer:
         while not self._stopping:
             connection = None
             try:
-                self._connection = connection = await self._connect()
+                connection = await self._connect()
                 await self._declare(connection)
             except BrokerError as error:
-                if connection is not None:
-                    await connection.close()
                 # A permission that is missing later may be granted again; a login refused is final by then.
                 is_login = connection is None
                 if isinstance(error, TopologyMismatch) or (
@@ -125,31 +112,26 @@ class QueueConsumer:
                 continue
             tries = 0
             await self._consume(connection, on_delivery)
-            if not self._stopping:
-                await connection.close()  # it has ended; this frees the client's resources
 
     async def stop(self) -> None:
-        """Receive no more. The connection stays: running jobs need it for their acks."""
+        """Receive no more."""
         self._stopping = True
         self.fault = "stopping"
         if self._consumer is not None:
             await self._consumer.cancel()
 
-    async def close(self) -> None:
-        """Close the connection, last of all."""
-        if self._connection is not None:
-            await self._connection.close()
-
     async def _consume(self, connection: Connection, on_delivery: OnDelivery) -> None:
         """Consume on one connection until it ends."""
         closed = asyncio.create_task(connection.closed())
         try:
-            while not closed.done() and not self._stopping:
+            while _is_open(connection) and not self._stopping:
                 try:
                     await self._consume_on_channel(connection, closed, on_delivery)
                 except BrokerError as error:
                     if isinstance(error, BrokerRefused) and not self._has_consumed:
                         raise
+                    if not _is_open(connection):
+                        break
                     if self.fault != str(error):
                         logger.warning(
                             "queue consumer cannot consume", queue=self.queue.name, reason=str(error)
@@ -163,14 +145,7 @@ class QueueConsumer:
                 return
             end = await closed
             self.fault = end.reason
-            if end.undecodable:
-                self._quarantine = QUARANTINE_DELIVERIES
-            logger.warning(
-                "queue consumer lost its connection",
-                queue=self.queue.name,
-                reason=end.reason,
-                quarantined=end.undecodable,
-            )
+            logger.warning("queue consumer lost its connection", queue=self.queue.name, reason=end.reason)
         finally:
             closed.cancel()
 
@@ -178,12 +153,9 @@ class QueueConsumer:
         self, connection: Connection, closed: "asyncio.Task[Closed]", on_delivery: OnDelivery
     ) -> None:
         """Consume on one channel until it, its consumer or its connection ends."""
-
-        def receive(delivery: Delivery) -> None:
-            self._quarantine = max(0, self._quarantine - 1)
-            on_delivery(self.queue, delivery)
-
-        consumer = self._consumer = await connection.consumer(self.queue.name, receive)
+        consumer = self._consumer = await connection.consumer(
+            self.queue.name, partial(on_delivery, self.queue)
+        )
         ended = asyncio.create_task(consumer.ended())
         try:
             while not (closed.done() or ended.done() or self._stopping):
@@ -198,27 +170,24 @@ class QueueConsumer:
                     await asyncio.wait({closed, ended, flowing}, return_when=asyncio.FIRST_COMPLETED)
                     flowing.cancel()
                     continue
-                prefetch = 1 if self.is_quarantined else self._prefetch
-                await consumer.consume(prefetch)
+                await consumer.consume(self._prefetch)
                 self._has_consumed = True
                 self.fault = None
-                logger.info("queue consumer started", queue=self.queue.name, prefetch=prefetch)
-                await self._watch(consumer, prefetch, {closed, ended})
-                if not (closed.done() or ended.done() or self._stopping):
-                    await consumer.cancel()  # to start again with another prefetch
-            if ended.done() and not closed.done() and not self._stopping:
+                logger.info("queue consumer started", queue=self.queue.name, prefetch=self._prefetch)
+                await self._watch(consumer, {closed, ended})
+            if ended.done() and _is_open(connection) and not self._stopping:
                 raise BrokerError(await ended)
         finally:
             ended.cancel()
             if not self._stopping:
                 await consumer.close()  # a channel for each queue that was deleted would add up
 
-    async def _watch(self, consumer: Consumer, prefetch: int, ends: set["asyncio.Task[Any]"]) -> None:
-        """Wait until consuming has ended, or should start again."""
-        ticks, idle = 0, _Idle(prefetch)
+    async def _watch(self, consumer: Consumer, ends: set["asyncio.Task[Any]"]) -> None:
+        """Wait until consuming has ended, or the broker blocks publishers."""
+        ticks, idle = 0, _Idle(self._prefetch)
         while not self._stopping and self._flowing.is_set():
             done, _ = await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
-            if done or (prefetch == 1 < self._prefetch and not self.is_quarantined):
+            if done:
                 return
             ticks += 1
             if ticks % CONSUMER_CHECK_TICKS == 0:
@@ -230,3 +199,8 @@ class QueueConsumer:
                         f"{ready} messages are ready in {self.queue.name} and none was delivered "
                         f"for {MISSING_S:g} s: the broker has forgotten our consumer"
                     )
+
+
+def _is_open(connection: Connection) -> bool:
+    """Return whether a connection can still be used, which changes while it is waited for."""
+    return connection.is_open

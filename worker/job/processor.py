@@ -219,9 +219,8 @@ class JobProcessor:
             )
         except JobRefused as refusal:
             now = self._clock.now()
-            return self._answer(
-                message, refusal, refused_outcome(refusal), now, dead_letter=not refusal.is_object
-            )
+            unread = not refusal.is_object or delivery.undecodable is not None
+            return self._answer(message, refusal, refused_outcome(refusal), now, dead_letter=unread)
         if headers.pending is not None:
             return DeadLetter(headers.pending, headers.attempts, job)
         return job
@@ -498,10 +497,12 @@ def _worker_failed(message: _InFlight, job: Job, bug: Exception) -> Outcome:
 
 
 def _check_properties(delivery: Delivery) -> None:
-    """Refuse what is declared as something else than plain JSON."""
+    """Refuse what cannot be decoded, or is declared as something else than plain JSON."""
     properties = delivery.properties
     content_type, encoding = properties.content_type, properties.content_encoding
-    if content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
+    if delivery.undecodable is not None:
+        message = f"a property cannot be decoded: {delivery.undecodable}"
+    elif content_type is not None and not _CONTENT_TYPE.fullmatch(content_type):
         message = f"content_type {content_type[:80]!r} is not application/json"
     elif encoding is not None and encoding.lower() not in {"utf-8", "identity"}:
         message = f"content_encoding {encoding[:80]!r} is not supported; send plain UTF-8"

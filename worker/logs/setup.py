@@ -32,7 +32,6 @@ LogFormat = Literal["json", "text"]
 
 # They log URLs with keys in them, or message bodies, below WARNING.
 _CHATTY = (
-    "aio_pika",
     "aiormq",
     "pamqp",
     "aiohttp",

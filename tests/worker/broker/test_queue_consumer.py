@@ -11,10 +11,9 @@ from worker.broker.queue_consumer import MISSING_S, _Idle
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The monotonic clock of the module."""
+    """The clock of the module."""
     clock = SimpleNamespace(now_s=100.0)
-    clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(worker.broker.queue_consumer, "time", clock)
+    monkeypatch.setattr(worker.broker.queue_consumer, "_now", lambda: clock.now_s)
     return clock
 
 

@@ -29,7 +29,6 @@ OUTAGE = timedelta(minutes=10)
 BODY = b'{"id": "j1", "connector": "dummy", "action": "ping"}'
 QUEUE = JobQueue("queue", "dummy")
 #: A connection that takes what is written.
-CONNECTION = SimpleNamespace(write_queue=SimpleNamespace(full=lambda: False))
 
 
 class UnavailableVault:
@@ -95,12 +94,7 @@ class Queues:
 def _delivery(
     headers: dict[str, Any] | None = None, *, body: bytes = BODY, timestamp: datetime | None = None
 ) -> Delivery:
-    async def settle(*_: Any, **__: Any) -> None:
-        """Settle nothing: no one looks."""
-
-    channel: Any = SimpleNamespace(
-        is_closed=False, connection=CONNECTION, basic_ack=settle, basic_nack=settle, basic_reject=settle
-    )
+    channel = SimpleNamespace(is_closed=False, ack=lambda _tag: True, reject=lambda _tag: True)
     properties = Properties(
         reply_to="callers", correlation_id="c", user_id="us", headers=headers or {}, timestamp=timestamp
     )
@@ -218,22 +212,23 @@ async def test_a_copy_that_comes_as_the_first_is_settled_is_settled_too(moment: 
     acked: list[int] = []
 
     def delivery(number: int) -> Delivery:
-        channel = SimpleNamespace(is_closed=False, connection=CONNECTION)
+        channel = SimpleNamespace(is_closed=False)
 
         def lose() -> None:
             channel.is_closed = True
             processor.receive(QUEUE, delivery(2))
 
-        async def ack(*_: Any, **__: Any) -> None:
+        def ack(_tag: int) -> bool:
             acked.append(number)
             if number == 1 and moment == "right after":
                 asyncio.get_running_loop().call_soon(lose)
             elif number == 1:
                 lose()
+            return True
 
-        channel.basic_ack = ack
+        channel.ack = ack
         properties = Properties(reply_to="callers", correlation_id="c")
-        return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)  # type: ignore[arg-type]
+        return Delivery(BODY, "dummy.ping", properties, number > 1, 0, number, channel)
 
     processor.receive(QUEUE, delivery(1))
     async with asyncio.timeout(5):
