@@ -1,4 +1,4 @@
-"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aiormq named.
+"""The boundary to the AMQP client: consume, settle, publish with confirm. Only here is aio-pika named.
 
 Everything above speaks `Delivery`, `Properties` and the classes named here; another client library
 would be another version of this folder.

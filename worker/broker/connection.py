@@ -4,9 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import aio_pika
 import aiormq
+from aio_pika.abc import ConnectionParameter
 from pamqp import commands
 from yarl import URL
 
@@ -35,13 +37,29 @@ class Closed:
     reason: str
 
 
+def _as_given(value: Any) -> Any:
+    return value
+
+
+class _Client(aio_pika.Connection):
+    """aio-pika's connection, which passes one more argument on to aiormq: who makes the socket."""
+
+    PARAMETERS = (
+        *aio_pika.Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=_as_given, is_kwarg=True),
+    )
+
+
 class Connection:
     """One connection to the broker, from open to closed; it does not come back by itself.
 
     The client connects, logs in, beats and declares; messages go over channels of our own on its socket.
     """
 
-    def __init__(self, client: aiormq.Connection, socket: Socket) -> None:
+    def __init__(
+        self, owner: aio_pika.abc.AbstractConnection, client: aiormq.Connection, socket: Socket
+    ) -> None:
+        self._owner = owner
         self._client = client
         self._socket = socket
         client.closing.add_done_callback(lambda _closing: socket.end("the connection was closed"))
@@ -59,14 +77,15 @@ class Connection:
             target = target.update_query(heartbeat=str(HEARTBEAT_S))
         where = f"{target.host}:{target.port or (5671 if target.scheme == 'amqps' else 5672)}"
         sockets = SocketFactory()
+        owner = _Client(
+            target,
+            ssl_context=tls,
+            client_properties={"connection_name": name},
+            transport_factory=sockets,
+        )
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                client = await aiormq.connect(
-                    target,
-                    context=tls,
-                    client_properties={"connection_name": name},
-                    transport_factory=sockets,
-                )
+                await owner.connect()
         except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError):
             raise BrokerRefused(
                 f"RabbitMQ at {where} refuses the user {target.user or 'guest'!r}: wrong user or password"
@@ -87,8 +106,10 @@ class Connection:
             if is_ours():
                 raise
             raise BrokerError(f"RabbitMQ at {where} broke off the handshake") from None
+        assert owner.transport is not None
+        assert isinstance(owner.transport.connection, aiormq.Connection)
         assert sockets.socket is not None
-        return cls(client, sockets.socket)
+        return cls(owner, owner.transport.connection, sockets.socket)
 
     async def closed(self) -> Closed:
         """Wait for the end, and return its reason."""
@@ -190,7 +211,7 @@ class Connection:
         """Close it; what was not acked is delivered again."""
         self._socket.flush()  # the last acks
         self._socket.resume()  # or the broker's answer is not read
-        await close_quietly(self._client.close())
+        await close_quietly(self._owner.close())
 
 
 def _refused_virtual_host(target: URL, where: str, reason: str) -> BrokerError:
