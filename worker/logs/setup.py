@@ -32,6 +32,7 @@ LogFormat = Literal["json", "text"]
 
 # They log URLs with keys in them, or message bodies, below WARNING.
 _CHATTY = (
+    "aio_pika",
     "aiormq",
     "pamqp",
     "aiohttp",

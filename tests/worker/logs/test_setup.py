@@ -92,7 +92,7 @@ def test_an_exception_of_a_library_keeps_its_stack() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["httpx", "httpcore.http11", "pamqp.frame", "aiormq.connection", "asyncio", "zeep.transports"],
+    ["httpx", "httpcore.http11", "pamqp.frame", "aio_pika.queue", "asyncio", "zeep.transports"],
 )
 def test_libraries_that_log_urls_and_bodies_stay_quiet_even_at_debug(name: str) -> None:
     with logging_to_memory("DEBUG") as log:
