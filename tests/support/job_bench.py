@@ -211,7 +211,9 @@ class Bench:
             return True
 
         channel = SimpleNamespace(is_closed=False, ack=settle, reject=settle)
-        properties = Properties(reply_to="callers", correlation_id=id, user_id="us", headers=headers or {})
+        properties = Properties(
+            reply_to="callers", correlation_id=id, message_id=id, user_id="us", headers=headers or {}
+        )
         delivery = Delivery(json.dumps(body).encode(), f"shop.{action}", properties, False, 0, 1, channel)
         self.processor.receive(QUEUE, delivery)
         return id

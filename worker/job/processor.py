@@ -218,6 +218,8 @@ class JobProcessor:
                 max_body_bytes=self._max_body_bytes,
             )
         except JobRefused as refusal:
+            # Its traceback leads to the frame that will hold the answer: a circle, and the body in it.
+            refusal.__traceback__ = None
             now = self._clock.now()
             unread = not refusal.is_object or delivery.undecodable is not None
             return self._answer(message, refusal, refused_outcome(refusal), now, dead_letter=unread)
