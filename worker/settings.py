@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from connectors.sdk.http.address import Reach, reach_of
 from connectors.sdk.http.egress import Egress
-from connectors.sdk.runtime.publisher_rights import Publishers
+from connectors.sdk.runtime.publisher_rights import Publishers, RegularExpression
 from schemas.job import MAX_BODY_BYTES
 from worker.database_url import DatabaseUrl, check_url
 
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = MAX_BODY_BYTES
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     reply_exchange: str = ""
-    reply_to_pattern: str | None = None
+    reply_to_pattern: RegularExpression | None = None
     publishers: Publishers | None = None
     strict: bool = False
     data_dir: Path = Field(default_factory=_data_dir)
@@ -191,16 +191,6 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("names no connector; unset it to run our own, or name some, comma-separated")
         return tuple(dict.fromkeys(value))
-
-    @field_validator("reply_to_pattern")
-    @classmethod
-    def _regex(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"is not a regular expression: {error}") from None
-        return value
 
     @field_validator("ca_file", "vault_secret_id_file", "vault_token_file")
     @classmethod

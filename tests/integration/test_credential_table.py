@@ -4,34 +4,19 @@ import asyncio
 import base64
 import json
 import subprocess
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.conftest import Run, StartWorker
-from tests.support.http_servers import Served, serve
+from tests.integration.conftest import CANARY
+from tests.support.http_servers import Served
 from tests.support.rpc import ExternalClient, job
 from worker.credentials.sealing import new_key
 
 pytestmark = pytest.mark.integration
-
-CANARY = "canary-4f9c1d7e2b8a6035"
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Served]:
-    """An API that wants the canary for a token."""
-
-    async def answer(request: web.Request) -> web.Response:
-        known = request.headers.get("Authorization") == f"Bearer {CANARY}"
-        return web.json_response({"known": known}, status=200 if known else 401)
-
-    async with serve(answer) as served:
-        yield served
 
 
 class Store:

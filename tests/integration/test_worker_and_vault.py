@@ -2,33 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.conftest import StartWorker
-from tests.support.http_servers import Served, serve
+from tests.integration.conftest import CANARY
+from tests.support.http_servers import Served
 from tests.support.rpc import ExternalClient, job
 from tests.support.worker_process import WorkerProcess
 from worker.dev.openbao import PrivateOpenBao
 
 pytestmark = pytest.mark.integration
-
-CANARY = "canary-4f9c1d7e2b8a6035"
-
-
-@pytest.fixture
-async def shop() -> AsyncIterator[Served]:
-    """An API that wants the canary for a token."""
-
-    async def answer(request: web.Request) -> web.Response:
-        known = request.headers.get("Authorization") == f"Bearer {CANARY}"
-        return web.json_response({"known": known}, status=200 if known else 401)
-
-    async with serve(answer) as served:
-        yield served
 
 
 async def _start(

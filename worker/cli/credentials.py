@@ -59,8 +59,8 @@ def check(connector: str, tenant: Tenant = "default", credential: Credential = "
     """
     with errors_reported():
         found = _find(connector)
+        _note("check", tenant, connector, credential)  # before the read: one that fails is a read, too
         run_async(_check_as_worker(found, tenant, credential))
-        _note("check", tenant, connector, credential)
         if found.can_check:
             print(f"{tenant}/{connector}/{credential}: the provider answers, and does not refuse it")
         else:

@@ -56,7 +56,7 @@ class KeyRotation:
         counts = await self._database.transact(schema.count_by_master_key)
         rotation.left = sum(counts.values()) - counts.get(rotation.master_key, 0)
         known = await self._database.transact(schema.sentinels)
-        rotation.free = sorted({*known, *getattr(self._wrapper, "ids", ())} - {*counts, rotation.master_key})
+        rotation.free = sorted(known.keys() - {*counts, rotation.master_key})
         for master_key in rotation.free:
             await self._database.transact(partial(schema.forget_sentinel, master_key))
         return rotation
@@ -78,9 +78,9 @@ class KeyRotation:
             if key is not None:
                 changes.append((tenant, old, TenantKey(*await self._wrapper.wrap(key, "tenant", tenant))))
         if changes:
-            await self._database.transact(partial(schema.rewrap, changes))
-            rotation.done += len(changes)
-            rotation.left -= len(changes)
+            done = await self._database.transact(partial(schema.rewrap, changes))
+            rotation.done += done
+            rotation.left -= done
 
     async def _verify(self, rotation: RotationState) -> None:
         async for tenant_keys in self._batches():

@@ -70,11 +70,6 @@ class Keyring:
         """The id of the first key in the file."""
         return next(iter(self._keys))
 
-    @property
-    def ids(self) -> list[str]:
-        """The ids of all keys, the writing one first."""
-        return list(self._keys)
-
     async def wrap(self, key: bytes, *place: str) -> WrappedKey:
         """Encrypt a key under the first master key."""
         master_key = self.writing_key

@@ -89,7 +89,7 @@ def _places() -> Iterator[tuple[Path, Path | None]]:
     """Yield the directories of RabbitMQ's own scripts, each with its Erlang's if PATH may lack it."""
     # Not /usr/sbin/rabbitmq-server: that wrapper wants root or user rabbitmq.
     yield Path("/usr/lib/rabbitmq/bin"), None
-    for prefix in (Path("/opt/homebrew/opt"), Path("/usr/local/opt"), Path("/home/linuxbrew/.linuxbrew/opt")):
+    for prefix in (Path("/opt/homebrew/opt"), Path("/usr/local/opt")):
         yield prefix / "rabbitmq/sbin", prefix / "erlang/bin"
     if found := shutil.which("rabbitmq-server"):
         yield Path(found).resolve().parent, None

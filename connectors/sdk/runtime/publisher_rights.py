@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from connectors.sdk.errors import ConnectorError
 from schemas.error import Code
@@ -14,6 +14,17 @@ from schemas.job import SCOPE_PATTERN, Job
 EVERY: Final = "*"
 
 Mode = Literal["run", "undo", "validate", "replay"]
+
+
+def _compiling(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+RegularExpression = Annotated[str, AfterValidator(_compiling)]
 
 
 class PublisherRights(BaseModel):
@@ -28,7 +39,7 @@ class PublisherRights(BaseModel):
     #: `replay`: its headers say which publisher a job came from, as those of `connectors dead replay` do.
     modes: tuple[Mode, ...] = ("run", "undo", "validate", "replay")
     #: A regular expression of the addresses that its replies may go to; None for the worker's own rule.
-    reply_to: str | None = None
+    reply_to: RegularExpression | None = None
 
     @field_validator("tenants")
     @classmethod
@@ -36,16 +47,6 @@ class PublisherRights(BaseModel):
         for tenant in value:
             if tenant != EVERY and not re.fullmatch(SCOPE_PATTERN[1:-1], tenant):
                 raise ValueError(f"{tenant!r} is not a tenant's name")
-        return value
-
-    @field_validator("reply_to")
-    @classmethod
-    def _regex(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"is not a regular expression: {error}") from None
         return value
 
     @property

@@ -40,12 +40,12 @@ class Replies(AsyncResultBackend[Any]):
         await self.exchange.publish(message, routing_key="replies", mandatory=True)
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
-        """Return nothing: callers consume the replies."""
-        raise NotImplementedError
+        """Refuse: callers consume the replies."""
+        raise LookupError(task_id)
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return nothing: callers consume the replies."""
-        raise NotImplementedError
+        """Return false: nothing is kept here."""
+        return False
 
 
 broker = AioPikaBroker(
