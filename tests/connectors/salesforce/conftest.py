@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.sandbox.salesforce.server import SalesforceSandbox
-from connectors.sdk.http.client import HttpPolicy, HttpPool
+from connectors.sdk.http.client import HttpPool
 from tests.support.salesforce import Bench
 
 
@@ -16,13 +16,6 @@ async def org() -> AsyncIterator[SalesforceSandbox]:
         sandbox.seed()
         sandbox.journal.effects.clear()
         yield sandbox
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[HttpPool]:
-    pool = HttpPool(HttpPolicy())
-    yield pool
-    await pool.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a run's requests may have changed, judged against a provider that keeps a journal."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -90,13 +89,6 @@ def test_no_effect_is_told_only_if_there_can_be_none(steps: list[Step], at_once:
             assert Sent.UNCERTAIN not in sent
 
     asyncio.run(main())
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[HttpPool]:
-    pool = HttpPool(HttpPolicy())
-    yield pool
-    await pool.close()
 
 
 async def test_a_refused_connection_changes_nothing(pool: HttpPool, unused_port: int) -> None:
