@@ -43,6 +43,8 @@ class Sent:
     failures: int = 0
     #: Who got its newest delivery.
     receiver: "JobWorker | None" = None
+    #: When it last came from the broker, perhaps by a queue that was not its own.
+    received_at: float = 0.0
     #: How often it lay in the queue of jobs for no one.
     unrouted: int = 0
     acked: int = 0
@@ -277,7 +279,10 @@ class JobChecks:
         deadline_at = sent.plan.deadline_at
         if deadline_at is None or sent.was_deleted:
             return
-        latest = max(deadline_at, sent.plan.at_s) + SLACK_S
+        known_at = sent.plan.at_s
+        if self._world.plan.is_crowded:
+            known_at = max(known_at, sent.received_at)  # before, it lay in a queue, and no worker knew of it
+        latest = max(deadline_at, known_at) + SLACK_S
         for begin, end in sorted(self.disturbed):
             if begin <= latest:
                 latest = max(latest, end + RECOVERY_S)

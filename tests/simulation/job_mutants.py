@@ -44,7 +44,8 @@ JOB_MUTANTS: Final = (
     _mutant("a redelivery is dropped", (
         JobProcessor, "receive", "known.delivery = delivery", "pass")),
     _mutant("a redelivery is a job of its own", (
-        JobProcessor, "receive", "if delivery.redelivered else None", "if False else None")),
+        JobProcessor, "receive", "if delivery.redelivered else None", "if False else None"),
+        is_equivalent_because="it joins the run of its key or finds its result; only a READ runs twice"),
     _mutant("a returned reply drops its dead letter", (
         JobProcessor, "_publish", "sent is not PublishOutcome.DELIVERED", "False")),
     _mutant("a dead letter is given back, not acked", (
@@ -80,7 +81,8 @@ JOB_MUTANTS: Final = (
         JobPublisher, "progress", "task.add_done_callback(self._progress.discard)", "pass")),
     _mutant("a job is rerouted again and again", (
         JobProcessor, "_detour", "and not headers.rerouted", "")),
-    _mutant("a cancelled consumer is not noticed", CANCELLED),
+    _mutant("a cancelled consumer is not noticed", CANCELLED,
+        is_equivalent_because="the broker is asked every 5 s how many consumers it sees; see the next"),
     _mutant("a consumer that is gone is not noticed at all", CANCELLED, COUNTED, MISSING),
     _mutant("a copy keeps the slot that its run waits for", (
         IdempotentRunner, "run", "not call.attempt.slot.pause()", "call.attempt.slot.pause() is None")),

@@ -10,6 +10,7 @@ from schemas.job import Mode
 from tests.simulation.broker import DIRECT
 from tests.simulation.choices import Choices
 from tests.simulation.clock import EPOCH
+from worker.job.waiting_room import PER_SLOT
 
 #: The actions, and the undoable ones of them.
 ACTIONS: Final = ("keyed", "plain", "looked", "steps", "read")
@@ -115,6 +116,11 @@ class BrokerPlan:
     #: Workers that are stopped with a signal, and replaced.
     deploys: int
     is_faulty: bool
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are more messages than the workers have room for in memory."""
+        return sum(job.copies for job in self.jobs) > self.workers * self.slots * PER_SLOT
 
 
 def make_broker_plan(choices: Choices) -> BrokerPlan:

@@ -188,7 +188,9 @@ class JobWorker:
             f"receives {properties.message_id} from {queue.name}, redelivered {delivery.redelivered} "
             f"{delivery.returns}, {dict(properties.headers)}",
         )
-        self.world.checks.sent[properties.message_id or ""].receiver = self
+        sent = self.world.checks.sent[properties.message_id or ""]
+        sent.receiver = self
+        sent.received_at = self.world.loop.time()
         self.processor.receive(queue, delivery)
         self.world.checks.slots_hold(self)
 
